@@ -1,0 +1,11 @@
+//! ringstore: an event store for Linux clusters. Clients of EventStoreDB v5 connect unchanged; between the nodes an
+//! io_uring replication path moves the log.
+//!
+//! Read [`manual::architecture`] first. The modules, from the bottom up (a module names only those above it in this
+//! list, and `tests/tidy.rs` holds it to that):
+//!
+//! - [`types`]: log positions, numbers, identifiers, time.
+//! - [`limits`]: every bound in one place.
+
+pub mod limits;
+pub mod types;
