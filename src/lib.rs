@@ -6,6 +6,8 @@
 //!
 //! - [`types`]: log positions, numbers, identifiers, time.
 //! - [`limits`]: every bound in one place.
+//! - [`codec`]: bytes to values and back: log records, the client protocol, the frames between nodes.
 
+pub mod codec;
 pub mod limits;
 pub mod types;

@@ -1,0 +1,131 @@
+//! The bodies of epoch and membership records.
+
+use std::net::IpAddr;
+
+use crate::types::{ClusterId, Guid, LogPosition, NodeId};
+
+/// The body of the first record of a term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochBody {
+    /// Random identifier of the epoch, shown in gossip.
+    pub epoch_id: Guid,
+    /// The leader that wrote it.
+    pub leader: NodeId,
+    /// Where the epoch before begins; `None` for the first.
+    pub previous: Option<LogPosition>,
+}
+
+impl EpochBody {
+    /// The body's bytes: id, leader, previous position (all ones for none).
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(40);
+        out.extend_from_slice(&self.epoch_id.0);
+        out.extend_from_slice(&self.leader.0.0);
+        out.extend_from_slice(&self.previous.map_or(u64::MAX, |position| position.0).to_le_bytes());
+        out
+    }
+
+    /// Reads a body; `None` when it is not one.
+    #[must_use]
+    pub fn decode(body: &[u8]) -> Option<EpochBody> {
+        let previous = u64::from_le_bytes(body.get(32..40)?.try_into().ok()?);
+        Some(EpochBody {
+            epoch_id: Guid(body[0..16].try_into().ok()?),
+            leader: NodeId(Guid(body[16..32].try_into().ok()?)),
+            previous: (previous != u64::MAX).then_some(LogPosition(previous)),
+        })
+    }
+}
+
+/// A voting member: who it is and where it was last reached from inside the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberRecord {
+    /// The node.
+    pub node: NodeId,
+    /// Its internal address; a hint, gossip knows better.
+    pub int_ip: IpAddr,
+    /// Port of replication.
+    pub int_tcp_port: u16,
+    /// Port of gossip and elections.
+    pub int_http_port: u16,
+}
+
+const MEMBER_BYTES: usize = 36;
+
+impl MemberRecord {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let ip = match self.int_ip {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        out.extend_from_slice(&self.node.0.0);
+        out.extend_from_slice(&ip.octets());
+        out.extend_from_slice(&self.int_tcp_port.to_le_bytes());
+        out.extend_from_slice(&self.int_http_port.to_le_bytes());
+    }
+
+    fn decode(bytes: &[u8]) -> Option<MemberRecord> {
+        let octets: [u8; 16] = bytes.get(16..32)?.try_into().ok()?;
+        Some(MemberRecord {
+            node: NodeId(Guid(bytes[0..16].try_into().ok()?)),
+            int_ip: IpAddr::from(octets).to_canonical(),
+            int_tcp_port: u16::from_le_bytes(bytes.get(32..34)?.try_into().ok()?),
+            int_http_port: u16::from_le_bytes(bytes.get(34..36)?.try_into().ok()?),
+        })
+    }
+}
+
+/// The body of a membership record, and the same list in the durable state.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MembershipBody {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Its voting members.
+    pub members: Vec<MemberRecord>,
+}
+
+impl MembershipBody {
+    /// The body's bytes: cluster id, count, members.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(20 + self.members.len() * MEMBER_BYTES);
+        out.extend_from_slice(&self.cluster.0.0);
+        out.extend_from_slice(&(self.members.len() as u32).to_le_bytes());
+        self.members.iter().for_each(|member| member.encode(&mut out));
+        out
+    }
+
+    /// Reads a body; `None` when it is not one.
+    #[must_use]
+    pub fn decode(body: &[u8]) -> Option<MembershipBody> {
+        let cluster = ClusterId(Guid(body.get(0..16)?.try_into().ok()?));
+        let count = u32::from_le_bytes(body.get(16..20)?.try_into().ok()?) as usize;
+        let members = body.get(20..20 + count.checked_mul(MEMBER_BYTES)?)?;
+        let members = members.chunks_exact(MEMBER_BYTES).map(MemberRecord::decode).collect::<Option<_>>()?;
+        Some(MembershipBody { cluster, members })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_come_back_as_they_went() {
+        let epoch = EpochBody { epoch_id: Guid([1; 16]), leader: NodeId(Guid([2; 16])), previous: None };
+        assert_eq!(EpochBody::decode(&epoch.encode()), Some(epoch));
+        let member = |n: u8, ip: &str| MemberRecord {
+            node: NodeId(Guid([n; 16])),
+            int_ip: ip.parse().unwrap(),
+            int_tcp_port: 1112,
+            int_http_port: 2112,
+        };
+        let members = vec![member(1, "10.0.0.1"), member(2, "fd00::2")];
+        let body = MembershipBody { cluster: ClusterId(Guid([9; 16])), members };
+        assert_eq!(MembershipBody::decode(&body.encode()), Some(body.clone()));
+        assert_eq!(MembershipBody::decode(&body.encode()[..50]), None);
+    }
+}
