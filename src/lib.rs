@@ -7,7 +7,9 @@
 //! - [`types`]: log positions, numbers, identifiers, time.
 //! - [`limits`]: every bound in one place.
 //! - [`codec`]: bytes to values and back: log records, the client protocol, the frames between nodes.
+//! - [`consensus`]: elections, commit and truncation, sans-IO.
 
 pub mod codec;
+pub mod consensus;
 pub mod limits;
 pub mod types;

@@ -1,0 +1,354 @@
+//! The leader's duties: serve followers, count what is durable where, keep or lose the quorum, hand over.
+
+use std::collections::BTreeMap;
+
+use crate::types::{Epoch, Guid, LogPosition, NodeId, Term, Ticks};
+
+use super::effects::Effect;
+use super::message::{Message, TransferRequest};
+use super::replica::{Replica, State};
+
+/// What the leader knows of one follower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tracked {
+    /// The subscription that counts.
+    pub subscription: Guid,
+    /// Durable there, in this subscription.
+    pub acknowledged: LogPosition,
+    /// The last message from it.
+    pub heard: Ticks,
+    /// The last heartbeat round that it answered.
+    pub answered_round: u64,
+    /// False since its link broke.
+    pub linked: bool,
+}
+
+/// A hand-over under way.
+#[derive(Clone, Copy, Debug)]
+struct Transfer {
+    target: NodeId,
+    deadline: Ticks,
+    asked: bool,
+}
+
+/// The state of a leader.
+#[derive(Debug)]
+pub(super) struct Leading {
+    since: Ticks,
+    pub(super) next_heartbeat: Ticks,
+    round: u64,
+    confirmed_round: u64,
+    followers: BTreeMap<NodeId, Tracked>,
+    transfer: Option<Transfer>,
+}
+
+impl Leading {
+    pub(super) fn new(now: Ticks) -> Leading {
+        Leading {
+            since: now,
+            next_heartbeat: now,
+            round: 0,
+            confirmed_round: 0,
+            followers: BTreeMap::new(),
+            transfer: None,
+        }
+    }
+
+    pub(super) fn link_down(&mut self, peer: NodeId) {
+        if let Some(tracked) = self.followers.get_mut(&peer) {
+            tracked.linked = false;
+        }
+    }
+}
+
+impl Replica {
+    /// A message that arrived on the control link with `from`.
+    pub fn handle_message(&mut self, now: Ticks, from: NodeId, message: Message, effects: &mut Vec<Effect>) {
+        if !self.is_plausible(message.term()) {
+            return;
+        }
+        match message {
+            // A follower that would have to cut what is committed says so itself, and stops: its operator must know.
+            Message::Subscribe { term, subscription, epochs, log_end, .. } => {
+                self.subscribe(now, from, term, subscription, (&epochs, log_end), effects);
+            }
+            Message::Acknowledge { term, subscription, position } => {
+                if self.hear_follower(now, from, term, effects) {
+                    self.acknowledged(from, subscription, position, effects);
+                }
+            }
+            Message::HeartbeatAnswer { term, round } => {
+                if self.hear_follower(now, from, term, effects) {
+                    self.round_answered(from, round, effects);
+                }
+            }
+            other => self.handle_leader_message(now, from, other, effects),
+        }
+    }
+
+    /// Starts a heartbeat round that proves leadership; [`Effect::Confirmed`] brings its number back. `None` when this
+    /// replica does not lead.
+    pub fn confirm(&mut self, effects: &mut Vec<Effect>) -> Option<u64> {
+        let State::Leading(_) = &self.state else {
+            return None;
+        };
+        self.send_heartbeats(true, effects);
+        let State::Leading(leading) = &self.state else {
+            return None;
+        };
+        let round = leading.round;
+        self.count_rounds(effects);
+        Some(round)
+    }
+
+    /// Hands leadership over to the follower that has most; new writes must stop until it is done or given up.
+    ///
+    /// # Errors
+    /// Says why it cannot, for people.
+    pub fn resign(&mut self, now: Ticks, effects: &mut Vec<Effect>) -> Result<NodeId, String> {
+        let members = self.options.members.clone();
+        let timeout = self.options.election_timeout;
+        let State::Leading(leading) = &mut self.state else {
+            return Err("this node does not lead".to_owned());
+        };
+        let fresh = |tracked: &&Tracked| tracked.linked && now.since(tracked.heard) < timeout;
+        let best = leading.followers.iter().filter(|(node, tracked)| members.contains(node) && fresh(tracked));
+        let Some((&target, _)) = best.max_by_key(|(_, tracked)| tracked.acknowledged) else {
+            return Err("no follower is connected that could take over".to_owned());
+        };
+        leading.transfer = Some(Transfer { target, deadline: now.after(timeout), asked: false });
+        effects.push(Effect::Changed);
+        self.drive_transfer(effects);
+        Ok(target)
+    }
+
+    /// True while leadership is being handed over.
+    #[must_use]
+    pub fn is_resigning(&self) -> bool {
+        matches!(&self.state, State::Leading(leading) if leading.transfer.is_some())
+    }
+
+    /// What a leader knows of its followers.
+    pub fn followers(&self) -> impl Iterator<Item = (NodeId, Tracked)> + '_ {
+        let followers = match &self.state {
+            State::Leading(leading) => Some(&leading.followers),
+            _ => None,
+        };
+        followers.into_iter().flatten().map(|(&node, &tracked)| (node, tracked))
+    }
+
+    /// The leader's own epoch, once its record is in the log.
+    #[must_use]
+    pub fn own_epoch(&self) -> Option<Epoch> {
+        self.epochs.last().filter(|epoch| self.is_leader() && epoch.term == self.term)
+    }
+
+    pub(super) fn tick_leading(&mut self, now: Ticks, effects: &mut Vec<Effect>) {
+        let State::Leading(leading) = &mut self.state else {
+            return;
+        };
+        if leading.transfer.is_some_and(|transfer| now >= transfer.deadline) {
+            leading.transfer = None;
+            effects.push(Effect::Changed);
+        }
+        if now < leading.next_heartbeat {
+            return;
+        }
+        leading.next_heartbeat = now.after(self.options.heartbeat_interval);
+        if self.has_quorum(now) {
+            self.send_heartbeats(true, effects);
+            self.count_rounds(effects);
+        } else {
+            self.follow_nobody(now, effects);
+        }
+    }
+
+    /// Commits what a majority has flushed, if it is of the own term (5.4.2); tells the followers at once.
+    pub(super) fn advance_commit(&mut self, effects: &mut Vec<Effect>) {
+        let State::Leading(leading) = &self.state else {
+            return;
+        };
+        let durable = |member: &NodeId| match leading.followers.get(member) {
+            _ if *member == self.options.node => self.flushed,
+            Some(tracked) => tracked.acknowledged,
+            None => LogPosition::ZERO,
+        };
+        let mut positions: Vec<LogPosition> = self.options.members.iter().map(durable).collect();
+        positions.sort_unstable();
+        let majority = positions[positions.len() - self.majority()].min(self.log_end);
+        if majority <= self.commit_position || !self.is_of_own_term(majority) {
+            return;
+        }
+        self.commit_position = majority;
+        effects.push(Effect::Commit { position: majority });
+        self.send_heartbeats(false, effects);
+    }
+
+    fn is_of_own_term(&self, position: LogPosition) -> bool {
+        #[cfg(test)]
+        if self.options.planted == Some(super::PlantedBug::CommitOldTerm) {
+            return true;
+        }
+        self.own_epoch().is_some_and(|epoch| position > epoch.position)
+    }
+
+    fn subscribe(
+        &mut self,
+        now: Ticks,
+        from: NodeId,
+        term: Term,
+        subscription: Guid,
+        (epochs, log_end): (&[Epoch], LogPosition),
+        effects: &mut Vec<Effect>,
+    ) {
+        if term > self.term && self.has_member(from) {
+            self.adopt_term(now, term, effects);
+        }
+        let start = if self.is_leader() {
+            self.epochs.common_end(self.log_end, epochs, log_end).map_err(|error| error.to_string())
+        } else {
+            Err(format!("{} does not lead term {}", self.options.node, self.term))
+        };
+        let answer = match &start {
+            Ok(start) => Message::Subscribed { term: self.term, subscription, start: *start },
+            Err(reason) => Message::Refused { term: self.term, reason: reason.clone() },
+        };
+        match &answer {
+            Message::Refused { .. } => effects.push(Effect::Send { to: from, message: answer }),
+            _ => self.push_gated(Effect::Send { to: from, message: answer }, effects),
+        }
+        match start {
+            Ok(start) => self.track(now, from, subscription, start, effects),
+            // Not held back: after a slow save it could hit a newer link.
+            Err(_) => effects.push(Effect::DropFollower { follower: from }),
+        }
+    }
+
+    fn track(&mut self, now: Ticks, from: NodeId, subscription: Guid, start: LogPosition, effects: &mut Vec<Effect>) {
+        let (term, commit_position) = (self.term, self.commit_position);
+        let State::Leading(leading) = &mut self.state else {
+            return;
+        };
+        let acknowledged = LogPosition::ZERO;
+        let answered_round = 0;
+        leading
+            .followers
+            .insert(from, Tracked { subscription, acknowledged, heard: now, answered_round, linked: true });
+        effects.push(Effect::Serve { follower: from, subscription, start });
+        let message = Message::Heartbeat { term, round: leading.round, commit_position };
+        effects.push(Effect::Send { to: from, message });
+        effects.push(Effect::Changed);
+    }
+
+    /// True when a follower of our own term speaks; a member of a higher term deposes us.
+    fn hear_follower(&mut self, now: Ticks, from: NodeId, term: Term, effects: &mut Vec<Effect>) -> bool {
+        if term > self.term && self.has_member(from) && self.is_leader() {
+            self.adopt_term(now, term, effects);
+            return false;
+        }
+        let State::Leading(leading) = &mut self.state else {
+            return false;
+        };
+        let Some(tracked) = leading.followers.get_mut(&from) else {
+            return false;
+        };
+        if term == self.term {
+            tracked.heard = now;
+        }
+        term == self.term
+    }
+
+    fn acknowledged(&mut self, from: NodeId, subscription: Guid, position: LogPosition, effects: &mut Vec<Effect>) {
+        let State::Leading(leading) = &mut self.state else {
+            return;
+        };
+        let Some(tracked) = leading.followers.get_mut(&from) else {
+            return;
+        };
+        if tracked.subscription != subscription || position <= tracked.acknowledged {
+            return;
+        }
+        if position > self.log_end {
+            let reason = format!("{from} acknowledges {position} of a log that ends at {}", self.log_end);
+            effects.push(Effect::Send { to: from, message: Message::Refused { term: self.term, reason } });
+            effects.push(Effect::DropFollower { follower: from });
+            return;
+        }
+        tracked.acknowledged = position;
+        self.advance_commit(effects);
+        self.drive_transfer(effects);
+    }
+
+    fn round_answered(&mut self, from: NodeId, round: u64, effects: &mut Vec<Effect>) {
+        let State::Leading(leading) = &mut self.state else {
+            return;
+        };
+        let Some(tracked) = leading.followers.get_mut(&from) else {
+            return;
+        };
+        tracked.answered_round = tracked.answered_round.max(round.min(leading.round));
+        self.count_rounds(effects);
+    }
+
+    fn count_rounds(&mut self, effects: &mut Vec<Effect>) {
+        let majority = self.majority();
+        let State::Leading(leading) = &mut self.state else {
+            return;
+        };
+        let answered = |member: &NodeId| match leading.followers.get(member) {
+            _ if *member == self.options.node => leading.round,
+            Some(tracked) => tracked.answered_round,
+            None => 0,
+        };
+        let mut rounds: Vec<u64> = self.options.members.iter().map(answered).collect();
+        rounds.sort_unstable();
+        let round = rounds[rounds.len() - majority];
+        if round > leading.confirmed_round {
+            leading.confirmed_round = round;
+            effects.push(Effect::Confirmed { round });
+        }
+    }
+
+    /// Check-quorum: a leader that hears no majority within the election timeout leads no more.
+    fn has_quorum(&self, now: Ticks) -> bool {
+        let State::Leading(leading) = &self.state else {
+            return false;
+        };
+        let timeout = self.options.election_timeout;
+        let alive = |member: &&NodeId| {
+            **member == self.options.node
+                || now.since(leading.followers.get(*member).map_or(leading.since, |tracked| tracked.heard)) < timeout
+        };
+        self.options.members.iter().filter(alive).count() >= self.majority()
+    }
+
+    fn send_heartbeats(&mut self, new_round: bool, effects: &mut Vec<Effect>) {
+        let (term, commit_position) = (self.term, self.commit_position);
+        let State::Leading(leading) = &mut self.state else {
+            return;
+        };
+        leading.round += u64::from(new_round);
+        let message = Message::Heartbeat { term, round: leading.round, commit_position };
+        for (&to, _) in leading.followers.iter().filter(|(_, tracked)| tracked.linked) {
+            effects.push(Effect::Send { to, message: message.clone() });
+        }
+    }
+
+    /// Asks the chosen follower to stand for election once it has the whole log.
+    fn drive_transfer(&mut self, effects: &mut Vec<Effect>) {
+        let (cluster, term, leader) = (self.options.cluster, self.term, self.options.node);
+        let log_end = self.log_end;
+        let State::Leading(leading) = &mut self.state else {
+            return;
+        };
+        let Some(transfer) = &mut leading.transfer else {
+            return;
+        };
+        let caught_up = leading.followers.get(&transfer.target).is_some_and(|tracked| tracked.acknowledged == log_end);
+        if caught_up && !transfer.asked {
+            transfer.asked = true;
+            let request = TransferRequest { cluster, leader, term };
+            effects.push(Effect::RequestTransfer { to: transfer.target, request });
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What replicas say to each other: votes (carried over HTTP) and the control link's messages (over TCP).
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::{ClusterId, Epoch, Guid, LogPosition, NodeId, Term};
+
+/// Asks for a vote, or with the same fields for a pre-vote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VoteRequest {
+    /// The cluster that the candidate belongs to.
+    pub cluster: ClusterId,
+    /// Who asks.
+    pub candidate: NodeId,
+    /// The term that it wants to lead (for a pre-vote: would want).
+    pub term: Term,
+    /// Term of its last record.
+    pub last_term: Term,
+    /// End of its log.
+    pub log_end: u64,
+    /// The leader asked it to take over: nobody need wait until the leader is silent.
+    pub transfer: bool,
+}
+
+/// The answer to a vote or pre-vote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VoteResponse {
+    /// Who answers.
+    pub voter: NodeId,
+    /// The voter's term; a higher one than asked for ends the candidate's attempt.
+    pub term: Term,
+    /// The vote.
+    pub granted: bool,
+    /// The leader that the voter hears, if it does: where the candidate should turn instead.
+    pub leader: Option<NodeId>,
+}
+
+/// Asks a follower to start an election at once, because the leader wants to hand over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TransferRequest {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The leader that hands over.
+    pub leader: NodeId,
+    /// Its term.
+    pub term: Term,
+}
+
+/// A message on the control link between a follower and its leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Follower: send me the log; this is what mine looks like.
+    Subscribe {
+        /// The term that the follower believes the leader leads.
+        term: Term,
+        /// Chosen by the follower, new for each attempt.
+        subscription: Guid,
+        /// The follower's newest epochs, oldest first.
+        epochs: Vec<Epoch>,
+        /// End of its log.
+        log_end: LogPosition,
+        /// The lowest position that the follower may cut at: its commit position.
+        commit_position: LogPosition,
+    },
+    /// Leader: the log will come from `start` on; cut yours there.
+    Subscribed {
+        /// The leader's term.
+        term: Term,
+        /// From the request.
+        subscription: Guid,
+        /// Where the data link will begin.
+        start: LogPosition,
+    },
+    /// Leader: not so, for this reason. The link is closed after it.
+    Refused {
+        /// The sender's term.
+        term: Term,
+        /// For people.
+        reason: String,
+    },
+    /// Follower: durable up to here.
+    Acknowledge {
+        /// The follower's term.
+        term: Term,
+        /// The subscription that the position belongs to.
+        subscription: Guid,
+        /// Its writer checkpoint, at the end of a record.
+        position: LogPosition,
+    },
+    /// Leader: I am here; this much is committed.
+    Heartbeat {
+        /// The leader's term.
+        term: Term,
+        /// Counts up; the answer repeats it, which confirms leadership to waiting reads.
+        round: u64,
+        /// The leader's commit position.
+        commit_position: LogPosition,
+    },
+    /// Follower: so am I.
+    HeartbeatAnswer {
+        /// The follower's term; a higher one deposes the leader.
+        term: Term,
+        /// From the heartbeat.
+        round: u64,
+    },
+}
+
+impl Message {
+    /// The term that the sender speaks in.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        match self {
+            Message::Subscribe { term, .. }
+            | Message::Subscribed { term, .. }
+            | Message::Refused { term, .. }
+            | Message::Acknowledge { term, .. }
+            | Message::Heartbeat { term, .. }
+            | Message::HeartbeatAnswer { term, .. } => *term,
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Raft on a byte log, sans-IO: log position in the place of the index, an epoch record in the place of each term's
+//! first entry. It decides; the [`engine`](crate::engine) carries out.
+//!
+//! **Invariant:** nothing here reads a clock, a file or a socket, draws randomness from outside, or waits. Positions,
+//! messages, `now` and a seed come in, [`Effect`]s go out.
+//!
+//! Promises: at most one leader in a term; only what a majority has flushed, under a record of the leader's own term,
+//! is committed; nothing below the commit position is ever cut; nobody hears of a term or vote that is not durable.
+#![forbid(unsafe_code)]
+
+mod effects;
+mod election;
+mod epochs;
+mod following;
+#[cfg(test)]
+mod harness;
+mod leading;
+mod message;
+#[cfg(test)]
+mod paper_tests;
+mod replica;
+#[cfg(test)]
+mod scenario_tests;
+
+pub use effects::Effect;
+pub use epochs::{Divergence, EPOCHS_SENT_MAX, EpochTable};
+pub use leading::Tracked;
+pub use message::{Message, TransferRequest, VoteRequest, VoteResponse};
+#[cfg(test)]
+pub use replica::PlantedBug;
+pub use replica::{Replica, ReplicaOptions, Restored};

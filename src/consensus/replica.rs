@@ -1,0 +1,343 @@
+//! One node's part in the cluster: its term, its role, its view of the log. Elections are in `election`, the leader's
+//! duties in `leading`, the follower's in `following`.
+
+use std::time::Duration;
+
+use crate::types::{ClusterId, Epoch, LogPosition, NodeId, Term, Ticks};
+
+use super::effects::Effect;
+use super::epochs::EpochTable;
+use super::following::Following;
+use super::leading::Leading;
+
+/// Elections that a node may have missed.
+const TERM_LEAP_MAX: u64 = 1 << 20;
+
+/// What a replica is told once.
+#[derive(Clone, Debug)]
+pub struct ReplicaOptions {
+    /// This node.
+    pub node: NodeId,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The voting members.
+    pub members: Vec<NodeId>,
+    /// Silence of the leader after which a follower looks for another; also the leader's patience with its quorum.
+    pub election_timeout: Duration,
+    /// Between a leader's heartbeats.
+    pub heartbeat_interval: Duration,
+    /// Higher: stands for election sooner.
+    pub priority: i32,
+    /// Seed of the jitter.
+    pub seed: u64,
+    /// For the simulator's tests: what this replica does wrong.
+    #[cfg(test)]
+    pub planted: Option<PlantedBug>,
+}
+
+/// Deliberate faults that the checkers must catch.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlantedBug {
+    /// Votes are answered without being durable.
+    VoteNotDurable,
+    /// A majority for a record of an old term is taken as committed.
+    CommitOldTerm,
+    /// A follower acknowledges what it has not flushed.
+    AcknowledgeBeforeFlush,
+}
+
+/// What a replica begins with: the durable state and what recovery found in the log.
+#[derive(Clone, Debug, Default)]
+pub struct Restored {
+    /// The durable term.
+    pub term: Term,
+    /// The durable vote in it.
+    pub voted_for: Option<NodeId>,
+    /// The log's epochs.
+    pub epochs: EpochTable,
+    /// The end of the log, all of it durable.
+    pub log_end: LogPosition,
+    /// Known to be committed; a hint that may lag.
+    pub commit_position: LogPosition,
+}
+
+/// The states of a replica.
+#[derive(Debug)]
+pub(super) enum State {
+    /// Knows of a leader or waits for one.
+    Following(Following),
+    /// Asks whether it could win before it disturbs anyone.
+    PreCandidate(Votes),
+    /// Asks for votes in its own term.
+    Candidate(Votes),
+    /// Leads.
+    Leading(Box<Leading>),
+}
+
+/// The votes of one attempt.
+#[derive(Debug, Default)]
+pub(super) struct Votes {
+    pub(super) granted: Vec<NodeId>,
+}
+
+/// A replica: inputs by the `handle_*` methods, what to do in the effects they append, getters for the rest.
+///
+/// Lives on the log thread; deterministic: the same inputs in the same order give the same effects.
+#[derive(Debug)]
+pub struct Replica {
+    pub(super) options: ReplicaOptions,
+    pub(super) term: Term,
+    pub(super) voted_for: Option<NodeId>,
+    pub(super) state: State,
+    pub(super) epochs: EpochTable,
+    pub(super) log_end: LogPosition,
+    /// Durable here, at the end of a record. Invariant: `flushed <= log_end`.
+    pub(super) flushed: LogPosition,
+    /// Invariant: only grows, and `commit_position <= log_end` but for the restored hint.
+    pub(super) commit_position: LogPosition,
+    /// When the replica stands for election, or tries again.
+    pub(super) election_deadline: Ticks,
+    /// The last sign of life of a leader; `None` when its link broke.
+    pub(super) leader_heard: Option<Ticks>,
+    /// A leader that would not have this replica, its term, and until when hints at it are ignored.
+    pub(super) refused: Option<(NodeId, Term, Ticks)>,
+    pub(super) random: fastrand::Rng,
+    /// Sequence of the last save asked for, and of the last one known to be durable.
+    pub(super) save_asked: u64,
+    pub(super) save_done: u64,
+    /// Effects that tell others of a term or vote that is not durable yet, with the save they wait for.
+    pub(super) held_back: Vec<(u64, Effect)>,
+}
+
+impl Replica {
+    /// A replica that follows nobody yet.
+    #[must_use]
+    pub fn new(options: ReplicaOptions, restored: Restored, now: Ticks) -> Replica {
+        let mut replica = Replica {
+            random: fastrand::Rng::with_seed(options.seed),
+            options,
+            term: restored.term.max(restored.epochs.last_term()),
+            voted_for: restored.voted_for,
+            state: State::Following(Following::default()),
+            epochs: restored.epochs,
+            log_end: restored.log_end,
+            flushed: restored.log_end,
+            commit_position: restored.commit_position.min(restored.log_end),
+            election_deadline: now,
+            leader_heard: None,
+            refused: None,
+            save_asked: 0,
+            save_done: 0,
+            held_back: Vec::new(),
+        };
+        if replica.options.members.len() > 1 {
+            // Somebody may lead already: listen first.
+            replica.election_deadline = now.after(replica.jitter());
+        }
+        replica
+    }
+
+    // --- getters ---
+
+    /// The term.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// The leader that this replica knows, itself included.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        match &self.state {
+            State::Following(following) => following.leader.filter(|_| self.leader_heard.is_some()),
+            State::PreCandidate(_) | State::Candidate(_) => None,
+            State::Leading(_) => Some(self.options.node),
+        }
+    }
+
+    /// True while this replica leads (its epoch may not be committed yet).
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        matches!(self.state, State::Leading(_))
+    }
+
+    /// True when this node's vote and acknowledgements count.
+    #[must_use]
+    pub fn is_member(&self) -> bool {
+        self.options.members.contains(&self.options.node)
+    }
+
+    /// True when `node` is a voting member.
+    #[must_use]
+    pub fn has_member(&self, node: NodeId) -> bool {
+        self.options.members.contains(&node)
+    }
+
+    /// The options it was made with.
+    #[must_use]
+    pub fn options(&self) -> &ReplicaOptions {
+        &self.options
+    }
+
+    /// The epochs of the log.
+    #[must_use]
+    pub fn epochs(&self) -> &EpochTable {
+        &self.epochs
+    }
+
+    /// The end of the log, flushed or not.
+    #[must_use]
+    pub fn log_end(&self) -> LogPosition {
+        self.log_end
+    }
+
+    /// Durable here up to this record end.
+    #[must_use]
+    pub fn flushed(&self) -> LogPosition {
+        self.flushed
+    }
+
+    /// Known to be on a majority of disks up to here.
+    #[must_use]
+    pub fn commit_position(&self) -> LogPosition {
+        self.commit_position
+    }
+
+    /// When [`Replica::handle_tick`] has something to do next.
+    #[must_use]
+    pub fn next_deadline(&self) -> Ticks {
+        match &self.state {
+            State::Leading(leading) => leading.next_heartbeat,
+            State::Following(following) => match following.retry_at {
+                Some(retry) if self.is_member() => retry.min(self.election_deadline),
+                Some(retry) => retry,
+                None if self.is_member() || self.leader_heard.is_some() => self.election_deadline,
+                None => Ticks(u64::MAX),
+            },
+            State::PreCandidate(_) | State::Candidate(_) => self.election_deadline,
+        }
+    }
+
+    // --- inputs that every role shares ---
+
+    /// Time passed.
+    pub fn handle_tick(&mut self, now: Ticks, effects: &mut Vec<Effect>) {
+        match &self.state {
+            State::Leading(_) => self.tick_leading(now, effects),
+            State::Following(_) => {
+                self.tick_following(now, effects);
+                self.tick_election(now, effects);
+            }
+            State::PreCandidate(_) | State::Candidate(_) => self.tick_election(now, effects),
+        }
+    }
+
+    /// Records were appended (by the leader itself) or received (by a follower); `epoch` if one of them began a term.
+    ///
+    /// # Panics
+    /// When the log would shrink.
+    pub fn handle_appended(&mut self, end: LogPosition, epoch: Option<Epoch>) {
+        assert!(end >= self.log_end, "the log grew from {} to {end}", self.log_end);
+        self.log_end = end;
+        if let Some(epoch) = epoch {
+            self.epochs.push(epoch);
+        }
+    }
+
+    /// The log is durable here up to the record end `position`.
+    ///
+    /// # Panics
+    /// When the position moves back or passes the log's end.
+    pub fn handle_flushed(&mut self, position: LogPosition, effects: &mut Vec<Effect>) {
+        assert!(position >= self.flushed, "flushed moved from {} to {position}", self.flushed);
+        assert!(position <= self.log_end, "flushed {position} of a log that ends at {}", self.log_end);
+        self.flushed = position;
+        match &self.state {
+            State::Leading(_) => self.advance_commit(effects),
+            State::Following(_) => {
+                self.acknowledge(effects);
+                self.follow_commit(effects);
+            }
+            State::PreCandidate(_) | State::Candidate(_) => {}
+        }
+    }
+
+    /// The save with this sequence, and all before it, is durable.
+    pub fn handle_saved(&mut self, now: Ticks, sequence: u64, effects: &mut Vec<Effect>) {
+        self.save_done = self.save_done.max(sequence);
+        let done = self.save_done;
+        let ready = self.held_back.iter().take_while(|(needs, _)| *needs <= done).count();
+        effects.extend(self.held_back.drain(..ready).map(|(_, effect)| effect));
+        if let State::Candidate(_) = self.state {
+            self.count_votes(now, effects);
+        }
+    }
+
+    // --- helpers for the roles ---
+
+    /// Terms grow by one an election. One that is millions ahead is no election but damage or malice, and to take it
+    /// over would bring the end of all numbers near.
+    pub(super) fn is_plausible(&self, term: Term) -> bool {
+        u64::from(term.0) <= u64::from(self.term.0) + TERM_LEAP_MAX
+    }
+
+    pub(super) fn majority(&self) -> usize {
+        self.options.members.len() / 2 + 1
+    }
+
+    pub(super) fn others(&self) -> Vec<NodeId> {
+        self.options.members.iter().copied().filter(|&member| member != self.options.node).collect()
+    }
+
+    /// A random part of half the election timeout; smaller for nodes of higher priority.
+    pub(super) fn jitter(&mut self) -> Duration {
+        let shares = u32::try_from(self.options.priority.clamp(0, 9)).expect("clamped") + 1;
+        let range = self.options.election_timeout / 2 / shares;
+        let nanos = u64::try_from(range.as_nanos()).unwrap_or(u64::MAX).max(1);
+        Duration::from_nanos(self.random.u64(0..nanos))
+    }
+
+    /// Pushes an effect that tells others of our term or vote: not before these are durable.
+    pub(super) fn push_gated(&mut self, effect: Effect, effects: &mut Vec<Effect>) {
+        if self.save_done < self.save_asked {
+            self.held_back.push((self.save_asked, effect));
+        } else {
+            effects.push(effect);
+        }
+    }
+
+    /// Asks for term and vote to be made durable.
+    pub(super) fn save(&mut self, effects: &mut Vec<Effect>) {
+        #[cfg(test)]
+        if self.options.planted == Some(PlantedBug::VoteNotDurable) {
+            return;
+        }
+        self.save_asked += 1;
+        effects.push(Effect::SaveState { sequence: self.save_asked, term: self.term, voted_for: self.voted_for });
+    }
+
+    /// Takes over a higher term, following nobody yet.
+    ///
+    /// # Panics
+    /// When the term is not higher.
+    pub(super) fn adopt_term(&mut self, now: Ticks, term: Term, effects: &mut Vec<Effect>) {
+        assert!(term > self.term, "term {} after {}", term, self.term);
+        self.term = term;
+        self.voted_for = None;
+        self.save(effects);
+        self.follow_nobody(now, effects);
+    }
+
+    /// Back to waiting, in the same term.
+    pub(super) fn follow_nobody(&mut self, now: Ticks, effects: &mut Vec<Effect>) {
+        match std::mem::replace(&mut self.state, State::Following(Following::default())) {
+            State::Leading(_) => effects.push(Effect::StepDown),
+            State::Following(following) if following.leader.is_some() => effects.push(Effect::Unfollow),
+            _ => {}
+        }
+        self.leader_heard = None;
+        self.election_deadline = now.after(self.options.election_timeout + self.jitter());
+        effects.push(Effect::Changed);
+    }
+}

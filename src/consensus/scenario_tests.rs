@@ -1,0 +1,88 @@
+//! Scenario files: commands and the trace that they must give, as text, read as a diff. `RINGSTORE_REWRITE=1 cargo
+//! test scenario` writes the files anew; look at the diff before committing it.
+
+use std::fs;
+use std::path::Path;
+
+use super::harness::Table;
+
+fn at(word: &str) -> usize {
+    usize::from(word.as_bytes()[0] - b'a')
+}
+
+/// Runs one file. Lines beginning with `>` are commands; the lines behind one are what it printed.
+fn run(text: &str) -> String {
+    let mut table = Table::new(3, 0);
+    let mut out = String::new();
+    for line in text.lines() {
+        if line.starts_with('#') || line.is_empty() {
+            out.push_str(line);
+            out.push('\n');
+        }
+        let Some(command) = line.strip_prefix("> ") else {
+            continue;
+        };
+        command_on(&mut table, &command.split(' ').collect::<Vec<_>>());
+        out.push_str(&format!("{line}\n{}", std::mem::take(&mut table.trace)));
+    }
+    out
+}
+
+fn command_on(table: &mut Table, words: &[&str]) {
+    match words {
+        ["nodes", members] => *table = Table::new(members.parse().unwrap(), 0),
+        ["nodes", members, "clones", clones] => *table = Table::new(members.parse().unwrap(), clones.parse().unwrap()),
+        ["advance", millis] => table.advance(millis.parse().unwrap()),
+        ["time-out", node] => table.time_out(at(node)),
+        ["announce", node] => table.announce(at(node)),
+        ["stop", node] => table.hosts[at(node)].stopped = true,
+        ["silence", node] => {
+            table.hosts[at(node)].replica.as_mut().unwrap().leader_heard = None;
+        }
+        ["rumour", node, leader, term] => {
+            let term = crate::types::Term(term.parse().unwrap());
+            let leader = super::harness::node(at(leader));
+            table.run(at(node), |replica, now, effects| replica.handle_leader_seen(now, leader, term, effects));
+            table.deliver();
+        }
+        ["append", node] => {
+            table.append(at(node));
+            table.deliver();
+        }
+        ["auto-flush", node, on] => table.hosts[at(node)].auto_flush = *on == "on",
+        ["flush", node] => {
+            table.flush(at(node));
+            table.deliver();
+        }
+        ["cut", one, other] => table.cut(at(one), at(other)),
+        ["heal"] => table.cut.clear(),
+        ["crash", node] => table.crash(at(node)),
+        ["restart", node] => table.restart(at(node)),
+        ["deliver"] => table.deliver(),
+        ["resign", node] => {
+            let result = table.run(at(node), |replica, now, effects| replica.resign(now, effects));
+            table.trace.push_str(&format!("resign: {}\n", if result.unwrap().is_ok() { "begun" } else { "refused" }));
+            table.deliver();
+        }
+        ["show"] => table.show(),
+        other => panic!("unknown command {other:?}"),
+    }
+}
+
+#[test]
+fn scenario_files() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/consensus/testdata");
+    let mut count = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let found = run(&text);
+        if std::env::var_os("RINGSTORE_REWRITE").is_some() {
+            fs::write(&path, &found).unwrap();
+        } else {
+            assert_eq!(found, text, "{}", path.display());
+        }
+        count += 1;
+    }
+    assert!(count >= 5, "{count} scenario files were found");
+}
