@@ -8,8 +8,10 @@
 //! - [`limits`]: every bound in one place.
 //! - [`codec`]: bytes to values and back: log records, the client protocol, the frames between nodes.
 //! - [`consensus`]: elections, commit and truncation, sans-IO.
+//! - [`gossip`]: who is there, and how a cluster is founded, sans-IO.
 
 pub mod codec;
 pub mod consensus;
+pub mod gossip;
 pub mod limits;
 pub mod types;
