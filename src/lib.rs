@@ -9,9 +9,11 @@
 //! - [`codec`]: bytes to values and back: log records, the client protocol, the frames between nodes.
 //! - [`consensus`]: elections, commit and truncation, sans-IO.
 //! - [`gossip`]: who is there, and how a cluster is founded, sans-IO.
+//! - [`queue`]: bounded queues between threads.
 
 pub mod codec;
 pub mod consensus;
 pub mod gossip;
 pub mod limits;
+pub mod queue;
 pub mod types;
