@@ -9,6 +9,7 @@
 //! - [`codec`]: bytes to values and back: log records, the client protocol, the frames between nodes.
 //! - [`consensus`]: elections, commit and truncation, sans-IO.
 //! - [`gossip`]: who is there, and how a cluster is founded, sans-IO.
+//! - [`ring`]: the raw io_uring driver; the only home of unsafe code.
 //! - [`queue`]: bounded queues between threads.
 
 pub mod codec;
@@ -16,4 +17,5 @@ pub mod consensus;
 pub mod gossip;
 pub mod limits;
 pub mod queue;
+pub mod ring;
 pub mod types;

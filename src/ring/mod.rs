@@ -1,0 +1,37 @@
+//! The raw io_uring driver and the memory it works on; the only home of unsafe code.
+//!
+//! A [`Driver`] is one ring of one thread. It owns files and sockets, and while an operation is in flight also the
+//! buffers: they move in with the operation and come back with its [`Completion`]. So safe code cannot free, move or
+//! reuse what the kernel still works on. Received bytes of a stream are [`Slice`]s of buffers that the kernel picked;
+//! dropping the last slice of a buffer gives it back.
+//!
+//! [`probe()`] tries what the kernel can do and says which paths are taken. Errnos become [`Failure`]s here, once.
+//!
+//! Left to others: what to send, write and wait for, and in which order; protocols.
+#![allow(unsafe_code)]
+
+mod buffers;
+mod clock;
+mod complete;
+mod driver;
+mod error;
+mod ledger;
+mod mirror;
+mod operation;
+mod probe;
+mod read_map;
+mod socket;
+mod submit;
+#[cfg(test)]
+mod tests;
+mod token;
+
+pub use buffers::Slice;
+pub use clock::monotonic_now;
+pub use driver::{Completion, Driver, GroupId, Outcome, Wait};
+pub use error::{Failure, RingError};
+pub use mirror::{MirroredBuffer, Window};
+pub use operation::{FileId, Source};
+pub use probe::{Capabilities, Finding, Mode, probe};
+pub use read_map::ReadMap;
+pub use socket::{abort_on_close, listen, local_address, outgoing, peer_address, pin_thread, prepare_link};

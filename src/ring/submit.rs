@@ -1,0 +1,152 @@
+//! One method for each operation, and how each becomes an entry of the submission queue. They only queue.
+
+use std::net::SocketAddr;
+
+use io_uring::{opcode, squeue};
+use socket2::SockAddr;
+
+use super::buffers::Next;
+use super::driver::{Driver, GroupId};
+use super::mirror::Window;
+use super::operation::{FileId, Operation, Source, Work, ZeroCopy};
+
+/// `IORING_SEND_ZC_REPORT_USAGE`: the notification says whether the kernel copied.
+const REPORT_USAGE: u16 = 1 << 3;
+
+/// Ask the file system for the data only: chunk files are preallocated, so their size never changes.
+const DATA_ONLY: io_uring::types::FsyncFlags = io_uring::types::FsyncFlags::DATASYNC;
+
+impl Driver {
+    /// Accepts connections until it fails; each comes as an outcome.
+    pub fn accept(&mut self, listener: FileId, tag: u64) {
+        self.start(listener, tag, Work::Accept);
+    }
+
+    /// Connects a socket.
+    pub fn connect(&mut self, socket: FileId, address: SocketAddr, tag: u64) {
+        self.start(socket, tag, Work::Connect { address: Box::new(SockAddr::from(address)) });
+    }
+
+    /// Receives until the buffer (its length, not its capacity) is full.
+    pub fn receive_exact(&mut self, socket: FileId, buffer: Vec<u8>, tag: u64) {
+        self.start(socket, tag, Work::Receive { buffer, done: 0, exact: true });
+    }
+
+    /// Receives what is there, at least one byte, into the buffer's length.
+    pub fn receive(&mut self, socket: FileId, buffer: Vec<u8>, tag: u64) {
+        self.start(socket, tag, Work::Receive { buffer, done: 0, exact: false });
+    }
+
+    /// Receives all that comes, into buffers of the group, until the stream ends. Stops while no buffer is free and goes
+    /// on by itself.
+    pub fn stream(&mut self, socket: FileId, group: GroupId, tag: u64) {
+        self.start(socket, tag, Work::Stream { group: group.0 });
+    }
+
+    /// Sends everything in the source. One send at a time on a socket, or the parts may change places.
+    pub fn send(&mut self, socket: FileId, source: Source, tag: u64) {
+        self.start(socket, tag, Work::Send { source, done: 0, zero_copy: None });
+    }
+
+    /// Sends from the log buffer, without copying where the kernel can. The bytes are in use until
+    /// [`Outcome::SendReleased`](super::Outcome::SendReleased), but the next send may go after the `Sent`.
+    pub fn send_zero_copy(&mut self, socket: FileId, window: Window, tag: u64) {
+        let zero_copy = Some(ZeroCopy::default());
+        self.start(socket, tag, Work::Send { source: Source::Log(window), done: 0, zero_copy });
+    }
+
+    /// Writes everything in the source to the file at `offset`.
+    pub fn write(&mut self, file: FileId, source: Source, offset: u64, tag: u64) {
+        self.start(file, tag, Work::Write { source, offset, done: 0 });
+    }
+
+    /// Makes what was written to the file durable. Submit it when the writes have completed: it waits for nothing.
+    pub fn sync(&mut self, file: FileId, tag: u64) {
+        self.start(file, tag, Work::Sync);
+    }
+
+    /// Fills the buffer (its length, not its capacity) from the file at `offset`.
+    pub fn read(&mut self, file: FileId, buffer: Vec<u8>, offset: u64, tag: u64) {
+        self.start(file, tag, Work::Read { buffer, offset, done: 0 });
+    }
+
+    /// Waits for the next write to an eventfd.
+    pub fn watch(&mut self, eventfd: FileId, tag: u64) {
+        self.start(eventfd, tag, Work::Watch { count: Box::new(0) });
+    }
+
+    fn start(&mut self, file: FileId, tag: u64, work: Work) {
+        self.files.start(file);
+        let slot = self.operations.insert(Operation { file, tag, work });
+        self.submit(slot);
+    }
+
+    /// Queues (what is left of) the operation in `slot`.
+    pub(super) fn submit(&mut self, slot: u32) {
+        let Some(entry) = self.entry(slot) else { return };
+        let data = self.operations.user_data(slot);
+        self.push(entry.user_data(data.pack()));
+    }
+
+    /// The submission for the operation in `slot`; `None` for a stream that has to wait for a buffer. Pointers in it
+    /// point into the operation's own heap memory, a mapping that it keeps, or a buffer group.
+    fn entry(&mut self, slot: u32) -> Option<squeue::Entry> {
+        let operation = self.operations.get_mut(slot);
+        let fd = self.files.descriptor(operation.file);
+        Some(match &mut operation.work {
+            Work::Accept => opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build(),
+            Work::Connect { address } => opcode::Connect::new(fd, address.as_ptr().cast(), address.len()).build(),
+            Work::Receive { buffer, done, exact } => {
+                let (pointer, length) = rest_of(buffer, *done);
+                opcode::Recv::new(fd, pointer, length).flags(if *exact { libc::MSG_WAITALL } else { 0 }).build()
+            }
+            Work::Stream { group } => {
+                let group = &mut self.groups[usize::from(*group)];
+                match group.next() {
+                    Next::Multishot(id) => opcode::RecvMulti::new(fd, id).build(),
+                    Next::Single { pointer, length } => opcode::Recv::new(fd, pointer, length).build(),
+                    Next::Wait => {
+                        group.waiting.push(slot);
+                        return None;
+                    }
+                }
+            }
+            Work::Send { source, done, zero_copy } => {
+                let pointer = source.pointer().wrapping_add(*done as usize);
+                let length = source.length() - *done;
+                // WAITALL: the kernel itself goes on after a part. NOSIGNAL: a closed peer is an answer, not a signal.
+                let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+                if zero_copy.is_none() {
+                    opcode::Send::new(fd, pointer, length).flags(flags).build()
+                } else {
+                    let fixed = match (&*source, &self.registered) {
+                        (Source::Log(window), Some(fixed)) if window.mapping() == fixed.mapping() => Some(0),
+                        _ => None,
+                    };
+                    let send = opcode::SendZc::new(fd, pointer, length).flags(flags).zc_flags(REPORT_USAGE);
+                    send.buf_index(fixed).build()
+                }
+            }
+            Work::Write { source, offset, done } => {
+                let pointer = source.pointer().wrapping_add(*done as usize);
+                opcode::Write::new(fd, pointer, source.length() - *done).offset(*offset + u64::from(*done)).build()
+            }
+            Work::Sync => opcode::Fsync::new(fd).flags(DATA_ONLY).build(),
+            Work::Read { buffer, offset, done } => {
+                let (pointer, length) = rest_of(buffer, *done);
+                opcode::Read::new(fd, pointer, length).offset(*offset + u64::from(*done)).build()
+            }
+            Work::Watch { count } => {
+                let pointer: *mut u64 = &raw mut **count;
+                opcode::Read::new(fd, pointer.cast(), size_of::<u64>() as u32).build()
+            }
+        })
+    }
+}
+
+/// Where the unfilled part of a buffer begins, and how long it is.
+fn rest_of(buffer: &mut [u8], done: u32) -> (*mut u8, u32) {
+    let rest = &mut buffer[done as usize..];
+    let length = u32::try_from(rest.len()).expect("an operation moves less than 4 GiB");
+    (rest.as_mut_ptr(), length)
+}
