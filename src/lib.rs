@@ -11,6 +11,7 @@
 //! - [`gossip`]: who is there, and how a cluster is founded, sans-IO.
 //! - [`ring`]: the raw io_uring driver; the only home of unsafe code.
 //! - [`queue`]: bounded queues between threads.
+//! - [`storage`]: chunk files, durable state, recovery.
 
 pub mod codec;
 pub mod consensus;
@@ -18,4 +19,5 @@ pub mod gossip;
 pub mod limits;
 pub mod queue;
 pub mod ring;
+pub mod storage;
 pub mod types;

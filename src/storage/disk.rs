@@ -1,0 +1,393 @@
+//! Files of a data directory behind five methods, so that the simulator can stand in for the real disk.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, statvfs};
+
+use super::error::StorageError;
+
+/// The file that says who has the directory open.
+const LOCK_FILE: &str = "ringstore.lock";
+
+/// What the name of a file ends in while it is being made.
+const UNFINISHED: &str = ".tmp";
+
+/// Bytes of zeros written at a time while a file is made.
+const FILL_STEP_BYTES: usize = 1 << 20;
+
+/// Files kept open between calls.
+const OPEN_FILES_MAX: usize = 4;
+
+/// The files that the server keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FileName {
+    /// The durable small state.
+    State,
+    /// A chunk of the log, by number.
+    Chunk(u32),
+}
+
+impl fmt::Display for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FileName::State => f.write_str("node.state"),
+            FileName::Chunk(number) => write!(f, "chunk-{number:06}.000000"),
+        }
+    }
+}
+
+impl FileName {
+    /// The name that `text` is, if it is one of ours.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<FileName> {
+        if text == FileName::State.to_string() {
+            return Some(FileName::State);
+        }
+        let digits = text.strip_prefix("chunk-")?.strip_suffix(".000000")?;
+        let name = FileName::Chunk(digits.parse().ok()?);
+        // Only the one way of writing a number counts, or two files could be the same chunk.
+        (name.to_string() == text).then_some(name)
+    }
+}
+
+/// A file that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileInfo {
+    /// Its name.
+    pub name: FileName,
+    /// Its length in bytes.
+    pub length: u64,
+}
+
+/// A directory of preallocated files. What was written is durable only after [`Disk::sync`] of that file.
+pub trait Disk {
+    /// The files that are there, in order of name.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn list(&self) -> io::Result<Vec<FileInfo>>;
+
+    /// Makes a file of `length` bytes that begins with `head` and goes on with zeros. When this returns, the file is
+    /// durable with its name and full length; after a crash before that it is wholly there or not at all.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when there is such a file, `StorageFull` when there is no room, and those of the system.
+    fn create(&self, name: FileName, head: &[u8], length: u64) -> io::Result<()>;
+
+    /// Fills `into` with the bytes at `offset`.
+    ///
+    /// # Errors
+    /// `NotFound`, `UnexpectedEof`, and those of the system.
+    fn read_at(&self, name: FileName, offset: u64, into: &mut [u8]) -> io::Result<()>;
+
+    /// Writes `bytes` at `offset`, inside the file's length.
+    ///
+    /// # Errors
+    /// `NotFound`, and those of the system.
+    fn write_at(&self, name: FileName, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes everything written to the file durable.
+    ///
+    /// # Errors
+    /// Those of the system. A failed flush is final: never try again and go on.
+    fn sync(&self, name: FileName) -> io::Result<()>;
+}
+
+/// A real data directory, locked for this process as long as the value lives.
+#[derive(Debug)]
+pub struct FileDisk {
+    directory: PathBuf,
+    /// False only when flushing was switched off by its unsafe option.
+    flush: bool,
+    /// The files used last, newest first; at most [`OPEN_FILES_MAX`].
+    open: Mutex<Vec<(FileName, Arc<File>)>>,
+    /// Held, not used: closing it gives the lock up.
+    _lock: File,
+}
+
+impl FileDisk {
+    /// Opens and locks `directory`, making it when it is not there. Files that a crash left half made are removed.
+    ///
+    /// # Errors
+    /// [`StorageError::InUse`] or [`StorageError::Directory`].
+    pub fn open(directory: &Path) -> Result<FileDisk, StorageError> {
+        let failed =
+            |attempt| move |source| StorageError::Directory { directory: directory.to_owned(), attempt, source };
+        fs::create_dir_all(directory).map_err(failed("created"))?;
+        let lock = lock_directory(directory)?;
+        let disk = FileDisk { directory: directory.to_owned(), flush: true, open: Mutex::default(), _lock: lock };
+        disk.remove_unfinished().map_err(failed("opened"))?;
+        Ok(disk)
+    }
+
+    /// Makes every flush of this value do nothing, for `UnsafeDisableFlushToDisk`: a power cut may then lose or tear
+    /// anything.
+    #[must_use]
+    pub fn unsafe_without_flush(mut self) -> FileDisk {
+        self.flush = false;
+        self
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Opens a file for reading and writing, for those who do their own IO.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn open_file(&self, name: FileName) -> io::Result<File> {
+        File::options().read(true).write(true).open(self.path(name))
+    }
+
+    /// Bytes that the file system has left for this process.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn available_bytes(&self) -> io::Result<u64> {
+        let figures = statvfs(&self.directory)?;
+        Ok(figures.f_bavail.saturating_mul(figures.f_frsize))
+    }
+
+    /// [`Disk::create`], telling `after_step` after each piece of zeros how many bytes are written; its error ends the
+    /// making and leaves nothing behind.
+    ///
+    /// # Errors
+    /// As [`Disk::create`], and those of `after_step`.
+    pub(super) fn create_in_steps(
+        &self,
+        name: FileName,
+        head: &[u8],
+        length: u64,
+        after_step: &mut dyn FnMut(&File, u64) -> io::Result<()>,
+    ) -> io::Result<()> {
+        assert!(head.len() as u64 <= length, "{} bytes of head in a file of {length}", head.len());
+        let path = self.path(name);
+        if path.try_exists()? {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{name} exists")));
+        }
+        let unfinished = self.directory.join(format!("{name}{UNFINISHED}"));
+        let made = self.fill(&unfinished, head, length, after_step).and_then(|()| fs::rename(&unfinished, &path));
+        if made.is_err() {
+            // Best effort: what stays is removed at the next start.
+            let _ = fs::remove_file(&unfinished);
+        }
+        made?;
+        // A failed flush is not tried again: the file goes, and the next attempt makes and flushes a new entry.
+        self.flush_directory().inspect_err(|_| {
+            let _ = fs::remove_file(&path);
+        })
+    }
+
+    /// Real zeros, not a hole and not merely reserved: later writes then change no metadata of the file system.
+    fn fill(
+        &self,
+        path: &Path,
+        head: &[u8],
+        length: u64,
+        after_step: &mut dyn FnMut(&File, u64) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
+        reserve(&file, length)?;
+        file.write_all_at(head, 0)?;
+        let zeros = vec![0; FILL_STEP_BYTES];
+        let mut written = head.len() as u64;
+        while written < length {
+            let step = (length - written).min(FILL_STEP_BYTES as u64);
+            file.write_all_at(&zeros[..step as usize], written)?;
+            written += step;
+            after_step(&file, written)?;
+        }
+        if self.flush { file.sync_all() } else { Ok(()) }
+    }
+
+    /// Flushes a file that [`FileDisk::open_file`] or a step of making gave, unless flushing is off.
+    pub(super) fn flush_data(&self, file: &File) -> io::Result<()> {
+        if self.flush { file.sync_data() } else { Ok(()) }
+    }
+
+    fn flush_directory(&self) -> io::Result<()> {
+        if self.flush { File::open(&self.directory)?.sync_all() } else { Ok(()) }
+    }
+
+    fn remove_unfinished(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name.to_str().and_then(|name| name.strip_suffix(UNFINISHED)).and_then(FileName::parse).is_some() {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&self, name: FileName) -> PathBuf {
+        self.directory.join(name.to_string())
+    }
+
+    fn file(&self, name: FileName) -> io::Result<Arc<File>> {
+        let mut open = self.open.lock();
+        let found = match open.iter().position(|(open, _)| *open == name) {
+            Some(index) => open.remove(index),
+            None => (name, Arc::new(self.open_file(name)?)),
+        };
+        open.truncate(OPEN_FILES_MAX - 1);
+        let file = Arc::clone(&found.1);
+        open.insert(0, found);
+        Ok(file)
+    }
+}
+
+/// Takes the lock that keeps a second process out. The system gives it up when the process ends, however it ends.
+fn lock_directory(directory: &Path) -> Result<File, StorageError> {
+    let failed = |source| StorageError::Directory { directory: directory.to_owned(), attempt: "locked", source };
+    let path = directory.join(LOCK_FILE);
+    let mut lock = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut holder = String::new();
+            // Best effort: the text only helps the operator to find the process.
+            let _ = lock.read_to_string(&mut holder);
+            let holder = if holder.is_empty() { "it did not say which".to_owned() } else { holder };
+            return Err(StorageError::InUse { directory: directory.to_owned(), holder });
+        }
+        Err(errno) => return Err(failed(errno.into())),
+    }
+    lock.set_len(0).map_err(failed)?;
+    write!(lock, "process {}", std::process::id()).map_err(failed)?;
+    Ok(lock)
+}
+
+/// Takes the room for the whole file first, so that a full disk is noticed before gigabytes are written. A file system
+/// that cannot is no problem: the zeros take the room.
+fn reserve(file: &File, length: u64) -> io::Result<()> {
+    match fallocate(file, FallocateFlags::empty(), 0, length) {
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INTR) | Ok(()) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+impl Disk for FileDisk {
+    fn list(&self) -> io::Result<Vec<FileInfo>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            if let Some(name) = entry.file_name().to_str().and_then(FileName::parse) {
+                files.push(FileInfo { name, length: entry.metadata()?.len() });
+            }
+        }
+        files.sort_unstable_by_key(|file| file.name);
+        Ok(files)
+    }
+
+    fn create(&self, name: FileName, head: &[u8], length: u64) -> io::Result<()> {
+        self.create_in_steps(name, head, length, &mut |_, _| Ok(()))
+    }
+
+    fn read_at(&self, name: FileName, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.file(name)?.read_exact_at(into, offset)
+    }
+
+    fn write_at(&self, name: FileName, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file(name)?.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self, name: FileName) -> io::Result<()> {
+        self.flush_data(&*self.file(name)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::memory::TempDirectory;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        let check = |text: &str, name| assert_eq!(FileName::parse(text), name, "{text}");
+        check("node.state", Some(FileName::State));
+        check("chunk-000007.000000", Some(FileName::Chunk(7)));
+        check("chunk-1234567.000000", Some(FileName::Chunk(1_234_567)));
+        check("chunk-7.000000", None);
+        check("chunk-000007.000001", None);
+        check("chunk-000007.000000.tmp", None);
+        check("chunk-+00007.000000", None);
+        check("chunk-9999999999.000000", None);
+        check("ringstore.lock", None);
+    }
+
+    #[test]
+    fn a_created_file_is_whole_and_others_are_ignored() {
+        let directory = TempDirectory::new();
+        fs::write(directory.path().join("chunk-000009.000000.tmp"), b"half").unwrap();
+        fs::write(directory.path().join("notes.txt"), b"the operator's").unwrap();
+        let disk = FileDisk::open(directory.path()).unwrap();
+        let (name, length) = (FileName::Chunk(0), 3 * FILL_STEP_BYTES as u64 + 5);
+        disk.create(name, b"head", length).unwrap();
+        assert_eq!(disk.list().unwrap(), [FileInfo { name, length }]);
+        assert!(!directory.path().join("chunk-000009.000000.tmp").exists());
+        assert!(directory.path().join("notes.txt").exists());
+        let mut bytes = vec![1; length as usize];
+        disk.read_at(name, 0, &mut bytes).unwrap();
+        assert!(bytes.starts_with(b"head") && bytes[4..].iter().all(|&byte| byte == 0));
+        let error = disk.create(name, b"", 8).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn more_files_than_are_kept_open_are_written_and_read() {
+        let directory = TempDirectory::new();
+        let disk = FileDisk::open(directory.path()).unwrap();
+        for number in 0..10 {
+            disk.create(FileName::Chunk(number), &[], 16).unwrap();
+        }
+        for round in 0..2_u8 {
+            for number in 0..10 {
+                let name = FileName::Chunk(number);
+                disk.write_at(name, 3, &[number as u8, round]).unwrap();
+                disk.sync(name).unwrap();
+                let mut bytes = [0; 2];
+                disk.read_at(name, 3, &mut bytes).unwrap();
+                assert_eq!(bytes, [number as u8, round]);
+                assert!(disk.open.lock().len() <= OPEN_FILES_MAX);
+            }
+        }
+        let mut bytes = [0; 2];
+        assert_eq!(disk.read_at(FileName::Chunk(0), 15, &mut bytes).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(disk.read_at(FileName::State, 0, &mut bytes).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_second_holder_of_the_directory_is_told_who_has_it() {
+        let directory = TempDirectory::new();
+        let disk = FileDisk::open(directory.path()).unwrap();
+        let error = FileDisk::open(directory.path()).unwrap_err();
+        assert!(matches!(error, StorageError::InUse { .. }), "{error}");
+        assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+        drop(disk);
+        FileDisk::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_making_that_is_stopped_leaves_nothing_behind() {
+        let directory = TempDirectory::new();
+        let disk = FileDisk::open(directory.path()).unwrap();
+        let mut stop = |_: &File, written: u64| match written {
+            0..1_500_000 => Ok(()),
+            _ => Err(io::Error::from(io::ErrorKind::Interrupted)),
+        };
+        let error = disk.create_in_steps(FileName::Chunk(0), b"head", 4 << 20, &mut stop).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+        let left: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, [LOCK_FILE]);
+    }
+}

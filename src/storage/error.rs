@@ -1,0 +1,168 @@
+//! What can go wrong with a data directory, in words for its operator.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::types::{LogPosition, Term};
+
+use super::disk::FileName;
+
+/// Opening a data directory and its state file. None of these goes away by trying again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// Another process has the directory open.
+    #[error(
+        "data directory {} is in use by another process ({holder}); stop that process, or give this node its own \
+         directory with --db",
+        directory.display()
+    )]
+    InUse {
+        /// The directory.
+        directory: PathBuf,
+        /// Who holds it, as far as its lock file says.
+        holder: String,
+    },
+    /// The directory or its lock file cannot be made or opened.
+    #[error("data directory {} cannot be {attempt}: {source}; check its path, owner and permissions", directory.display())]
+    Directory {
+        /// The directory.
+        directory: PathBuf,
+        /// What was tried: "created", "opened", "locked".
+        attempt: &'static str,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Reading or writing a file failed.
+    #[error("{name} cannot be {attempt}: {source}")]
+    Io {
+        /// The file.
+        name: FileName,
+        /// What was tried.
+        attempt: &'static str,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The state file has the wrong length or neither of its slots checks out.
+    #[error(
+        "{} is damaged ({reason}): the node's term and vote are unknown, so it must not vote again. Move the data \
+         directory away and start the node empty: it comes back as a new node and copies the log",
+        FileName::State
+    )]
+    StateCorrupt {
+        /// What does not check out.
+        reason: String,
+    },
+}
+
+/// Recovery of the log at start. Only [`RecoveryError::Io`] may go away by trying again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecoveryError {
+    /// Reading, writing or flushing a chunk failed.
+    #[error("{name} cannot be {attempt}: {source}; check the disk and the file's permissions")]
+    Io {
+        /// The file.
+        name: FileName,
+        /// What was tried.
+        attempt: &'static str,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Chunk numbers have a gap.
+    #[error(
+        "chunk {missing} ({}) is missing although chunk {last} is there: the log has a hole. Put the file back, or move \
+         the data directory away and start the node empty so that it copies the log",
+        FileName::Chunk(*missing)
+    )]
+    MissingChunk {
+        /// The first number without a file.
+        missing: u32,
+        /// The highest number with one.
+        last: u32,
+    },
+    /// There is no chunk at all, in the directory of a node that has already taken part in a cluster.
+    #[error(
+        "{} is missing, and so is every other chunk, although the node's state file says that it has had a log (term \
+         {term}, committed up to {committed}). Put the files back, or move the data directory away and start the node \
+         empty so that it copies the log",
+        FileName::Chunk(0)
+    )]
+    NoChunks {
+        /// The node's term.
+        term: Term,
+        /// Up to where its log is known to have been committed.
+        committed: LogPosition,
+    },
+    /// A chunk file has another length than the chunk size asks for.
+    #[error(
+        "{} has {found} bytes, {expected} were expected: the chunk size of a data directory cannot be changed; start with \
+         the ChunkSize it was made with, or restore the file",
+        FileName::Chunk(*chunk)
+    )]
+    ChunkLength {
+        /// The chunk.
+        chunk: u32,
+        /// Bytes found.
+        found: u64,
+        /// Bytes expected.
+        expected: u64,
+    },
+    /// The header page of a chunk does not fit.
+    #[error(
+        "{} does not begin with a good chunk header ({reason}): it is not a chunk of this log, or its first page is \
+         damaged. Restore the file, or move the data directory away and start the node empty so that it copies the log",
+        FileName::Chunk(*chunk)
+    )]
+    ChunkHeader {
+        /// The chunk.
+        chunk: u32,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A record that was durable does not check out.
+    #[error(
+        "the log is damaged: chunk {chunk} ({}), log position {position}, file offset {offset}: {reason}; the log was \
+         durable up to {durable}. This is not a torn tail, so nothing was cut. Move the data directory away and start the \
+         node empty so that it copies the log from the others, or restore the chunk from a backup",
+        FileName::Chunk(*chunk)
+    )]
+    Corrupt {
+        /// The chunk.
+        chunk: u32,
+        /// Where the record should begin.
+        position: LogPosition,
+        /// The same place as an offset in the file.
+        offset: u64,
+        /// Up to where the log is known to have been durable.
+        durable: LogPosition,
+        /// What does not check out.
+        reason: String,
+    },
+}
+
+/// Reading the log from its chunk files.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The chunk's file is not there (yet).
+    #[error("log position {position} lies in chunk {chunk}, which this node does not have")]
+    NoChunk {
+        /// What was asked for.
+        position: LogPosition,
+        /// The chunk that it lies in.
+        chunk: u32,
+    },
+    /// The chunk's file cannot be opened or mapped.
+    #[error("{name} cannot be mapped for reading: {source}")]
+    Map {
+        /// The file.
+        name: FileName,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}

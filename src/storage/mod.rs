@@ -1,0 +1,28 @@
+//! The log's files: chunks, the durable state, recovery at start, chunks prepared ahead, and reading.
+//!
+//! Promises: what [`recover`] returns is whole, checked and durable; a file that [`Disk::create`] made is there after a
+//! crash with its full length, or not at all. Leaves to others: the writing of the log itself (the log thread, through
+//! its ring), what the records mean (`codec`, `index`), and which positions are committed (`consensus`).
+//!
+//! The byte layouts are in the manual, [`log_format`](crate::manual::log_format).
+#![forbid(unsafe_code)]
+
+mod chunk;
+mod disk;
+mod error;
+mod layout;
+#[cfg(test)]
+pub(crate) mod memory;
+mod preparer;
+mod reader;
+mod recovery;
+mod state;
+
+pub use chunk::{ChunkHeader, DurableMark};
+pub use disk::{Disk, FileDisk, FileInfo, FileName};
+pub use error::{ReadError, RecoveryError, StorageError};
+pub use layout::ChunkLayout;
+pub use preparer::{Preparer, PreparerReport, reserve_bytes};
+pub use reader::{LogRead, LogReader};
+pub use recovery::{Recovered, ScanProgress, TornTail, erase_range, erase_tail, recover};
+pub use state::{DurableState, STATE_FILE_BYTES, STATE_SLOT_BYTES};

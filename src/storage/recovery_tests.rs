@@ -1,0 +1,376 @@
+//! Goal: recovery gives back exactly what was whole, and never mistakes damage for a torn tail. Method: random logs in
+//! memory, hurt at every kind of place, against a plain list of the records that were written.
+
+use super::*;
+use crate::codec::record::{BatchBuilder, MemberRecord, padding, seal, sealed_length};
+use crate::storage::memory::MemoryDisk;
+use crate::types::{ClusterId, EventId, Guid, NodeId};
+
+const LAYOUT: ChunkLayout = ChunkLayout { chunk_size: 64 << 10 };
+
+/// A log as the log thread would write it, and the truth about it.
+struct Log {
+    disk: MemoryDisk,
+    layout: ChunkLayout,
+    /// Where each record begins.
+    records: Vec<LogPosition>,
+    end: LogPosition,
+    term: Term,
+    epochs: Vec<Epoch>,
+    membership: Option<(LogPosition, MembershipBody)>,
+}
+
+impl Log {
+    fn new(layout: ChunkLayout) -> Log {
+        let log = Log {
+            disk: MemoryDisk::default(),
+            layout,
+            records: Vec::new(),
+            end: LogPosition::ZERO,
+            term: Term(0),
+            epochs: Vec::new(),
+            membership: None,
+        };
+        log.add_chunk();
+        log
+    }
+
+    fn add_chunk(&self) {
+        let chunk = self.disk.list().unwrap().len() as u32;
+        let page = ChunkHeader { chunk, layout: self.layout }.encode();
+        self.disk.create(FileName::Chunk(chunk), &page, self.layout.file_length()).unwrap();
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        let name = FileName::Chunk(self.layout.chunk_of(self.end));
+        self.disk.write_at(name, self.layout.file_offset(self.end), bytes).unwrap();
+        self.records.push(self.end);
+        self.end = self.end.plus(bytes.len() as u64);
+        if self.layout.room(self.end) == self.layout.chunk_size {
+            self.add_chunk();
+        }
+    }
+
+    fn record(&mut self, kind: RecordKind, body: &[u8]) {
+        let mut length = sealed_length(body.len());
+        let room = self.layout.room(self.end) as usize;
+        if length > room {
+            let mut fill = vec![0; room];
+            padding(&mut fill, self.end, self.term, 0);
+            self.put(&fill);
+        }
+        let room = self.layout.room(self.end) as usize;
+        if room - length < RECORD_HEADER_BYTES {
+            length = room;
+        }
+        let mut bytes = vec![0; length];
+        bytes[RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + body.len()].copy_from_slice(body);
+        let (position, term) = (self.end, self.term);
+        seal(&mut bytes, Header { length: 0, crc: 0, position, term, kind, flags: 0, event_count: 0, timestamp: 1 });
+        self.put(&bytes);
+    }
+
+    fn append(&mut self, random: &mut fastrand::Rng) {
+        let mut batch = BatchBuilder::new("orders", 0);
+        let data: Vec<u8> = (0..random.usize(0..3000)).map(|_| random.u8(..)).collect();
+        batch.event(EventId(Guid([7; 16])), "placed", true, &data, b"");
+        self.record(RecordKind::Append, &batch.finish());
+    }
+
+    fn epoch(&mut self, id: u8) {
+        self.term = Term(self.term.0 + 1 + u32::from(id % 3));
+        let previous = self.epochs.last().map(|epoch| epoch.position);
+        let body = EpochBody { epoch_id: Guid([id; 16]), leader: NodeId(Guid([1; 16])), previous };
+        self.record(RecordKind::Epoch, &body.encode());
+        let position = *self.records.last().unwrap();
+        self.epochs.push(Epoch { term: self.term, position, id: Guid([id; 16]) });
+    }
+
+    fn member_list(&mut self, id: u8) {
+        let member = MemberRecord {
+            node: NodeId(Guid([id; 16])),
+            int_ip: "10.0.0.1".parse().unwrap(),
+            int_tcp_port: 1112,
+            int_http_port: 2112,
+        };
+        let body = MembershipBody { cluster: ClusterId(Guid([9; 16])), members: vec![member] };
+        self.record(RecordKind::Membership, &body.encode());
+        self.membership = Some((*self.records.last().unwrap(), body));
+    }
+
+    /// Writes a durable mark, and the log before it counts as flushed.
+    fn mark(&self, sequence: u64, position: LogPosition) {
+        let (offset, slot) = DurableMark::encode_slot(sequence, position);
+        let chunk = self.layout.chunk_of(position).min(self.disk.list().unwrap().len() as u32 - 1);
+        self.disk.write_at(FileName::Chunk(chunk), offset, &slot).unwrap();
+    }
+
+    fn flip(&self, position: LogPosition, random: &mut fastrand::Rng) {
+        let offset = self.layout.file_offset(position) as usize;
+        let bit = 1 << random.u32(0..8);
+        self.disk.edit(FileName::Chunk(self.layout.chunk_of(position)), |bytes| bytes[offset] ^= bit);
+    }
+
+    fn recover(&self) -> Result<Recovered, RecoveryError> {
+        recover(&self.disk, self.layout, &mut |_| ())
+    }
+
+    /// The start of the record that covers `position`.
+    fn record_over(&self, position: LogPosition) -> LogPosition {
+        self.records[self.records.partition_point(|&start| start <= position) - 1]
+    }
+}
+
+fn random_log(seed: u64) -> (Log, fastrand::Rng) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut log = Log::new(LAYOUT);
+    log.epoch(1);
+    log.member_list(1);
+    for id in 0..random.u8(20..120) {
+        match random.u32(0..20) {
+            0 => log.epoch(id),
+            1 => log.member_list(id),
+            _ => log.append(&mut random),
+        }
+    }
+    (log, random)
+}
+
+/// What recovery must find when it stops at `end`.
+fn check_found(log: &Log, found: &Recovered, end: LogPosition) {
+    assert_eq!(found.end, end);
+    let epochs: Vec<_> = log.epochs.iter().copied().filter(|epoch| epoch.position < end).collect();
+    assert_eq!(found.last_term, epochs.last().map_or(Term::ZERO, |epoch| epoch.term));
+    assert_eq!(found.epochs, epochs);
+    if log.membership.as_ref().is_some_and(|(position, _)| *position < end) {
+        assert_eq!(found.membership, log.membership);
+    }
+    assert_eq!(found.chunk_count as usize, log.disk.list().unwrap().len());
+}
+
+/// Erases behind `end`, and then nothing but zeros is there and recovery finds the same end again, also after a crash.
+fn check_erased(log: &Log, end: LogPosition) {
+    erase_tail(&log.disk, log.layout, end).unwrap();
+    log.disk.crash();
+    let again = log.recover().unwrap();
+    check_found(log, &again, end);
+    assert_eq!(again.cut, None);
+    assert_eq!(erase_tail(&log.disk, log.layout, end).unwrap(), 0);
+}
+
+#[test]
+fn a_whole_log_comes_back_whole() {
+    for seed in 0..40 {
+        let (log, _) = random_log(seed);
+        let mut last = LogPosition::ZERO;
+        let found = recover(&log.disk, LAYOUT, &mut |progress| {
+            assert!(progress.position >= last && progress.position <= progress.limit);
+            last = progress.position;
+        });
+        let found = found.unwrap();
+        check_found(&log, &found, log.end);
+        assert_eq!((found.cut, found.mark), (None, None));
+        assert_eq!(last, log.end);
+    }
+}
+
+#[test]
+fn no_chunk_and_an_empty_chunk_are_an_empty_log() {
+    let found = recover(&MemoryDisk::default(), LAYOUT, &mut |_| ()).unwrap();
+    assert_eq!((found.end, found.chunk_count), (LogPosition::ZERO, 0));
+    let found = Log::new(LAYOUT).recover().unwrap();
+    assert_eq!((found.end, found.chunk_count), (LogPosition::ZERO, 1));
+}
+
+#[test]
+fn what_the_system_wrote_back_in_any_order_above_the_mark_is_cut_at_the_first_hole() {
+    for seed in 0..80 {
+        let (log, mut random) = random_log(seed);
+        let mark = log.records[random.usize(log.records.len() / 2..log.records.len())];
+        log.mark(5, mark);
+        log.disk.sync_all();
+        let whole = log.disk.files.borrow().clone();
+        // Sectors of what was not flushed are lost at random.
+        let mut sector = LogPosition(mark.0.next_multiple_of(512));
+        while sector < log.end {
+            if random.u32(0..10) == 0 {
+                let offset = LAYOUT.file_offset(sector) as usize;
+                let name = FileName::Chunk(LAYOUT.chunk_of(sector));
+                log.disk.edit(name, |bytes| bytes[offset..offset + 512].fill(0));
+            }
+            sector = sector.plus(512);
+        }
+        let is_hurt = |index: &usize| {
+            let start = log.records[*index];
+            let length = log.records.get(index + 1).unwrap_or(&log.end).since(start) as usize;
+            let (name, offset) = (FileName::Chunk(LAYOUT.chunk_of(start)), LAYOUT.file_offset(start) as usize);
+            whole[&name][offset..offset + length] != log.disk.files.borrow()[&name][offset..offset + length]
+        };
+        let end = (0..log.records.len()).find(is_hurt).map_or(log.end, |index| log.records[index]);
+        let found = log.recover().unwrap();
+        check_found(&log, &found, end);
+        check_erased(&log, end);
+    }
+}
+
+#[test]
+fn a_flipped_bit_below_the_mark_is_damage_and_above_it_a_torn_tail() {
+    for seed in 0..150 {
+        let (log, mut random) = random_log(seed);
+        let mark = log.records[random.usize(1..log.records.len())];
+        log.mark(2, mark);
+        let hit = LogPosition(random.u64(0..log.end.0));
+        let record = log.record_over(hit);
+        log.flip(hit, &mut random);
+        log.disk.sync_all();
+        match log.recover() {
+            Err(RecoveryError::Corrupt { chunk, position, offset, durable, .. }) => {
+                assert!(record < mark, "seed {seed}");
+                assert_eq!((chunk, position, durable), (LAYOUT.chunk_of(record), record, mark));
+                assert_eq!(offset, LAYOUT.file_offset(record));
+            }
+            Ok(found) => {
+                assert!(record >= mark, "seed {seed}");
+                check_found(&log, &found, record);
+                assert_eq!(found.cut.as_ref().unwrap().position, record);
+                check_erased(&log, record);
+            }
+            Err(error) => panic!("seed {seed}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn zeros_below_the_mark_are_damage() {
+    let (log, _) = random_log(1);
+    log.mark(1, log.end);
+    let record = log.records[3];
+    let offset = LAYOUT.file_offset(record) as usize;
+    log.disk.edit(FileName::Chunk(0), |bytes| bytes[offset..offset + 32].fill(0));
+    let error = log.recover().unwrap_err();
+    assert!(matches!(error, RecoveryError::Corrupt { position, .. } if position == record), "{error}");
+    assert!(error.to_string().contains("chunk-000000.000000"), "{error}");
+}
+
+#[test]
+fn a_log_that_was_truncated_has_a_newer_mark_at_a_lower_position() {
+    let (log, _) = random_log(2);
+    log.mark(8, log.end);
+    let cut = log.records[10];
+    log.mark(9, cut);
+    erase_range(&log.disk, LAYOUT, cut, log.end).unwrap();
+    let found = log.recover().unwrap();
+    check_found(&log, &found, cut);
+    assert_eq!((found.cut, found.mark), (None, Some(DurableMark { sequence: 9, position: cut })));
+    assert_eq!(erase_tail(&log.disk, LAYOUT, cut).unwrap(), 0, "the range was erased already");
+}
+
+#[test]
+fn a_stale_record_of_an_older_term_behind_the_end_is_no_part_of_the_log() {
+    let mut log = Log::new(LAYOUT);
+    log.epoch(1);
+    let fork = log.end;
+    log.record(RecordKind::Append, &[1; 100]);
+    let stale = log.end;
+    log.member_list(2);
+    // A later leader's records end exactly where the older leader's list begins.
+    log.end = fork;
+    log.records.truncate(1);
+    log.epoch(4);
+    assert!(log.end < stale);
+    let mut fill = vec![0; stale.since(log.end) as usize];
+    let (position, term, kind) = (log.end, log.term, RecordKind::Append);
+    seal(&mut fill, Header { length: 0, crc: 0, position, term, kind, flags: 0, event_count: 0, timestamp: 1 });
+    log.put(&fill);
+    assert_eq!(log.end, stale);
+    let found = log.recover().unwrap();
+    assert_eq!((found.end, found.membership), (stale, None));
+    let reason = found.cut.unwrap().reason;
+    assert!(reason.starts_with("a record of term"), "{reason}");
+    assert!(erase_tail(&log.disk, LAYOUT, stale).unwrap() > 0);
+}
+
+#[test]
+fn an_epoch_that_does_not_ascend_ends_the_log() {
+    let mut log = Log::new(LAYOUT);
+    log.epoch(1);
+    let end = log.end;
+    let body = EpochBody { epoch_id: Guid([3; 16]), leader: NodeId(Guid([1; 16])), previous: None };
+    log.record(RecordKind::Epoch, &body.encode());
+    let found = log.recover().unwrap();
+    assert_eq!((found.end, found.epochs.len()), (end, 1));
+    assert!(found.cut.unwrap().reason.starts_with("epoch "));
+    log.mark(1, log.end);
+    assert!(matches!(log.recover(), Err(RecoveryError::Corrupt { position, .. }) if position == end));
+}
+
+#[test]
+fn what_recovery_found_is_durable_from_then_on() {
+    // The process alone was killed: the system's cache still has what never was flushed.
+    for seed in 0..10 {
+        let (log, _) = random_log(seed);
+        log.mark(1, LogPosition::ZERO);
+        log.recover().unwrap();
+        log.disk.crash();
+        check_found(&log, &log.recover().unwrap(), log.end);
+    }
+}
+
+#[test]
+fn a_record_larger_than_the_read_buffer_is_checked_in_pieces() {
+    let mut log = Log::new(ChunkLayout { chunk_size: 16 << 20 });
+    log.epoch(1);
+    let large = log.end;
+    log.record(RecordKind::Append, &vec![0xA5; READ_BYTES * 2 + 12_345]);
+    // The next one does not fit: a large padding record, too.
+    log.record(RecordKind::Append, &vec![0x5A; READ_BYTES * 2]);
+    let found = log.recover().unwrap();
+    check_found(&log, &found, log.end);
+    assert_eq!(found.cut, None);
+    log.flip(large.plus(READ_BYTES as u64 + 777), &mut fastrand::Rng::with_seed(1));
+    let found = log.recover().unwrap();
+    assert_eq!(found.end, large);
+    assert!(found.cut.unwrap().reason.starts_with("record checksum"));
+}
+
+#[test]
+fn files_that_do_not_fit_are_named() {
+    let check = |change: &dyn Fn(&MemoryDisk), expected: &str| {
+        let (log, _) = random_log(3);
+        assert!(log.disk.list().unwrap().len() >= 3);
+        change(&log.disk);
+        let error = log.recover().unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    let remove = |number: u32| {
+        move |disk: &MemoryDisk| {
+            disk.files.borrow_mut().remove(&FileName::Chunk(number));
+        }
+    };
+    check(&remove(1), "chunk 1 (chunk-000001.000000) is missing although chunk");
+    check(&remove(0), "chunk 0 (chunk-000000.000000) is missing although chunk");
+    check(
+        &|disk| disk.edit(FileName::Chunk(1), |bytes| bytes.truncate(5000)),
+        "chunk-000001.000000 has 5000 bytes, 69632 were expected",
+    );
+    check(&|disk| disk.edit(FileName::Chunk(1), |bytes| bytes[3] = b'x'), "chunk-000001.000000 does not begin with");
+    check(
+        &|disk| {
+            let zero = disk.files.borrow()[&FileName::Chunk(0)].clone();
+            disk.edit(FileName::Chunk(1), |bytes| *bytes = zero);
+        },
+        "it says that it is chunk 0, its name says 1",
+    );
+}
+
+#[test]
+fn a_last_chunk_that_was_taken_away_is_damage_when_it_was_durable() {
+    let (log, _) = random_log(3);
+    let last = LAYOUT.chunk_of(log.end);
+    log.mark(1, log.records[2]);
+    let (offset, slot) = DurableMark::encode_slot(2, log.end);
+    log.disk.write_at(FileName::Chunk(0), offset, &slot).unwrap();
+    log.disk.files.borrow_mut().remove(&FileName::Chunk(last));
+    let error = log.recover().unwrap_err().to_string();
+    assert!(error.contains("the log ends here"), "{error}");
+}

@@ -1,0 +1,308 @@
+//! The small state that must survive a crash before an answer that depends on it goes out: term, vote, identity.
+
+use crate::codec::record::MembershipBody;
+use crate::types::{Guid, LogPosition, NodeId, Term};
+
+use super::disk::{Disk, FileName};
+use super::error::StorageError;
+
+/// Bytes of one of the two slots: a page.
+pub const STATE_SLOT_BYTES: usize = 4096;
+
+/// Bytes of the state file.
+pub const STATE_FILE_BYTES: u64 = 2 * STATE_SLOT_BYTES as u64;
+
+const MAGIC: [u8; 8] = *b"RSSTATE\0";
+const FORMAT_VERSION: u32 = 1;
+/// Where the founding list begins in a slot.
+const FOUNDING_OFFSET: usize = 84;
+const CRC_OFFSET: usize = STATE_SLOT_BYTES - 4;
+
+const FLAG_FOUNDED: u8 = 1;
+const FLAG_VOTED: u8 = 2;
+const FLAG_FOUNDING: u8 = 4;
+
+/// What a node must not forget. Kept in two alternating slots of one file: a write goes to the slot that does not hold
+/// the newest state, so one of the two is always whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DurableState {
+    /// Counts up with every save; the slot is `sequence % 2`.
+    pub sequence: u64,
+    /// The node, for the life of its data directory.
+    pub node: NodeId,
+    /// Bytes of log in a chunk, for the life of the data directory.
+    pub chunk_size: u64,
+    /// The one member list that this node accepted for founding a cluster (or joined by), if any.
+    pub founding: Option<MembershipBody>,
+    /// True when the cluster of `founding` exists.
+    pub founded: bool,
+    /// The highest term seen.
+    pub term: Term,
+    /// Whom the node voted for in `term`.
+    pub voted_for: Option<NodeId>,
+    /// Committed up to here at least; saved along with other changes, so it lags.
+    pub commit_hint: LogPosition,
+}
+
+impl DurableState {
+    /// The state of a node that has never run.
+    #[must_use]
+    pub fn new(node: NodeId, chunk_size: u64) -> DurableState {
+        DurableState {
+            sequence: 0,
+            node,
+            chunk_size,
+            founding: None,
+            founded: false,
+            term: Term::ZERO,
+            voted_for: None,
+            commit_hint: LogPosition::ZERO,
+        }
+    }
+
+    /// Where the state's slot lies in the file, and its bytes.
+    ///
+    /// # Panics
+    /// When the founding list does not fit the slot: it is bounded by the largest cluster.
+    #[must_use]
+    pub fn encode(&self) -> (u64, [u8; STATE_SLOT_BYTES]) {
+        let founding = self.founding.as_ref().map(MembershipBody::encode).unwrap_or_default();
+        assert!(founding.len() <= CRC_OFFSET - FOUNDING_OFFSET, "a founding list of {} bytes", founding.len());
+        let flag = |condition: bool, flag: u8| if condition { flag } else { 0 };
+        let mut slot = [0; STATE_SLOT_BYTES];
+        slot[0..8].copy_from_slice(&MAGIC);
+        slot[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        slot[12..16].copy_from_slice(&self.term.0.to_le_bytes());
+        slot[16..24].copy_from_slice(&self.sequence.to_le_bytes());
+        slot[24..40].copy_from_slice(&self.node.0.0);
+        slot[40..48].copy_from_slice(&self.chunk_size.to_le_bytes());
+        slot[48..56].copy_from_slice(&self.commit_hint.0.to_le_bytes());
+        slot[56..72].copy_from_slice(&self.voted_for.unwrap_or_default().0.0);
+        slot[72] = flag(self.founded, FLAG_FOUNDED)
+            | flag(self.voted_for.is_some(), FLAG_VOTED)
+            | flag(self.founding.is_some(), FLAG_FOUNDING);
+        slot[80..84].copy_from_slice(&(founding.len() as u32).to_le_bytes());
+        slot[FOUNDING_OFFSET..FOUNDING_OFFSET + founding.len()].copy_from_slice(&founding);
+        let crc = crc32c::crc32c(&slot[..CRC_OFFSET]);
+        slot[CRC_OFFSET..].copy_from_slice(&crc.to_le_bytes());
+        ((self.sequence % 2) * STATE_SLOT_BYTES as u64, slot)
+    }
+
+    /// The state in a slot; why not, when there is none.
+    fn decode(slot: &[u8]) -> Result<DurableState, String> {
+        assert_eq!(slot.len(), STATE_SLOT_BYTES);
+        if slot.iter().all(|&byte| byte == 0) {
+            return Err("never written".to_owned());
+        }
+        let (computed, stored) = (crc32c::crc32c(&slot[..CRC_OFFSET]), u32_at(slot, CRC_OFFSET));
+        if computed != stored {
+            return Err(format!("checksum is {computed:08x}, the slot says {stored:08x}"));
+        }
+        if slot[0..8] != MAGIC || u32_at(slot, 8) != FORMAT_VERSION {
+            return Err(format!("not a state of format version {FORMAT_VERSION}"));
+        }
+        let flags = slot[72];
+        let founding = slot.get(FOUNDING_OFFSET..FOUNDING_OFFSET.saturating_add(u32_at(slot, 80) as usize));
+        let founding = match flags & FLAG_FOUNDING != 0 {
+            true => Some(founding.and_then(MembershipBody::decode).ok_or("the member list is not one")?),
+            false => None,
+        };
+        Ok(DurableState {
+            sequence: u64_at(slot, 16),
+            node: NodeId(guid_at(slot, 24)),
+            chunk_size: u64_at(slot, 40),
+            founding,
+            founded: flags & FLAG_FOUNDED != 0,
+            term: Term(u32_at(slot, 12)),
+            voted_for: (flags & FLAG_VOTED != 0).then(|| NodeId(guid_at(slot, 56))),
+            commit_hint: LogPosition(u64_at(slot, 48)),
+        })
+    }
+
+    /// The newest state in the data directory; `None` when there is no state file, so the node is new.
+    ///
+    /// The state is written and flushed once more: after a crash of the process alone it may be good in the system's
+    /// cache and yet not be on the disk. Otherwise the next save would go over the one slot that is, and a power cut
+    /// could then tear both.
+    ///
+    /// # Errors
+    /// [`StorageError::StateCorrupt`] when the file is there but holds no good state, and [`StorageError::Io`].
+    pub fn load(disk: &dyn Disk) -> Result<Option<DurableState>, StorageError> {
+        let name = FileName::State;
+        let failed = |attempt| move |source| StorageError::Io { name, attempt, source };
+        let files = disk.list().map_err(failed("listed"))?;
+        let Some(file) = files.iter().find(|file| file.name == name) else {
+            return Ok(None);
+        };
+        if file.length != STATE_FILE_BYTES {
+            let reason = format!("it has {} bytes, not {STATE_FILE_BYTES}", file.length);
+            return Err(StorageError::StateCorrupt { reason });
+        }
+        let mut bytes = vec![0; STATE_FILE_BYTES as usize];
+        disk.read_at(name, 0, &mut bytes).map_err(failed("read"))?;
+        let (first, second) = bytes.split_at(STATE_SLOT_BYTES);
+        let state = match (DurableState::decode(first), DurableState::decode(second)) {
+            (Ok(first), Ok(second)) => {
+                if first.sequence > second.sequence {
+                    first
+                } else {
+                    second
+                }
+            }
+            (Ok(state), Err(_)) | (Err(_), Ok(state)) => state,
+            (Err(first), Err(second)) => {
+                return Err(StorageError::StateCorrupt { reason: format!("slot 0: {first}; slot 1: {second}") });
+            }
+        };
+        state.save(disk)?;
+        Ok(Some(state))
+    }
+
+    /// Makes the state file of a new node, durable.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`].
+    pub fn create(&self, disk: &dyn Disk) -> Result<(), StorageError> {
+        let (offset, slot) = self.encode();
+        let mut bytes = vec![0; STATE_FILE_BYTES as usize];
+        bytes[offset as usize..offset as usize + STATE_SLOT_BYTES].copy_from_slice(&slot);
+        let failed = |source| StorageError::Io { name: FileName::State, attempt: "created", source };
+        disk.create(FileName::State, &bytes, STATE_FILE_BYTES).map_err(failed)
+    }
+
+    /// Writes the state to its slot and makes it durable, for whoever may wait. The caller has counted `sequence` up
+    /// by one since the save before.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`]. A failed flush is final: whether the state is durable is unknown.
+    pub fn save(&self, disk: &dyn Disk) -> Result<(), StorageError> {
+        let name = FileName::State;
+        let (offset, slot) = self.encode();
+        disk.write_at(name, offset, &slot).map_err(|source| StorageError::Io { name, attempt: "written", source })?;
+        disk.sync(name).map_err(|source| StorageError::Io { name, attempt: "flushed", source })
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+fn guid_at(bytes: &[u8], at: usize) -> Guid {
+    Guid(bytes[at..at + 16].try_into().expect("sixteen bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::record::MemberRecord;
+    use crate::storage::memory::MemoryDisk;
+    use crate::types::ClusterId;
+
+    fn state(sequence: u64) -> DurableState {
+        let member = MemberRecord {
+            node: NodeId(Guid([1; 16])),
+            int_ip: "10.0.0.1".parse().unwrap(),
+            int_tcp_port: 1112,
+            int_http_port: 2112,
+        };
+        DurableState {
+            sequence,
+            node: NodeId(Guid([1; 16])),
+            chunk_size: 256 << 20,
+            founding: Some(MembershipBody { cluster: ClusterId(Guid([9; 16])), members: vec![member] }),
+            founded: true,
+            term: Term(5),
+            voted_for: Some(NodeId(Guid([2; 16]))),
+            commit_hint: LogPosition(0x1234),
+        }
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn golden_layout() {
+        let (offset, slot) = state(3).encode();
+        assert_eq!(offset, 4096);
+        assert_eq!(
+            hex(&slot[..84]),
+            concat!(
+                "5253535441544500",
+                "01000000",
+                "05000000",
+                "0300000000000000",
+                "01010101010101010101010101010101",
+                "0000001000000000",
+                "3412000000000000",
+                "02020202020202020202020202020202",
+                "07",
+                "00000000000000",
+                "38000000"
+            )
+        );
+        assert_eq!(
+            hex(&slot[84..84 + 56]),
+            concat!(
+                "09090909090909090909090909090909",
+                "01000000",
+                "01010101010101010101010101010101",
+                "00000000000000000000ffff0a000001",
+                "5804",
+                "4008"
+            )
+        );
+        assert!(slot[84 + 56..4092].iter().all(|&byte| byte == 0));
+        assert_eq!(hex(&slot[4092..]), "c15e5a25");
+    }
+
+    #[test]
+    fn the_newest_state_is_loaded_and_a_torn_slot_leaves_the_one_before() {
+        let disk = MemoryDisk::default();
+        assert_eq!(DurableState::load(&disk).unwrap(), None);
+        let first = DurableState::new(NodeId(Guid([1; 16])), 1 << 20);
+        first.create(&disk).unwrap();
+        assert_eq!(DurableState::load(&disk).unwrap(), Some(first));
+        for sequence in 1..6 {
+            let state = DurableState { term: Term(sequence as u32), ..state(sequence) };
+            state.save(&disk).unwrap();
+            disk.crash();
+            assert_eq!(DurableState::load(&disk).unwrap(), Some(state));
+        }
+        disk.edit(FileName::State, |bytes| bytes[4096 + 2000] ^= 1);
+        assert_eq!(DurableState::load(&disk).unwrap().unwrap().sequence, 4);
+        disk.edit(FileName::State, |bytes| bytes[13] ^= 1);
+        assert!(matches!(DurableState::load(&disk), Err(StorageError::StateCorrupt { .. })));
+        disk.edit(FileName::State, |bytes| bytes.truncate(4096));
+        let error = DurableState::load(&disk).unwrap_err().to_string();
+        assert!(error.starts_with("node.state is damaged (it has 4096 bytes, not 8192)"), "{error}");
+    }
+
+    /// A process dies between the write of a save and its flush; the next one saves again, and then the power fails.
+    #[test]
+    fn a_loaded_state_is_durable_before_the_next_save_goes_over_the_slot_before_it() {
+        let disk = MemoryDisk::default();
+        state(0).create(&disk).unwrap();
+        let (offset, slot) = state(1).encode();
+        disk.write_at(FileName::State, offset, &slot).unwrap();
+        let loaded = DurableState::load(&disk).unwrap().unwrap();
+        assert_eq!(loaded.sequence, 1);
+        disk.crash();
+        disk.edit(FileName::State, |bytes| bytes[2000] ^= 1);
+        assert_eq!(DurableState::load(&disk).unwrap(), Some(loaded));
+    }
+
+    #[test]
+    fn every_optional_part_may_be_absent() {
+        let full = state(2);
+        for (founding, voted_for, founded) in [(None, None, false), (None, full.voted_for, true)] {
+            let state = DurableState { founding, voted_for, founded, ..full.clone() };
+            assert_eq!(DurableState::decode(&state.encode().1), Ok(state));
+        }
+        assert_eq!(DurableState::decode(&full.encode().1), Ok(full));
+    }
+}
