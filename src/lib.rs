@@ -12,10 +12,12 @@
 //! - [`ring`]: the raw io_uring driver; the only home of unsafe code.
 //! - [`queue`]: bounded queues between threads.
 //! - [`storage`]: chunk files, durable state, recovery.
+//! - [`index`]: stream and event number to log position, in memory.
 
 pub mod codec;
 pub mod consensus;
 pub mod gossip;
+pub mod index;
 pub mod limits;
 pub mod queue;
 pub mod ring;
