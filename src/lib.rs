@@ -13,10 +13,12 @@
 //! - [`queue`]: bounded queues between threads.
 //! - [`storage`]: chunk files, durable state, recovery.
 //! - [`index`]: stream and event number to log position, in memory.
+//! - [`http`]: a small HTTP/1.1 reader and writer; knows no routes.
 
 pub mod codec;
 pub mod consensus;
 pub mod gossip;
+pub mod http;
 pub mod index;
 pub mod limits;
 pub mod queue;

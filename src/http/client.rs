@@ -1,0 +1,268 @@
+//! Calls to other nodes: one request, one answer, within a given time.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use monoio::io::AsyncWriteRentExt;
+use monoio::net::TcpStream;
+use monoio::time::Instant;
+
+use super::body::BodyReader;
+use super::error::HttpError;
+use super::head::{self, BodyLength, Method, ResponseHead};
+use super::request::{read_body, read_more};
+use super::response::Response;
+
+/// Unused connections kept for one peer.
+const IDLE_PER_PEER_MAX: usize = 2;
+/// Peers that connections are kept for.
+const PEERS_MAX: usize = 64;
+/// An unused connection is not used again after this time: well before the server gives it up.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(5);
+const HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// Why a call failed. Whether the peer has acted on it is unknown.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// No answer in time.
+    #[error("no answer from {address} within {limit:?}")]
+    TimedOut {
+        /// The peer.
+        address: SocketAddr,
+        /// The time it had.
+        limit: Duration,
+    },
+    /// No connection.
+    #[error("no connection to {address}: {source}")]
+    Connect {
+        /// The peer.
+        address: SocketAddr,
+        /// From the system.
+        #[source]
+        source: io::Error,
+    },
+    /// The connection failed, or the answer could not be read.
+    #[error("no valid answer from {address}: {source}")]
+    Answer {
+        /// The peer.
+        address: SocketAddr,
+        /// What went wrong.
+        #[source]
+        source: HttpError,
+    },
+}
+
+/// Calls other nodes and keeps connections to them for the next call. Lives on one thread.
+///
+/// A call may be sent twice when a kept connection turns out to be dead, so it is for requests that may be repeated.
+#[derive(Debug)]
+pub struct Client {
+    idle: RefCell<BTreeMap<SocketAddr, Vec<Idle>>>,
+    body_bytes_max: usize,
+}
+
+#[derive(Debug)]
+struct Idle {
+    stream: TcpStream,
+    since: Instant,
+}
+
+impl Client {
+    /// A client that takes answers with bodies of at most `body_bytes_max` bytes.
+    #[must_use]
+    pub fn new(body_bytes_max: usize) -> Client {
+        Client { idle: RefCell::new(BTreeMap::new()), body_bytes_max }
+    }
+
+    /// Sends a request with a JSON body (none for an empty one) and waits for the answer, for at most `limit` in all.
+    ///
+    /// # Errors
+    /// See [`CallError`]. An answer with any status is no error.
+    pub async fn call(
+        &self,
+        address: SocketAddr,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<Response, CallError> {
+        let request = encode_request(address, method, path, &body);
+        // When the time is up the future is dropped with the connection that it owns: a read may have taken bytes.
+        match monoio::time::timeout(limit, self.exchange(address, method, request)).await {
+            Ok(result) => result,
+            Err(_) => Err(CallError::TimedOut { address, limit }),
+        }
+    }
+
+    async fn exchange(&self, address: SocketAddr, method: Method, request: Bytes) -> Result<Response, CallError> {
+        while let Some(stream) = self.take_idle(address) {
+            // The peer may have closed it meanwhile; that shows only now, and another connection may do.
+            if let Ok(response) = self.exchange_on(address, stream, method, request.clone()).await {
+                return Ok(response);
+            }
+        }
+        let connected = TcpStream::connect_addr(address).await;
+        let stream = connected.map_err(|source| CallError::Connect { address, source })?;
+        // Requests are small and single: waiting for more to send would only delay them.
+        let _ = stream.set_nodelay(true);
+        let response = self.exchange_on(address, stream, method, request).await;
+        response.map_err(|source| CallError::Answer { address, source })
+    }
+
+    async fn exchange_on(
+        &self,
+        address: SocketAddr,
+        mut stream: TcpStream,
+        method: Method,
+        request: Bytes,
+    ) -> Result<Response, HttpError> {
+        stream.write_all(request).await.0?;
+        let mut buffer = Vec::new();
+        let head = read_head(&mut stream, &mut buffer).await?;
+        let length = match head::body_length(&head.headers)? {
+            _ if method == Method::Head || matches!(head.status, 204 | 304) => BodyLength::Known(0),
+            Some(length) => length,
+            None => BodyLength::UntilClose,
+        };
+        let reader = BodyReader::new(length, self.body_bytes_max)?;
+        let body = read_body(&mut stream, &mut buffer, reader).await?;
+        // Bytes behind the answer are none that we asked for: such a connection is not used again.
+        if head.keep_alive && length != BodyLength::UntilClose && buffer.is_empty() {
+            self.keep(address, stream);
+        }
+        Ok(Response::received(head.status, &head.headers, body))
+    }
+
+    fn take_idle(&self, address: SocketAddr) -> Option<TcpStream> {
+        let mut idle = self.idle.borrow_mut();
+        let kept = idle.get_mut(&address)?;
+        kept.retain(|connection| connection.since.elapsed() < IDLE_TIME_MAX);
+        kept.pop().map(|connection| connection.stream)
+    }
+
+    fn keep(&self, address: SocketAddr, stream: TcpStream) {
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|_, kept| {
+            kept.retain(|connection| connection.since.elapsed() < IDLE_TIME_MAX);
+            !kept.is_empty()
+        });
+        let has_room = idle.len() < PEERS_MAX || idle.contains_key(&address);
+        let kept = if has_room { idle.entry(address).or_default() } else { return };
+        if kept.len() < IDLE_PER_PEER_MAX {
+            kept.push(Idle { stream, since: Instant::now() });
+        }
+    }
+}
+
+fn encode_request(address: SocketAddr, method: Method, path: &str, body: &Bytes) -> Bytes {
+    let content_type = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
+    let name = method.name();
+    let length = body.len();
+    let mut out =
+        format!("{name} {path} HTTP/1.1\r\nHost: {address}\r\n{content_type}Content-Length: {length}\r\n\r\n")
+            .into_bytes();
+    out.extend_from_slice(body);
+    out.into()
+}
+
+/// Reads an answer's head, skipping interim answers.
+async fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<ResponseHead, HttpError> {
+    loop {
+        if let Some((head, length)) = head::parse_response(buffer, HEAD_BYTES_MAX)? {
+            buffer.drain(..length);
+            if head.status >= 200 {
+                return Ok(head);
+            }
+        } else if read_more(stream, buffer).await? == 0 {
+            return Err(HttpError::Truncated);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use monoio::net::TcpListener;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(300);
+
+    fn run<F: Future>(future: F) -> F::Output {
+        monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build().unwrap().block_on(future)
+    }
+
+    /// A server that answers each connection with `answers`, one for each request, and then closes it.
+    fn serve(answers: &'static [&'static str]) -> (SocketAddr, Rc<Cell<usize>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = Rc::new(Cell::new(0));
+        let counter = Rc::clone(&connections);
+        monoio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                counter.set(counter.get() + 1);
+                for answer in answers {
+                    let mut buffer = Vec::new();
+                    if read_more(&mut stream, &mut buffer).await.unwrap_or(0) == 0 {
+                        break;
+                    }
+                    stream.write_all(answer.as_bytes()).await.0.unwrap();
+                }
+            }
+        });
+        (address, connections)
+    }
+
+    #[test]
+    fn a_connection_is_used_again_and_replaced_when_it_is_gone() {
+        run(async {
+            const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+            let (address, connections) = serve(&[ANSWER, ANSWER]);
+            let client = Client::new(100);
+            for expected in [1, 1, 2, 2, 3] {
+                let response = client.call(address, Method::Get, "/", Bytes::new(), LIMIT).await.unwrap();
+                assert_eq!((response.status, &response.body[..]), (200, b"hi".as_slice()));
+                assert_eq!(connections.get(), expected);
+            }
+        });
+    }
+
+    #[test]
+    fn silence_ends_after_the_limit() {
+        run(async {
+            let (address, _) = serve(&["HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", ""]);
+            let client = Client::new(100);
+            let start = Instant::now();
+            let result = client.call(address, Method::Post, "/", Bytes::from_static(b"{}"), LIMIT).await;
+            assert!(matches!(result, Err(CallError::TimedOut { .. })), "{result:?}");
+            assert!(start.elapsed() < LIMIT * 3);
+        });
+    }
+
+    #[test]
+    fn answers_of_other_kinds_are_read_or_refused() {
+        run(async {
+            let client = Client::new(4);
+            let (address, _) = serve(&["HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 200 OK\r\n\r\nhi"]);
+            let response = client.call(address, Method::Get, "/", Bytes::new(), LIMIT).await.unwrap();
+            assert_eq!(&response.body[..], b"hi", "ends with the connection");
+            let (address, _) = serve(&["HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"]);
+            let result = client.call(address, Method::Get, "/", Bytes::new(), LIMIT).await;
+            assert!(
+                matches!(result, Err(CallError::Answer { source: HttpError::BodyTooLarge { .. }, .. })),
+                "{result:?}"
+            );
+            let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let result = client.call(closed, Method::Get, "/", Bytes::new(), LIMIT).await;
+            assert!(matches!(result, Err(CallError::Connect { .. })), "{result:?}");
+        });
+    }
+}

@@ -1,0 +1,21 @@
+//! A small HTTP/1.1 reader and writer over `httparse`, for servers and for calls between our own nodes.
+//!
+//! It promises that whatever arrives is either a whole request within the given [`Limits`] or an [`HttpError`] with the
+//! status to answer with, and that nothing it holds grows beyond those limits. It knows no routes and no clock: how
+//! long a peer may take is the caller's business, who drops the connection together with the future that timed out (a
+//! read that is dropped may have taken bytes with it).
+//!
+//! **Invariant:** nothing here trusts a length that a peer sent before it has been compared with a limit.
+
+mod body;
+mod client;
+mod error;
+mod head;
+mod request;
+mod response;
+
+pub use client::{CallError, Client};
+pub use error::HttpError;
+pub use head::{Headers, Method};
+pub use request::{Limits, Request, read_request};
+pub use response::{Response, write_response};
