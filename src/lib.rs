@@ -14,9 +14,11 @@
 //! - [`storage`]: chunk files, durable state, recovery.
 //! - [`index`]: stream and event number to log position, in memory.
 //! - [`http`]: a small HTTP/1.1 reader and writer; knows no routes.
+//! - [`engine`]: the log thread's brain: consensus, log tail and stream heads in one deterministic machine.
 
 pub mod codec;
 pub mod consensus;
+pub mod engine;
 pub mod gossip;
 pub mod http;
 pub mod index;

@@ -1,0 +1,284 @@
+//! Decides what becomes of a write, and puts it into the log buffer.
+
+use std::sync::Arc;
+
+use crate::codec::record::{BatchView, Header, RecordKind, padding, seal, sealed_length};
+use crate::consensus::Replica;
+use crate::limits::RECORD_HEADER_BYTES;
+use crate::types::{EventId, ExpectedVersion, LogPosition, Term, base_stream};
+
+use super::core::{Deferred, Engine, Pending};
+use super::heads::Head;
+use super::{Answer, Append, Reply, Revival, Ticket};
+
+/// The verdict on a claim.
+enum Verdict {
+    Write,
+    /// Answer so, once the log is committed up to the position.
+    Answer(Answer, LogPosition),
+}
+
+impl Engine {
+    pub(super) fn handle_append(&mut self, mut append: Deferred) -> Result<(), Deferred> {
+        let ticket = append.ticket;
+        if !self.accepts_writes() {
+            self.reply(ticket, Answer::NotLeader);
+            return Ok(());
+        }
+        if self.now > append.deadline {
+            self.reply(ticket, Answer::TooBusy);
+            return Ok(());
+        }
+        let bytes = (sealed_length(append.body.len())
+            + append.revival.as_ref().map_or(0, |revival| sealed_length(revival.body.len())))
+            as u64;
+        let limit = self.largest_record();
+        if bytes > limit {
+            self.reply(ticket, Answer::TooLarge { bytes, limit });
+            return Ok(());
+        }
+        if self.is_overlay_full() || !self.has_room(bytes) {
+            return if self.disk_full && !self.next_chunk_ready(bytes) {
+                self.reply(ticket, Answer::DiskFull);
+                Ok(())
+            } else {
+                Err(append)
+            };
+        }
+        match self.judge(&append) {
+            Verdict::Answer(answer, end) => self.reply_when_committed(ticket, answer, end, false),
+            Verdict::Write => self.write(&mut append),
+        }
+        Ok(())
+    }
+
+    /// The outcome table of the v5 protocol (tcp.md 5.1), without the comparison of committed events: that is the
+    /// edge's.
+    fn judge(&self, append: &Append) -> Verdict {
+        if !matches!(append.kind, RecordKind::Append | RecordKind::Delete) {
+            return Verdict::Write;
+        }
+        let claimed = append.guard.as_ref().unwrap_or(&append.stream);
+        let head = self.heads.get(claimed);
+        let wrong = || {
+            let answer = Answer::WrongExpectedVersion { current: head.last_event_number, end: head.end };
+            Verdict::Answer(answer, head.end)
+        };
+        if head.is_hard_deleted() {
+            return Verdict::Answer(Answer::StreamDeleted { end: head.end }, head.end);
+        }
+        // The metadata goes with the stream, whether or not it has a tombstone of its own.
+        let base = base_stream(claimed).map(|base| self.heads.get(base));
+        if let Some(base) = base.filter(Head::is_hard_deleted) {
+            return Verdict::Answer(Answer::StreamDeleted { end: base.end }, base.end);
+        }
+        let current = head.last_event_number;
+        match append.expected_version {
+            ExpectedVersion::StreamExists if head.soft_deleted => {
+                return Verdict::Answer(Answer::StreamDeleted { end: head.end }, head.end);
+            }
+            ExpectedVersion::StreamExists if current < 0 && !head.has_metadata => return wrong(),
+            ExpectedVersion::Any | ExpectedVersion::StreamExists => {
+                if append.guard.is_none()
+                    && let Some(verdict) = self.judge_repeat(append, head)
+                {
+                    return verdict;
+                }
+            }
+            ExpectedVersion::NoStream if head.soft_deleted => {}
+            ExpectedVersion::NoStream if current >= 0 => return wrong(),
+            ExpectedVersion::Exact(expected) if expected != current => return wrong(),
+            ExpectedVersion::NoStream | ExpectedVersion::Exact(_) => {}
+        }
+        self.judge_revival(append, head)
+    }
+
+    /// Idempotence by identifier, for claims that name no number.
+    fn judge_repeat(&self, append: &Append, head: Head) -> Option<Verdict> {
+        let ids = || BatchView::ids_of(&append.body).take(usize::from(append.event_count));
+        let (first, first_end) = self.heads.recent(&append.stream, ids().next()?)?;
+        let (mut last, mut end) = (first, first_end);
+        for id in ids().skip(1) {
+            let Some((number, number_end)) = self.heads.recent(&append.stream, id) else {
+                let answer = Answer::WrongExpectedVersion { current: head.last_event_number, end: head.end };
+                return Some(Verdict::Answer(answer, head.end));
+            };
+            (last, end) = (number, end.max(number_end));
+        }
+        let answer = Answer::AlreadyWritten { first_event_number: first, last_event_number: last, end };
+        Some(Verdict::Answer(answer, end))
+    }
+
+    /// A write to a soft-deleted stream, or to the metadata of one, brings it back: the edge must send along how.
+    fn judge_revival(&self, append: &Append, head: Head) -> Verdict {
+        let soft_delete = append.metadata_of.as_ref().is_some_and(|effect| effect.soft_deletes);
+        if append.kind == RecordKind::Delete || soft_delete {
+            return Verdict::Write;
+        }
+        let dead = match &append.metadata_of {
+            Some(effect) => self.heads.get(&effect.base),
+            None => head,
+        };
+        if !dead.soft_deleted || dead.is_hard_deleted() {
+            return Verdict::Write;
+        }
+        match &append.revival {
+            Some(revival) if revival.last_event_number == dead.last_event_number => Verdict::Write,
+            _ => {
+                let answer = Answer::SoftDeleted { last_event_number: dead.last_event_number, end: dead.end };
+                Verdict::Answer(answer, dead.end)
+            }
+        }
+    }
+
+    fn write(&mut self, append: &mut Append) {
+        let (mut head, first) = self.next_head(append);
+        let (position, end) = self.append_record(append.kind, &append.body, append.event_count);
+        let last_prepare_position = last_entry(&append.body, append.event_count, position);
+        head.end = end;
+        let revival = append.revival.take().filter(|revival| self.heads.get(&revival.base).soft_deleted);
+        let base = append.metadata_of.as_ref().map(|effect| {
+            let base = self.heads.get(&effect.base);
+            (&effect.base, Head { soft_deleted: effect.soft_deletes, has_metadata: true, ..base })
+        });
+        if append.kind.is_visible() {
+            let ids: Vec<EventId> = BatchView::ids_of(&append.body).take(usize::from(append.event_count)).collect();
+            self.heads.wrote(&append.stream, head, first, ids, base);
+        }
+        let end = revival.map_or(end, |revival| self.revive(&revival));
+        let last = first.saturating_add(i64::from(append.event_count)) - 1;
+        let answer = Answer::Appended {
+            first_event_number: first,
+            last_event_number: if append.kind == RecordKind::Delete { first } else { last },
+            position,
+            last_prepare_position,
+            end,
+        };
+        self.reply_when_committed(append.ticket, answer, end, true);
+    }
+
+    /// The stream after this write, and the number of the write's first event.
+    fn next_head(&self, append: &mut Append) -> (Head, i64) {
+        let head = self.heads.get(&append.stream);
+        let first = match append.kind {
+            RecordKind::Append => head.last_event_number + 1,
+            RecordKind::Delete => i64::MAX,
+            // The transaction kinds keep something else in this place, and number nothing.
+            _ => return (head, 0),
+        };
+        BatchView::set_first_event_number(&mut append.body, first);
+        let last = match append.kind {
+            RecordKind::Delete => i64::MAX,
+            _ => head.last_event_number + i64::from(append.event_count),
+        };
+        (Head { last_event_number: last, ..head }, first)
+    }
+
+    /// Appends the metadata event that brings a stream back.
+    fn revive(&mut self, revival: &Revival) -> LogPosition {
+        let metastream: Arc<str> = Arc::clone(&revival.metastream);
+        let meta = self.heads.get(&metastream);
+        let first = meta.last_event_number + 1;
+        let mut body = revival.body.clone();
+        BatchView::set_first_event_number(&mut body, first);
+        let (_, end) = self.append_record(RecordKind::Append, &body, 1);
+        let base = Head { soft_deleted: false, has_metadata: true, end, ..self.heads.get(&revival.base) };
+        let ids = BatchView::ids_of(&body).take(1).collect();
+        self.heads.wrote(
+            &metastream,
+            Head { last_event_number: first, end, ..meta },
+            first,
+            ids,
+            Some((&revival.base, base)),
+        );
+        end
+    }
+
+    /// Puts a record into the log buffer. Returns where it begins and ends.
+    fn append_record(&mut self, kind: RecordKind, body: &[u8], event_count: u16) -> (LogPosition, LogPosition) {
+        let (position, length) = self.place(sealed_length(body.len()));
+        let term = self.replica.as_ref().map_or(Term::ZERO, Replica::term);
+        let timestamp = self.wall_clock;
+        let bytes = self.buffer.slice_mut(position, length);
+        let body_end = RECORD_HEADER_BYTES + body.len();
+        bytes[RECORD_HEADER_BYTES..body_end].copy_from_slice(body);
+        bytes[body_end..].fill(0);
+        seal(bytes, Header { length: 0, crc: 0, position, term, kind, flags: 0, event_count, timestamp });
+        let end = position.plus(length as u64);
+        self.extend_log(end);
+        (position, end)
+    }
+
+    /// Where a record of `length` bytes goes, and how long it becomes there: padding fills a chunk that it does not
+    /// fit, and a rest too small for a padding record is given to it.
+    pub(super) fn place(&mut self, length: usize) -> (LogPosition, usize) {
+        let Some(replica) = &self.replica else { unreachable!("only a leader appends") };
+        let (end, term) = (replica.log_end(), replica.term());
+        let room = self.options.layout.room(end);
+        if length as u64 > room {
+            let rest = usize::try_from(room).expect("a chunk fits memory");
+            padding(self.buffer.slice_mut(end, rest), end, term, self.wall_clock);
+            let start = end.plus(room);
+            self.extend_log(start);
+            return self.place(length);
+        }
+        let rest = room as usize - length;
+        (end, if rest < RECORD_HEADER_BYTES { length + rest } else { length })
+    }
+
+    /// The largest record that [`Engine::has_room`] can find room for when nothing else is in the log buffer: half of
+    /// it, because padding hardly smaller than the record may come before. One that is larger would wait for ever, and
+    /// all writes behind it.
+    pub(super) fn largest_record(&self) -> u64 {
+        let half = (self.buffer.capacity() / 2).saturating_sub(2 * RECORD_HEADER_BYTES);
+        self.options.layout.chunk_size.min(half as u64)
+    }
+
+    fn extend_log(&mut self, end: LogPosition) {
+        if let Some(replica) = &mut self.replica {
+            replica.handle_appended(end, None);
+        }
+        self.log.buffered(end);
+    }
+
+    /// True when records of `bytes` in all fit the log buffer and the chunks that are ready, whatever padding they need.
+    fn has_room(&self, bytes: u64) -> bool {
+        self.next_chunk_ready(bytes)
+            && self.buffer_room() >= bytes + self.padding_before(bytes) + 2 * RECORD_HEADER_BYTES as u64
+    }
+
+    fn padding_before(&self, bytes: u64) -> u64 {
+        let room = self.replica.as_ref().map_or(0, |replica| self.options.layout.room(replica.log_end()));
+        if bytes > room { room } else { 0 }
+    }
+
+    fn next_chunk_ready(&self, bytes: u64) -> bool {
+        let Some(replica) = &self.replica else {
+            return false;
+        };
+        // The last byte, not the end: that belongs to the chunk after, which nobody prepares before it is needed.
+        let last = replica.log_end().plus(self.padding_before(bytes) + bytes - 1);
+        self.options.layout.chunk_of(last) < self.log.chunks_ready()
+    }
+
+    fn reply_when_committed(&mut self, ticket: Ticket, answer: Answer, end: LogPosition, wrote: bool) {
+        let committed = self.replica.as_ref().map_or(LogPosition::ZERO, Replica::commit_position);
+        if end <= committed {
+            self.reply(ticket, answer);
+            return;
+        }
+        // Answers leave in the order of the log: one about an older record waits for the ones before it.
+        let end = self.pending.back().map_or(end, |last| last.end.max(end));
+        self.pending.push_back(Pending { end, reply: Reply { ticket, answer }, wrote });
+    }
+}
+
+/// The position of the last event's entry; of the record itself when it has no events.
+fn last_entry(body: &[u8], event_count: u16, position: LogPosition) -> LogPosition {
+    BatchView::last_entry_offset(body, event_count)
+        .map_or(position, |offset| position.plus((RECORD_HEADER_BYTES + offset) as u64))
+}
+
+#[cfg(test)]
+#[path = "appends_tests.rs"]
+mod tests;

@@ -1,0 +1,164 @@
+//! Goal: what a claim is answered with, and that every record within the limit gets written. Method: a cluster of one,
+//! whose disk takes everything at once.
+
+use std::time::Duration;
+
+use super::*;
+use crate::codec::record::{BatchBuilder, MemberRecord, MembershipBody};
+use crate::engine::{Action, EngineOptions, Request};
+use crate::index::Index;
+use crate::storage::memory::MemoryLog;
+use crate::storage::{ChunkLayout, DurableState, Recovered};
+use crate::types::{ClusterId, Guid, NodeId, Ticks};
+
+const LAYOUT: ChunkLayout = ChunkLayout { chunk_size: 1 << 20 };
+const LOG_BUFFER_BYTES: usize = 1 << 20;
+
+struct Node {
+    engine: Engine,
+    index: Arc<Index>,
+    log: MemoryLog,
+    now: u64,
+}
+
+impl Node {
+    fn new() -> Node {
+        let node = NodeId(Guid([1; 16]));
+        let member = MemberRecord { node, int_ip: [127, 0, 0, 1].into(), int_tcp_port: 1112, int_http_port: 2112 };
+        let list = MembershipBody { cluster: ClusterId(Guid([2; 16])), members: vec![member] };
+        let state = DurableState { founding: Some(list), founded: true, ..DurableState::new(node, LAYOUT.chunk_size) };
+        let recovered = Recovered {
+            end: LogPosition::ZERO,
+            last_term: Term::ZERO,
+            epochs: Vec::new(),
+            membership: None,
+            cut: None,
+            chunk_count: 1,
+            mark: None,
+        };
+        let options = EngineOptions {
+            layout: LAYOUT,
+            log_buffer_bytes: LOG_BUFFER_BYTES,
+            election_timeout: Duration::from_millis(700),
+            heartbeat_interval: Duration::from_millis(100),
+            priority: 0,
+            seed: 1,
+            chunks_ready: 1,
+            window_bytes: 256 << 10,
+            planted: None,
+        };
+        let index = Arc::new(Index::new());
+        let engine = Engine::new(options, state, recovered, Arc::clone(&index), Ticks(0)).unwrap();
+        let log = MemoryLog { layout: LAYOUT, bytes: vec![0; 4 << 20] };
+        let mut node = Node { engine, index, log, now: 0 };
+        node.turn(true);
+        node
+    }
+
+    /// One turn, in which the disk takes everything; the answers that came.
+    fn turn(&mut self, applies: bool) -> Vec<Answer> {
+        let (mut actions, mut answers) = (Vec::new(), Vec::new());
+        self.now += 1;
+        self.engine.begin_turn(Ticks(self.now), 1);
+        loop {
+            self.engine.end_turn();
+            self.engine.take_actions(&mut actions);
+            if actions.is_empty() {
+                return answers;
+            }
+            for action in actions.drain(..) {
+                match action {
+                    Action::Write { id, position, length, .. } => {
+                        let at = position.0 as usize;
+                        let written = self.engine.buffer().slice(position, length);
+                        self.log.bytes[at..at + length].copy_from_slice(written);
+                        self.engine.handle_written(id);
+                    }
+                    Action::Flush { id, .. } => self.engine.handle_flushed(id),
+                    Action::SaveState(state) => self.engine.handle_state_saved(state.sequence),
+                    Action::PrepareChunk(chunk) => self.engine.handle_chunk_ready(chunk),
+                    Action::Progress(progress) if applies => {
+                        self.index.apply_to(&self.log, LAYOUT, progress.readable).unwrap();
+                    }
+                    Action::Reply(reply) => answers.push(reply.answer),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// The answer to one request; the index does not learn of it when it is not `applied`.
+    fn ask(&mut self, append: Append, applied: bool) -> Answer {
+        self.engine.handle_request(Request::Append(Box::new(append))).expect("room in the log buffer");
+        let mut answers = self.turn(applied);
+        assert_eq!(answers.len(), 1, "{answers:?}");
+        answers.remove(0)
+    }
+
+    fn log_end(&self) -> LogPosition {
+        self.engine.positions().0
+    }
+}
+
+fn write(kind: RecordKind, stream: &str, data: &[u8]) -> Append {
+    let mut body = BatchBuilder::new(stream, data.len() + 64);
+    body.event(EventId(Guid([9; 16])), "happened", true, data, b"");
+    Append {
+        ticket: Ticket { edge: 0, key: 1 },
+        kind,
+        stream: stream.into(),
+        expected_version: ExpectedVersion::Any,
+        guard: None,
+        event_count: 1,
+        body: body.finish(),
+        metadata_of: None,
+        revival: None,
+        deadline: Ticks(u64::MAX),
+        queued: None,
+    }
+}
+
+/// A write whose record has `length` bytes. Its identifier is made of that, or it would be taken for a repeat.
+fn write_of_length(length: u64) -> Append {
+    let around = sealed_length(write(RecordKind::Append, "large", b"").body.len());
+    let mut body = BatchBuilder::new("large", length as usize);
+    let id = EventId(Guid(u128::from(length).to_le_bytes()));
+    body.event(id, "happened", true, &vec![1; length as usize - around], b"");
+    let append = Append { body: body.finish(), ..write(RecordKind::Append, "large", b"") };
+    assert_eq!(sealed_length(append.body.len()) as u64, length);
+    append
+}
+
+#[test]
+fn the_metadata_of_a_deleted_stream_is_deleted_too() {
+    for applied in [false, true] {
+        let mut node = Node::new();
+        let answer = node.ask(write(RecordKind::Append, "$$gone", b"{}"), applied);
+        assert!(matches!(answer, Answer::Appended { .. }), "{answer:?}");
+        let answer = node.ask(write(RecordKind::Delete, "gone", b""), applied);
+        assert!(matches!(answer, Answer::Appended { .. }), "{answer:?}");
+        for expected_version in [ExpectedVersion::Any, ExpectedVersion::Exact(0), ExpectedVersion::NoStream] {
+            let answer = node.ask(Append { expected_version, ..write(RecordKind::Append, "$$gone", b"{}") }, applied);
+            assert!(matches!(answer, Answer::StreamDeleted { .. }), "{expected_version:?}: {answer:?}");
+        }
+        let answer = node.ask(write(RecordKind::Append, "$$other", b"{}"), applied);
+        assert!(matches!(answer, Answer::Appended { .. }), "{answer:?}");
+    }
+}
+
+#[test]
+fn the_largest_record_is_written_behind_the_most_padding() {
+    let mut node = Node::new();
+    let largest = node.engine.largest_record();
+    let answer = node.ask(write_of_length(largest + 8), true);
+    assert!(matches!(answer, Answer::TooLarge { limit, .. } if limit == largest), "{answer:?}");
+    // Fill the first chunk until eight bytes are missing.
+    let filler = LAYOUT.room(node.log_end()) - (largest - 8);
+    let first = filler / 3 / 8 * 8;
+    for length in [first, filler - first] {
+        node.ask(write_of_length(length), true);
+    }
+    assert_eq!(LAYOUT.room(node.log_end()), largest - 8);
+    let answer = node.ask(write_of_length(largest), true);
+    assert!(matches!(answer, Answer::Appended { position, .. } if position.0 == LAYOUT.chunk_size), "{answer:?}");
+}

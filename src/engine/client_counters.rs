@@ -1,0 +1,79 @@
+//! Figures of the external side, counted by the edges.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counters of the edge threads, since start; the `…_now` ones go down, too. Written by the edges (a shared atomic is the
+/// exception of the house; this is one), read for `/stats`.
+#[derive(Debug, Default)]
+pub struct ClientCounters {
+    /// Open TCP connections of clients.
+    pub tcp_connections_now: AtomicU64,
+    /// TCP connections accepted.
+    pub tcp_connections: AtomicU64,
+    /// Open HTTP connections of clients.
+    pub http_connections_now: AtomicU64,
+    /// HTTP connections accepted.
+    pub http_connections: AtomicU64,
+    /// Connections that forward requests of other nodes' clients, open now.
+    pub forward_connections_now: AtomicU64,
+    /// Requests of clients, TCP and HTTP.
+    pub requests: AtomicU64,
+    /// Requests passed on to the leader.
+    pub forwarded_requests: AtomicU64,
+    /// Open subscriptions.
+    pub subscriptions_now: AtomicU64,
+    /// Requests that wait for the log thread or for the leader.
+    pub pending_requests_now: AtomicU64,
+    /// Bytes of writes on their way from the edges into the log.
+    pub queued_bytes_now: AtomicU64,
+    /// Requests refused because too much was waiting.
+    pub busy_refusals: AtomicU64,
+    /// Connections cut for silence or for not reading.
+    pub cut_connections: AtomicU64,
+    /// Connections that could not be accepted.
+    pub accept_errors: AtomicU64,
+    /// Bytes received from clients.
+    pub received_bytes: AtomicU64,
+    /// Bytes sent to clients.
+    pub sent_bytes: AtomicU64,
+}
+
+/// A write's share of [`ClientCounters::queued_bytes_now`], given back when it is dropped.
+#[derive(Debug)]
+pub struct QueuedBytes {
+    counters: Arc<ClientCounters>,
+    bytes: u64,
+}
+
+impl QueuedBytes {
+    /// Takes a share; `None` when all edges together would have more than `limit`.
+    #[must_use]
+    pub fn take(counters: &Arc<ClientCounters>, bytes: u64, limit: u64) -> Option<QueuedBytes> {
+        let before = counters.queued_bytes_now.fetch_add(bytes, Ordering::Relaxed);
+        let share = QueuedBytes { counters: Arc::clone(counters), bytes };
+        // One that does not fit is given back by its drop.
+        (before.saturating_add(bytes) <= limit).then_some(share)
+    }
+}
+
+impl Drop for QueuedBytes {
+    fn drop(&mut self) {
+        self.counters.queued_bytes_now.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_limited_and_given_back() {
+        let counters = Arc::new(ClientCounters::default());
+        let first = QueuedBytes::take(&counters, 60, 100).unwrap();
+        assert!(QueuedBytes::take(&counters, 41, 100).is_none());
+        let second = QueuedBytes::take(&counters, 40, 100).unwrap();
+        drop((first, second));
+        assert_eq!(counters.queued_bytes_now.load(Ordering::Relaxed), 0);
+    }
+}

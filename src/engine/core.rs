@@ -1,0 +1,567 @@
+//! The engine itself: its state, its inputs, its turn. Appends are decided in `appends`, the replica's effects carried
+//! out in `effects`, followers fed in `feeds`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::codec::record::MembershipBody;
+use crate::consensus::{Message, Replica};
+use crate::index::Index;
+use crate::ring::MirroredBuffer;
+use crate::storage::{ChunkLayout, DurableState, Recovered};
+use crate::types::{Guid, LogPosition, NodeId, Ticks};
+
+use super::action::{Action, BufferToken};
+use super::feeds::Feed;
+use super::heads::Heads;
+use super::log_writer::LogWriter;
+use super::scanner::Scanner;
+use super::small_state::Saving;
+use super::{
+    Answer, Append, ControlInput, ControlOutput, FollowerView, NodeView, Progress, Reply, Request, Role, Ticket,
+};
+
+/// While the index catches up with a new leader's log nobody tells the engine: it looks this often.
+const APPLIED_POLL: Duration = Duration::from_millis(1);
+
+/// What an engine is told once.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// How the log is cut into chunks.
+    pub layout: ChunkLayout,
+    /// Size of the log buffer, bytes; a power of two, larger than the largest record.
+    pub log_buffer_bytes: usize,
+    /// Silence of a leader after which a follower looks for another.
+    pub election_timeout: Duration,
+    /// Between a leader's heartbeats.
+    pub heartbeat_interval: Duration,
+    /// `NodePriority`.
+    pub priority: i32,
+    /// Seed of the elections' jitter.
+    pub seed: u64,
+    /// Chunk files below this number are ready to be written.
+    pub chunks_ready: u32,
+    /// Unacknowledged bytes on the way to one follower.
+    pub window_bytes: u64,
+    /// For the simulator's tests: what the replica does wrong.
+    #[cfg(test)]
+    pub planted: Option<crate::consensus::PlantedBug>,
+}
+
+/// An answer that waits until the log is committed up to `end`.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) end: LogPosition,
+    pub(super) reply: Reply,
+    /// True for a write of this leader, whose fate is unknown when leadership is lost before it commits.
+    pub(super) wrote: bool,
+}
+
+/// Reads that wait for proof of leadership.
+#[derive(Debug, Default)]
+pub(super) struct Barriers {
+    /// Arrived since the last round was sent.
+    pub(super) waiting: Vec<Ticket>,
+    /// The round that is under way and who waits for it.
+    pub(super) asked: Option<(u64, Vec<Ticket>)>,
+}
+
+/// The log thread's brain: consensus, the log's tail and stream heads in one deterministic machine.
+///
+/// Inputs are the `handle_*` methods; each turn is framed by [`Engine::begin_turn`] and [`Engine::end_turn`], and
+/// [`Engine::take_actions`] gives what the shell must do, in order. Nothing here waits, and nothing here does IO; the
+/// only memory that it shares with the shell is the log buffer. Lives on the log thread.
+#[derive(Debug)]
+pub struct Engine {
+    pub(super) options: EngineOptions,
+    pub(super) now: Ticks,
+    /// Wall clock of this turn, 100 ns ticks since year 1: for timestamps only.
+    pub(super) wall_clock: i64,
+    pub(super) state: DurableState,
+    pub(super) saving: Saving,
+    pub(super) commit_hint_saved: LogPosition,
+    /// `None` until the cluster is founded or joined.
+    pub(super) replica: Option<Replica>,
+    pub(super) recovered: Option<Recovered>,
+    pub(super) log: LogWriter,
+    pub(super) buffer: MirroredBuffer,
+    /// The log buffer holds the log from here on (a leader's own appends).
+    pub(super) buffer_from: LogPosition,
+    pub(super) heads: Heads,
+    pub(super) pending: VecDeque<Pending>,
+    pub(super) barriers: Barriers,
+    pub(super) feeds: BTreeMap<NodeId, Feed>,
+    /// The kernel may still read the log buffer from here on for links that are closed already.
+    pub(super) orphaned_hold: Option<LogPosition>,
+    pub(super) scanner: Option<(Guid, Scanner)>,
+    /// The replica waits until the log is cut.
+    pub(super) truncating: bool,
+    /// Elected, but the record that begins the term is not in the log yet.
+    pub(super) epoch_due: bool,
+    /// A leader takes writes once this much is committed and applied.
+    pub(super) accept_from: Option<LogPosition>,
+    pub(super) accepting: bool,
+    /// Control request to answer when leadership was handed over, or was not.
+    pub(super) resign_token: Option<u64>,
+    pub(super) disk_full: bool,
+    pub(super) chunk_asked: u32,
+    pub(super) stopping: bool,
+    pub(super) readable: LogPosition,
+    pub(super) view_dirty: bool,
+    published_role: Role,
+    pub(super) random: fastrand::Rng,
+    pub(super) actions: Vec<Action>,
+    pub(super) effects: Vec<crate::consensus::Effect>,
+}
+
+impl Engine {
+    /// An engine over a recovered log.
+    ///
+    /// # Errors
+    /// When the log buffer cannot be mapped.
+    pub fn new(
+        options: EngineOptions,
+        state: DurableState,
+        recovered: Recovered,
+        index: Arc<Index>,
+        now: Ticks,
+    ) -> io::Result<Engine> {
+        let end = recovered.end;
+        let mut engine = Engine {
+            log: LogWriter::new(options.layout, end, options.chunks_ready),
+            buffer: MirroredBuffer::new(options.log_buffer_bytes)?,
+            random: fastrand::Rng::with_seed(options.seed ^ 0x5EED),
+            now,
+            wall_clock: 0,
+            commit_hint_saved: state.commit_hint,
+            state,
+            saving: Saving::default(),
+            replica: None,
+            recovered: Some(recovered),
+            buffer_from: end,
+            heads: Heads::new(index),
+            pending: VecDeque::new(),
+            barriers: Barriers::default(),
+            feeds: BTreeMap::new(),
+            orphaned_hold: None,
+            scanner: None,
+            truncating: false,
+            epoch_due: false,
+            accept_from: None,
+            accepting: false,
+            resign_token: None,
+            disk_full: false,
+            chunk_asked: options.chunks_ready.saturating_sub(1),
+            stopping: false,
+            readable: LogPosition::ZERO,
+            view_dirty: true,
+            published_role: Role::Initializing,
+            actions: Vec::new(),
+            effects: Vec::new(),
+            options,
+        };
+        if engine.state.founded {
+            engine.start_replica();
+        }
+        Ok(engine)
+    }
+
+    // --- getters ---
+
+    /// The log buffer, for writes and sends.
+    #[must_use]
+    pub fn buffer(&self) -> &MirroredBuffer {
+        &self.buffer
+    }
+
+    /// The cluster that this node belongs to, once known.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&MembershipBody> {
+        self.state.founding.as_ref().filter(|_| self.state.founded)
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.state.node
+    }
+
+    /// The replica, once the cluster is known.
+    #[must_use]
+    pub fn replica(&self) -> Option<&Replica> {
+        self.replica.as_ref()
+    }
+
+    /// End of the log, writer checkpoint, commit position, and what the index may apply.
+    #[must_use]
+    pub fn positions(&self) -> (LogPosition, LogPosition, LogPosition, LogPosition) {
+        match &self.replica {
+            Some(replica) => (replica.log_end(), replica.flushed(), replica.commit_position(), self.readable),
+            None => (self.log.written_records(), self.log.written_records(), LogPosition::ZERO, self.readable),
+        }
+    }
+
+    /// What the node is now.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        let Some(replica) = &self.replica else {
+            return Role::Initializing;
+        };
+        match replica.leader() {
+            _ if self.stopping => Role::ShuttingDown,
+            _ if replica.is_leader() && !self.accepting => Role::PreLeader,
+            _ if replica.is_leader() && replica.is_resigning() => Role::ResigningLeader,
+            _ if replica.is_leader() => Role::Leader,
+            None => Role::Unknown,
+            Some(_) if !replica.is_streaming() => Role::PreReplica,
+            Some(_) if replica.commit_position() < replica.leader_commit() && self.is_far_behind() => Role::CatchingUp,
+            Some(_) if replica.is_member() => Role::Follower,
+            Some(_) => Role::Clone,
+        }
+    }
+
+    /// The view to publish.
+    #[must_use]
+    pub fn view(&self) -> NodeView {
+        let Some(replica) = &self.replica else {
+            return NodeView { disk_full: self.disk_full, ..NodeView::default() };
+        };
+        let follower = |(node, tracked): (NodeId, crate::consensus::Tracked)| {
+            let feed = self.feeds.get(&node);
+            FollowerView {
+                node,
+                is_member: replica.has_member(node),
+                sent: feed.map_or(tracked.acknowledged, Feed::next),
+                acknowledged: tracked.acknowledged,
+                from_files: feed.is_some_and(|feed| feed.next() < self.buffer_floor()),
+            }
+        };
+        NodeView {
+            role: self.role(),
+            cluster: Some(replica.options().cluster),
+            term: replica.term(),
+            leader: replica.leader(),
+            epoch: replica.epochs().last(),
+            disk_full: self.disk_full,
+            followers: replica.followers().map(follower).collect(),
+        }
+    }
+
+    /// When [`Engine::begin_turn`] should be called next though nothing happened.
+    #[must_use]
+    pub fn next_deadline(&self) -> Ticks {
+        let replica = self.replica.as_ref().map_or(Ticks(u64::MAX), Replica::next_deadline);
+        if self.accept_from.is_some() && !self.accepting { replica.min(self.now.after(APPLIED_POLL)) } else { replica }
+    }
+
+    // --- the turn ---
+
+    /// Starts a turn: time first, so that a node that was stopped learns of its lost leadership before anything else.
+    pub fn begin_turn(&mut self, now: Ticks, wall_clock: i64) {
+        self.now = now;
+        self.wall_clock = wall_clock;
+        self.with_replica(|replica, effects| {
+            if now >= replica.next_deadline() {
+                replica.handle_tick(now, effects);
+            }
+        });
+    }
+
+    /// Ends a turn: submits writes and flushes for all that came together, asks for one round of proof for all reads
+    /// that wait, publishes.
+    pub fn end_turn(&mut self) {
+        self.poll_epoch();
+        self.poll_log();
+        self.poll_accepting();
+        self.poll_barriers();
+        self.poll_commit_hint();
+        self.poll_saving();
+        self.heads.evict();
+        self.publish();
+    }
+
+    /// What the shell must do, in order.
+    pub fn take_actions(&mut self, into: &mut Vec<Action>) {
+        into.append(&mut self.actions);
+    }
+
+    // --- requests ---
+
+    /// An edge asks for something.
+    ///
+    /// # Errors
+    /// Hands an append back when there is no room in the log buffer, or its chunk is being prepared: offer it again
+    /// before any other, when something was written.
+    pub fn handle_request(&mut self, request: Request) -> Result<(), Request> {
+        match request {
+            Request::Append(append) => self.handle_append(append).map_err(Request::Append),
+            Request::Barrier { ticket } => {
+                if self.accepting {
+                    self.barriers.waiting.push(ticket);
+                } else {
+                    self.reply(ticket, Answer::NotLeader);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The control thread has something.
+    pub fn handle_control(&mut self, input: ControlInput) {
+        let now = self.now;
+        match input {
+            ControlInput::Vote { token, pre, request } => {
+                let term = self.state.term;
+                let Some(_) = &self.replica else {
+                    let response =
+                        crate::consensus::VoteResponse { voter: self.state.node, term, granted: false, leader: None };
+                    self.control(ControlOutput::VoteAnswer { token, response });
+                    return;
+                };
+                self.with_replica(|replica, effects| replica.handle_vote_request(now, token, pre, request, effects));
+            }
+            ControlInput::VoteAnswered { pre, term, response, .. } => {
+                if let Some(response) = response {
+                    self.with_replica(|replica, effects| replica.handle_vote_answer(now, pre, term, response, effects));
+                }
+            }
+            ControlInput::Transfer { token, request } => {
+                let result = self.with_replica(|replica, effects| replica.handle_transfer(now, request, effects));
+                self.answer_control(token, result.unwrap_or_else(|| Err("this node is in no cluster yet".to_owned())));
+            }
+            ControlInput::Resign { token } => self.handle_resign(token),
+            ControlInput::LeaderSeen { leader, term } => {
+                self.with_replica(|replica, effects| replica.handle_leader_seen(now, leader, term, effects));
+            }
+            ControlInput::AcceptFounding { token, list } => self.handle_accept_founding(token, list),
+            ControlInput::Founded { list } | ControlInput::JoinAsClone { list } => self.handle_founded(list),
+        }
+    }
+
+    // --- links ---
+
+    /// The control link to `leader` is up, or is down (or could not be made).
+    pub fn handle_leader_link(&mut self, leader: NodeId, up: bool) {
+        let now = self.now;
+        self.with_replica(|replica, effects| {
+            if up {
+                replica.handle_link_up(now, leader, effects)
+            } else {
+                replica.handle_link_down(now, leader, effects)
+            }
+        });
+    }
+
+    /// A link that `follower` had opened broke.
+    pub fn handle_follower_link_down(&mut self, follower: NodeId) {
+        let now = self.now;
+        self.feeds.remove(&follower);
+        self.view_dirty = true;
+        self.with_replica(|replica, effects| {
+            // A node that we follow by now may still have an old link to us: its end says nothing about ours to it.
+            if replica.is_leader() {
+                replica.handle_link_down(now, follower, effects);
+            }
+        });
+    }
+
+    /// A message arrived on the control link with `from`.
+    pub fn handle_message(&mut self, from: NodeId, message: Message) {
+        let now = self.now;
+        self.with_replica(|replica, effects| replica.handle_message(now, from, message, effects));
+    }
+
+    /// Bytes arrived on the data link of `subscription`. False: they are not wanted, the token is free again and the
+    /// link should be closed.
+    pub fn handle_data(&mut self, subscription: Guid, token: BufferToken, bytes: &[u8]) -> bool {
+        let wanted =
+            !self.truncating && self.replica.as_ref().is_some_and(|replica| replica.accepts_data(subscription));
+        if !wanted || bytes.is_empty() {
+            self.actions.push(Action::Release(token));
+            return wanted;
+        }
+        self.take_data(subscription, token, bytes)
+    }
+
+    // --- disk ---
+
+    /// A write completed in full.
+    pub fn handle_written(&mut self, id: u64) {
+        self.log.handle_written(id, &mut self.actions);
+    }
+
+    /// A flush completed.
+    pub fn handle_flushed(&mut self, id: u64) {
+        if let Some(position) = self.log.handle_flushed(id) {
+            self.with_replica(|replica, effects| replica.handle_flushed(position.min(replica.log_end()), effects));
+        }
+    }
+
+    /// A chunk file is ready to be written.
+    pub fn handle_chunk_ready(&mut self, chunk: u32) {
+        self.log.handle_chunk_ready(chunk);
+    }
+
+    /// The disk has no room for another chunk, or has room again.
+    pub fn handle_disk_full(&mut self, full: bool) {
+        self.view_dirty |= self.disk_full != full;
+        self.disk_full = full;
+    }
+
+    /// The process is asked to stop: no more writes are taken, leadership is handed over where there is somebody to
+    /// take it, and the commit hint is saved.
+    pub fn handle_stop(&mut self) {
+        if self.stopping {
+            return;
+        }
+        self.stopping = true;
+        self.view_dirty = true;
+        let now = self.now;
+        if self.accepting {
+            let _ = self.with_replica(|replica, effects| replica.resign(now, effects));
+        }
+        self.mark_state_dirty();
+    }
+
+    /// True when a stopping engine has nothing left to do: nothing unflushed, no save in flight, no hand-over.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        let quiet_log = self.replica.as_ref().is_none_or(|replica| {
+            !(replica.is_leader() && (replica.is_resigning() || replica.flushed() < replica.log_end()))
+        });
+        quiet_log && self.saving.in_flight.is_none() && !self.saving.dirty
+    }
+
+    // --- helpers ---
+
+    /// Runs the replica and carries out its effects. `None` without a replica.
+    pub(super) fn with_replica<T>(
+        &mut self,
+        run: impl FnOnce(&mut Replica, &mut Vec<crate::consensus::Effect>) -> T,
+    ) -> Option<T> {
+        let replica = self.replica.as_mut()?;
+        let mut effects = std::mem::take(&mut self.effects);
+        let result = run(replica, &mut effects);
+        self.carry_out(&mut effects);
+        if self.effects.capacity() < effects.capacity() {
+            self.effects = effects;
+        }
+        Some(result)
+    }
+
+    pub(super) fn reply(&mut self, ticket: Ticket, answer: Answer) {
+        self.actions.push(Action::Reply(Reply { ticket, answer }));
+    }
+
+    pub(super) fn control(&mut self, output: ControlOutput) {
+        self.actions.push(Action::Control(output));
+    }
+
+    pub(super) fn answer_control(&mut self, token: u64, result: Result<(), String>) {
+        self.control(ControlOutput::Answer { token, result });
+    }
+
+    fn handle_resign(&mut self, token: u64) {
+        let now = self.now;
+        if self.resign_token.is_some() {
+            self.answer_control(token, Err("leadership is being handed over already".to_owned()));
+            return;
+        }
+        let accepting = self.accepting;
+        let result = self.with_replica(|replica, effects| {
+            if accepting { replica.resign(now, effects) } else { Err("this node does not lead".to_owned()) }
+        });
+        match result.unwrap_or_else(|| Err("this node is in no cluster yet".to_owned())) {
+            Ok(_) => self.resign_token = Some(token),
+            Err(reason) => self.answer_control(token, Err(reason)),
+        }
+    }
+
+    fn poll_log(&mut self) {
+        self.log.poll(&mut self.actions);
+        if self.truncating && !self.log.is_cutting() {
+            self.truncating = false;
+            self.with_replica(|replica, effects| replica.handle_truncated(effects));
+        }
+        self.prepare_chunk();
+    }
+
+    /// Keeps one chunk prepared beyond the one that is being written.
+    fn prepare_chunk(&mut self) {
+        let end = self.replica.as_ref().map_or(self.log.written_records(), Replica::log_end);
+        let wanted = self.options.layout.chunk_of(end) + 1;
+        if self.chunk_asked < wanted {
+            self.chunk_asked = wanted;
+            self.actions.push(Action::PrepareChunk(wanted));
+        }
+    }
+
+    fn poll_accepting(&mut self) {
+        let Some(from) = self.accept_from else { return };
+        let committed = self.replica.as_ref().is_some_and(|replica| replica.commit_position() >= from);
+        if !self.accepting && committed && self.heads.applied() >= from {
+            self.accepting = true;
+        }
+    }
+
+    fn poll_barriers(&mut self) {
+        if self.barriers.waiting.is_empty() || self.barriers.asked.is_some() {
+            return;
+        }
+        let tickets = std::mem::take(&mut self.barriers.waiting);
+        let mut effects = Vec::new();
+        let round = self.replica.as_mut().and_then(|replica| replica.confirm(&mut effects));
+        match round {
+            Some(round) => self.barriers.asked = Some((round, tickets)),
+            None => tickets.into_iter().for_each(|ticket| self.reply(ticket, Answer::NotLeader)),
+        }
+        self.carry_out(&mut effects);
+    }
+
+    fn publish(&mut self) {
+        let Some(replica) = &self.replica else {
+            self.publish_view();
+            return;
+        };
+        let readable = replica.commit_position().min(self.log.written_records());
+        if readable > self.readable {
+            self.readable = readable;
+            self.actions.push(Action::Progress(Progress { readable }));
+        }
+        self.publish_view();
+    }
+
+    fn publish_view(&mut self) {
+        // A follower's role depends on how far behind it is, so it changes without an event of its own.
+        let role = self.role();
+        if role != self.published_role {
+            self.published_role = role;
+            self.view_dirty = true;
+            self.control(ControlOutput::ViewChanged);
+        }
+        if std::mem::take(&mut self.view_dirty) {
+            self.actions.push(Action::ViewChanged);
+        }
+    }
+
+    /// Catching up is a state for people: more than a window behind what is committed.
+    fn is_far_behind(&self) -> bool {
+        self.replica.as_ref().is_some_and(|replica| {
+            replica.leader_commit().0.saturating_sub(replica.log_end().0) > self.options.window_bytes / 4
+        })
+    }
+
+    /// Appends wait for a free slot while too many are not applied by the index yet.
+    pub(super) fn is_overlay_full(&self) -> bool {
+        self.heads.len() >= crate::limits::UNAPPLIED_APPENDS_MAX
+    }
+
+    pub(super) fn accepts_writes(&self) -> bool {
+        self.accepting && !self.stopping && self.replica.as_ref().is_some_and(|replica| !replica.is_resigning())
+    }
+}
+
+/// A request that could not be taken now, as [`Engine::handle_request`] hands it back.
+pub(super) type Deferred = Box<Append>;

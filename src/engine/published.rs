@@ -1,0 +1,96 @@
+//! What the log thread shows to everyone else without being asked.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+
+use super::NodeView;
+use crate::types::LogPosition;
+
+/// The node's state as other threads see it. Written by the log thread only (a shared atomic is the exception of the
+/// house; this is one), read by edges, the control thread and `/stats`.
+#[derive(Debug, Default)]
+pub struct Published {
+    view: RwLock<Arc<NodeView>>,
+    log_end: AtomicU64,
+    flushed: AtomicU64,
+    committed: AtomicU64,
+    readable: AtomicU64,
+    /// Figures of the log thread.
+    pub counters: LogCounters,
+}
+
+/// Counters of the log thread, since start.
+#[derive(Debug, Default)]
+pub struct LogCounters {
+    /// Records appended as leader.
+    pub appends: AtomicU64,
+    /// Flushes of chunk files completed.
+    pub flushes: AtomicU64,
+    /// Bytes written to chunk files.
+    pub written_bytes: AtomicU64,
+    /// Bytes sent on data links from the log buffer, copied by the kernel.
+    pub sent_copied_bytes: AtomicU64,
+    /// Bytes sent on data links without a copy, as the kernel's usage report says.
+    pub sent_zero_copy_bytes: AtomicU64,
+    /// Bytes sent on data links that were read from chunk files.
+    pub sent_from_files_bytes: AtomicU64,
+    /// Bytes received on data links.
+    pub received_bytes: AtomicU64,
+    /// Elections this node has started.
+    pub elections: AtomicU64,
+    /// Times that the node entered the kernel (`io_uring_enter`).
+    pub enters: AtomicU64,
+}
+
+impl Published {
+    /// The node's view.
+    #[must_use]
+    pub fn view(&self) -> Arc<NodeView> {
+        Arc::clone(&self.view.read())
+    }
+
+    /// Replaces the view. For the log thread.
+    pub fn set_view(&self, view: NodeView) {
+        *self.view.write() = Arc::new(view);
+    }
+
+    /// End of the log, flushed or not.
+    #[must_use]
+    pub fn log_end(&self) -> LogPosition {
+        LogPosition(self.log_end.load(Ordering::Acquire))
+    }
+
+    /// Writer checkpoint: durable on this node up to here.
+    #[must_use]
+    pub fn flushed(&self) -> LogPosition {
+        LogPosition(self.flushed.load(Ordering::Acquire))
+    }
+
+    /// Commit position.
+    #[must_use]
+    pub fn committed(&self) -> LogPosition {
+        LogPosition(self.committed.load(Ordering::Acquire))
+    }
+
+    /// Committed and written to this node's chunk files: what the index may apply.
+    #[must_use]
+    pub fn readable(&self) -> LogPosition {
+        LogPosition(self.readable.load(Ordering::Acquire))
+    }
+
+    /// Replaces the positions. For the log thread.
+    pub fn set_positions(
+        &self,
+        log_end: LogPosition,
+        flushed: LogPosition,
+        committed: LogPosition,
+        readable: LogPosition,
+    ) {
+        self.log_end.store(log_end.0, Ordering::Release);
+        self.flushed.store(flushed.0, Ordering::Release);
+        self.committed.store(committed.0, Ordering::Release);
+        self.readable.store(readable.0, Ordering::Release);
+    }
+}

@@ -1,0 +1,147 @@
+//! Finds and checks the records in the leader's byte stream, wherever the buffers happen to cut it.
+
+use crate::codec::record::{EpochBody, Header, RecordError, RecordKind};
+use crate::limits::RECORD_HEADER_BYTES;
+use crate::storage::ChunkLayout;
+use crate::types::{Epoch, Guid, LogPosition, Term};
+
+/// Bytes of a body that are kept to be read: an epoch's. Others are only checked.
+const BODY_KEPT_BYTES: usize = 64;
+
+/// Why the leader's bytes cannot be its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ScanError {
+    #[error("at log position {position}: {error}")]
+    Record { position: LogPosition, error: RecordError },
+    #[error("record at {position} is of term {found}, after term {last}")]
+    Term { position: LogPosition, found: Term, last: Term },
+    #[error("the epoch record at {position} cannot be read")]
+    Epoch { position: LogPosition },
+}
+
+/// A record that is not complete yet.
+#[derive(Debug)]
+struct Open {
+    header: Header,
+    crc: u32,
+    missing: usize,
+    body: Vec<u8>,
+}
+
+/// What one slice completed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Scanned {
+    /// The end of the last complete record.
+    pub(super) record_end: LogPosition,
+    /// Epochs that began, with the record's end.
+    pub(super) epochs: Vec<(Epoch, LogPosition)>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Scanner {
+    layout: ChunkLayout,
+    /// The next byte's position.
+    position: LogPosition,
+    record_end: LogPosition,
+    last_term: Term,
+    /// The last term was begun by padding; its epoch record comes next.
+    unnamed: bool,
+    head: Vec<u8>,
+    open: Option<Open>,
+}
+
+impl Scanner {
+    /// A scanner for bytes from `start` on, in a log whose newest epoch is `last`.
+    pub(super) fn new(layout: ChunkLayout, start: LogPosition, last: Option<Epoch>) -> Scanner {
+        let head = Vec::with_capacity(RECORD_HEADER_BYTES);
+        let last_term = last.map_or(Term::ZERO, |epoch| epoch.term);
+        let unnamed = last.is_some_and(|epoch| epoch.id.is_zero());
+        Scanner { layout, position: start, record_end: start, last_term, unnamed, head, open: None }
+    }
+
+    /// The position of the next byte.
+    pub(super) fn position(&self) -> LogPosition {
+        self.position
+    }
+
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// When they are no log; the scanner is of no use afterwards.
+    pub(super) fn scan(&mut self, mut bytes: &[u8]) -> Result<Scanned, ScanError> {
+        let mut scanned = Scanned::default();
+        while !bytes.is_empty() {
+            let taken = match &mut self.open {
+                None => self.take_head(bytes)?,
+                Some(open) => open.take(bytes),
+            };
+            bytes = &bytes[taken..];
+            self.position = self.position.plus(taken as u64);
+            if self.open.as_ref().is_some_and(|open| open.missing == 0) {
+                self.complete(&mut scanned)?;
+            }
+        }
+        scanned.record_end = self.record_end;
+        Ok(scanned)
+    }
+
+    fn take_head(&mut self, bytes: &[u8]) -> Result<usize, ScanError> {
+        let taken = bytes.len().min(RECORD_HEADER_BYTES - self.head.len());
+        self.head.extend_from_slice(&bytes[..taken]);
+        if self.head.len() == RECORD_HEADER_BYTES {
+            let position = self.record_end;
+            let header = Header::read(&self.head, position, self.layout.room(position))
+                .map_err(|error| ScanError::Record { position, error })?;
+            if header.term < self.last_term {
+                return Err(ScanError::Term { position, found: header.term, last: self.last_term });
+            }
+            let crc = crc32c::crc32c(&self.head[8..]);
+            let missing = header.length as usize - RECORD_HEADER_BYTES;
+            self.open = Some(Open { header, crc, missing, body: Vec::new() });
+            self.head.clear();
+        }
+        Ok(taken)
+    }
+
+    fn complete(&mut self, scanned: &mut Scanned) -> Result<(), ScanError> {
+        let Some(open) = self.open.take() else {
+            return Ok(());
+        };
+        let Header { position, term, kind, .. } = open.header;
+        if open.crc != open.header.crc {
+            let error = RecordError::Checksum { computed: open.crc, stored: open.header.crc };
+            return Err(ScanError::Record { position, error });
+        }
+        self.record_end = open.header.end();
+        if kind == RecordKind::Padding && term > self.last_term {
+            scanned.epochs.push((Epoch { term, position, id: Guid::ZERO }, self.record_end));
+            self.last_term = term;
+            self.unnamed = true;
+        }
+        if kind == RecordKind::Epoch {
+            if term == self.last_term && !self.unnamed {
+                return Err(ScanError::Term { position, found: term, last: self.last_term });
+            }
+            let body = EpochBody::decode(&open.body).ok_or(ScanError::Epoch { position })?;
+            scanned.epochs.push((Epoch { term, position, id: body.epoch_id }, self.record_end));
+            self.last_term = term;
+            self.unnamed = false;
+        }
+        Ok(())
+    }
+}
+
+impl Open {
+    fn take(&mut self, bytes: &[u8]) -> usize {
+        let taken = bytes.len().min(self.missing);
+        let bytes = &bytes[..taken];
+        self.crc = crc32c::crc32c_append(self.crc, bytes);
+        if self.header.kind == RecordKind::Epoch {
+            let keep = bytes.len().min(BODY_KEPT_BYTES - self.body.len());
+            self.body.extend_from_slice(&bytes[..keep]);
+        }
+        self.missing -= taken;
+        taken
+    }
+}
