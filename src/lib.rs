@@ -15,6 +15,7 @@
 //! - [`index`]: stream and event number to log position, in memory.
 //! - [`http`]: a small HTTP/1.1 reader and writer; knows no routes.
 //! - [`engine`]: the log thread's brain: consensus, log tail and stream heads in one deterministic machine.
+//! - [`transport`]: the log thread: drives the engine over one io_uring.
 
 pub mod codec;
 pub mod consensus;
@@ -26,4 +27,5 @@ pub mod limits;
 pub mod queue;
 pub mod ring;
 pub mod storage;
+pub mod transport;
 pub mod types;

@@ -1,0 +1,250 @@
+//! The log's files as the ring writes them: chunks, their durable marks, the state file.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::BufferToken;
+use crate::ring::{Driver, Failure, FileId, Slice, Source};
+use crate::storage::{ChunkLayout, DurableMark, DurableState, FileDisk, FileName};
+use crate::types::{LogPosition, Ticks};
+
+use super::error::LogThreadError;
+use super::tag::Tag;
+
+/// Chunk files kept open; beyond it the oldest idle ones are closed.
+const OPEN_CHUNKS_MAX: usize = 16;
+
+/// The durable mark is renewed with a flush when the last one is older than this.
+const MARK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A flush that the engine waits for.
+#[derive(Debug)]
+struct Flush {
+    id: u64,
+    first_chunk: u32,
+    last_chunk: u32,
+    /// Chunks not flushed yet.
+    remaining: u32,
+}
+
+/// What the engine asks of [`LogFiles::flush`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FlushOrder {
+    pub(super) id: u64,
+    pub(super) first_chunk: u32,
+    pub(super) last_chunk: u32,
+    pub(super) durable_before: LogPosition,
+    pub(super) must_mark: bool,
+}
+
+/// Received slices that the engine knows by number.
+#[derive(Debug, Default)]
+pub(super) struct Tokens {
+    slices: Vec<Option<Slice>>,
+    free: Vec<u64>,
+}
+
+impl Tokens {
+    pub(super) fn insert(&mut self, slice: Slice) -> BufferToken {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.slices.push(None);
+            self.slices.len() as u64 - 1
+        });
+        self.slices[place as usize] = Some(slice);
+        BufferToken(place)
+    }
+
+    /// The bytes of `token` from `offset` on.
+    pub(super) fn part(&self, token: BufferToken, offset: usize, length: usize) -> Slice {
+        let slice = self.slices[token.0 as usize].as_ref().expect("a token that was not released");
+        let (offset, length) = (u32::try_from(offset), u32::try_from(length));
+        slice.part(offset.expect("inside of a slice"), length.expect("inside of a slice"))
+    }
+
+    pub(super) fn release(&mut self, token: BufferToken) {
+        let slice = self.slices[token.0 as usize].take();
+        assert!(slice.is_some(), "{token:?} is released twice");
+        self.free.push(token.0);
+    }
+}
+
+/// The files of the log thread. Every failure is final.
+#[derive(Debug)]
+pub(super) struct LogFiles {
+    disk: Arc<FileDisk>,
+    pub(super) layout: ChunkLayout,
+    /// False with `UnsafeDisableFlushToDisk`.
+    flushes: bool,
+    chunks: BTreeMap<u32, FileId>,
+    state: Option<FileId>,
+    /// The sequence of the state that is being saved.
+    saving: Option<u64>,
+    flush: Option<Flush>,
+    mark_sequence: u64,
+    marked_at: Ticks,
+    marked: LogPosition,
+    pub(super) tokens: Tokens,
+}
+
+impl LogFiles {
+    /// `mark`: the newest durable mark that recovery found.
+    pub(super) fn new(disk: Arc<FileDisk>, layout: ChunkLayout, flushes: bool, mark: Option<DurableMark>) -> LogFiles {
+        LogFiles {
+            disk,
+            layout,
+            flushes,
+            chunks: BTreeMap::new(),
+            state: None,
+            saving: None,
+            flush: None,
+            mark_sequence: mark.map_or(0, |mark| mark.sequence),
+            marked_at: Ticks(0),
+            marked: mark.map_or(LogPosition::ZERO, |mark| mark.position),
+            tokens: Tokens::default(),
+        }
+    }
+
+    /// A chunk file that was prepared.
+    pub(super) fn add_chunk(&mut self, driver: &mut Driver, chunk: u32, file: OwnedFd) {
+        // It may be there already: opened when it was first needed.
+        self.chunks.entry(chunk).or_insert_with(|| driver.attach(file));
+        while self.chunks.len() > OPEN_CHUNKS_MAX {
+            let idle = self.chunks.iter().map(|(&chunk, &file)| (chunk, file)).find(|&(_, file)| driver.is_idle(file));
+            let Some((oldest, file)) = idle.filter(|&(oldest, _)| oldest < chunk) else { break };
+            self.chunks.remove(&oldest);
+            driver.close(file);
+        }
+    }
+
+    /// The file of a chunk, opened if need be. Opening is rare: once for each chunk that is read or was there at start.
+    pub(super) fn chunk(&mut self, driver: &mut Driver, chunk: u32) -> Result<FileId, LogThreadError> {
+        if let Some(&file) = self.chunks.get(&chunk) {
+            return Ok(file);
+        }
+        let file = self.open(FileName::Chunk(chunk))?;
+        self.add_chunk(driver, chunk, file);
+        Ok(self.chunks[&chunk])
+    }
+
+    fn open(&self, name: FileName) -> Result<OwnedFd, LogThreadError> {
+        let opened = self.disk.open_file(name);
+        opened.map(OwnedFd::from).map_err(|source| LogThreadError::Open { name: name.to_string(), source })
+    }
+
+    /// Writes to the chunk that holds `position`.
+    pub(super) fn write(
+        &mut self,
+        driver: &mut Driver,
+        id: u64,
+        position: LogPosition,
+        source: Source,
+    ) -> Result<(), LogThreadError> {
+        let file = self.chunk(driver, self.layout.chunk_of(position))?;
+        driver.write(file, source, self.layout.file_offset(position), Tag::Write(id).pack());
+        Ok(())
+    }
+
+    /// Begins a flush; with a durable mark when it must be or the last one is old. The flush itself is submitted when the
+    /// mark is in the file: the kernel keeps no order between the two. `Some`: it is done already.
+    pub(super) fn flush(
+        &mut self,
+        driver: &mut Driver,
+        now: Ticks,
+        order: FlushOrder,
+    ) -> Result<Option<u64>, LogThreadError> {
+        assert!(self.flush.is_none(), "one flush in flight");
+        let FlushOrder { id, first_chunk, last_chunk, durable_before, must_mark } = order;
+        let due = now.since(self.marked_at) >= MARK_INTERVAL && durable_before > self.marked;
+        if !self.flushes && !must_mark {
+            return Ok(Some(id));
+        }
+        let remaining = last_chunk - first_chunk + 1;
+        self.flush = Some(Flush { id, first_chunk, last_chunk, remaining });
+        if must_mark || due {
+            self.mark_sequence += 1;
+            self.marked_at = now;
+            self.marked = durable_before;
+            let (offset, slot) = DurableMark::encode_slot(self.mark_sequence, durable_before);
+            let file = self.chunk(driver, last_chunk)?;
+            driver.write(file, Source::Owned(slot.to_vec()), offset, Tag::Mark(last_chunk).pack());
+            return Ok(None);
+        }
+        self.sync_chunks(driver)?;
+        Ok(None)
+    }
+
+    fn sync_chunks(&mut self, driver: &mut Driver) -> Result<(), LogThreadError> {
+        let flush = self.flush.as_ref().expect("a flush is in flight");
+        for chunk in flush.first_chunk..=flush.last_chunk {
+            let file = self.chunk(driver, chunk)?;
+            driver.sync(file, Tag::SyncChunk(chunk).pack());
+        }
+        Ok(())
+    }
+
+    /// The mark is in the file. `Some`: the flush is done, because flushing is switched off.
+    pub(super) fn mark_written(
+        &mut self,
+        driver: &mut Driver,
+        chunk: u32,
+        result: Result<(), Failure>,
+    ) -> Result<Option<u64>, LogThreadError> {
+        let what = || format!("the durable mark of {}", FileName::Chunk(chunk));
+        result.map_err(|failure| LogThreadError::Flush { what: what(), failure })?;
+        if !self.flushes {
+            return Ok(self.flush.take().map(|flush| flush.id));
+        }
+        self.sync_chunks(driver)?;
+        Ok(None)
+    }
+
+    /// A chunk is durable. `Some`: the flush is done.
+    pub(super) fn chunk_synced(
+        &mut self,
+        chunk: u32,
+        result: Result<(), Failure>,
+    ) -> Result<Option<u64>, LogThreadError> {
+        result.map_err(|failure| LogThreadError::Flush { what: FileName::Chunk(chunk).to_string(), failure })?;
+        let flush = self.flush.as_mut().expect("a flush is in flight");
+        flush.remaining -= 1;
+        if flush.remaining > 0 {
+            return Ok(None);
+        }
+        Ok(self.flush.take().map(|flush| flush.id))
+    }
+
+    /// Begins to save the small state.
+    pub(super) fn save_state(&mut self, driver: &mut Driver, state: &DurableState) -> Result<(), LogThreadError> {
+        assert!(self.saving.is_none(), "one save of the state in flight");
+        self.saving = Some(state.sequence);
+        let file = match self.state {
+            Some(file) => file,
+            None => *self.state.insert(driver.attach(self.open(FileName::State)?)),
+        };
+        let (offset, slot) = state.encode();
+        driver.write(file, Source::Owned(slot.to_vec()), offset, Tag::WriteState.pack());
+        Ok(())
+    }
+
+    /// The state is in its file. `Some`: it is saved, because flushing is switched off.
+    pub(super) fn state_written(
+        &mut self,
+        driver: &mut Driver,
+        result: Result<(), Failure>,
+    ) -> Result<Option<u64>, LogThreadError> {
+        result.map_err(|failure| LogThreadError::State { failure })?;
+        if !self.flushes {
+            return Ok(self.saving.take());
+        }
+        driver.sync(self.state.expect("it was written to"), Tag::SyncState.pack());
+        Ok(None)
+    }
+
+    /// The state is durable: its sequence.
+    pub(super) fn state_synced(&mut self, result: Result<(), Failure>) -> Result<u64, LogThreadError> {
+        result.map_err(|failure| LogThreadError::State { failure })?;
+        Ok(self.saving.take().expect("a save is in flight"))
+    }
+}
