@@ -16,7 +16,9 @@
 //! - [`http`]: a small HTTP/1.1 reader and writer; knows no routes.
 //! - [`engine`]: the log thread's brain: consensus, log tail and stream heads in one deterministic machine.
 //! - [`transport`]: the log thread: drives the engine over one io_uring.
+//! - [`api`]: edge threads: what clients see.
 
+pub mod api;
 pub mod codec;
 pub mod consensus;
 pub mod engine;

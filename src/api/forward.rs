@@ -1,0 +1,350 @@
+//! Writes that reach a follower go to the leader and their answers come back: one connection an edge, opened when it is
+//! first needed, to the leader's internal port.
+//!
+//! On it travel ordinary client packages, under correlation identifiers of our own. A request that was handed to a
+//! connection that then fails may have been carried out, so its client gets a forwarding timeout; one that never left
+//! is answered "not ready".
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Buf;
+use monoio::io::Splitable;
+use monoio::net::TcpStream;
+use monoio::net::tcp::TcpOwnedReadHalf;
+use monoio::time::timeout;
+use prost::Message;
+
+use crate::api::connection::{Connection, give_way};
+use crate::api::counters::add;
+use crate::api::edge::EdgeState;
+use crate::api::heartbeat::{Beat, Heartbeat};
+use crate::api::receive::{ReceiveBuffer, Received};
+use crate::api::session::Session;
+use crate::api::work::{Asked, Work};
+use crate::codec::client::frame::{FLAG_TRUSTED_WRITE, LENGTH_BYTES, frame_bytes, put_frame, put_package};
+use crate::codec::client::messages::{
+    DeleteStreamCompleted, OperationResult, TransactionCommitCompleted, WriteEventsCompleted,
+};
+use crate::codec::client::{Command, Credentials, Package, response};
+use crate::engine::Answer;
+use crate::limits::{FORWARD_QUEUE_BYTES, FRAME_MAX_BYTES};
+use crate::types::{Guid, LogPosition, NodeId};
+
+/// Time for the leader to accept the connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// After a failed connection the next one is tried no sooner; requests are answered "not ready" meanwhile.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// How long the answer to a write may wait for the index of this node.
+const OWN_WRITE_WAIT: Duration = Duration::from_millis(200);
+
+/// Login, password and their lengths, at most: what forwarding may add to a frame.
+const CREDENTIALS_BYTES: usize = 512;
+
+/// The way to the leader.
+#[derive(Default)]
+pub(super) struct Forwarder {
+    link: RefCell<Option<Rc<Link>>>,
+    links_made: Cell<u64>,
+    retry_at: Cell<Option<Instant>>,
+}
+
+/// One connection to a leader.
+struct Link {
+    number: u64,
+    leader: NodeId,
+    connection: Rc<Connection>,
+    /// False until the connection stands: nothing has left so far.
+    is_up: Cell<bool>,
+    heartbeat: RefCell<Heartbeat>,
+}
+
+impl Forwarder {
+    /// Sends what waits, then closes.
+    pub(super) fn stop(&self) {
+        if let Some(link) = self.link.borrow().as_ref() {
+            link.connection.close();
+        }
+    }
+}
+
+/// What is forwarded for whom.
+pub(super) struct Forward<'a> {
+    pub(super) package: &'a Package,
+    pub(super) asked: Asked,
+    /// The package's credentials or the connection's.
+    pub(super) credentials: Option<&'a Credentials>,
+    /// The request runs as the system itself.
+    pub(super) is_trusted: bool,
+}
+
+/// Sends a client's request to the leader.
+pub(super) fn forward(edge: &Rc<EdgeState>, session: &Session, request: &Forward<'_>) {
+    let (package, correlation) = (request.package, request.package.correlation);
+    let Some(link) = link_to_leader(edge) else {
+        return session.send(|out| response::not_ready(out, correlation));
+    };
+    let bytes = package.payload.len() + CREDENTIALS_BYTES;
+    if bytes > FRAME_MAX_BYTES {
+        let text =
+            format!("The request has {bytes} bytes, too many to be sent on to the leader; connect to the leader.");
+        return session.send(|out| response::bad_request(out, correlation, &text));
+    }
+    if link.connection.waiting_bytes() + bytes > FORWARD_QUEUE_BYTES {
+        return edge.refuse_busy(session, correlation);
+    }
+    let work = Work::Forwarded { link: link.number, asked: request.asked, answer: None };
+    let Some(key) = edge.enter(session, correlation, edge.options.forward_timeout, bytes, work) else {
+        return;
+    };
+    add(&edge.links.counters.forwarded_requests, 1);
+    let (flags, credentials) = if request.is_trusted { (FLAG_TRUSTED_WRITE, None) } else { (0, request.credentials) };
+    let own = own_correlation(key, link.number);
+    link.connection.send(|out| put_package(out, package.command, flags, own, credentials, &package.payload));
+}
+
+/// The correlation identifier of a forwarded request: its key and the link's number, never zero.
+fn own_correlation(key: u64, link: u64) -> Guid {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&key.to_le_bytes());
+    bytes[8..].copy_from_slice(&link.to_le_bytes());
+    Guid(bytes)
+}
+
+fn key_of(correlation: Guid) -> u64 {
+    u64::from_le_bytes(correlation.0[..8].try_into().expect("eight bytes"))
+}
+
+/// The connection to the present leader, opened if need be; `None` when there is no way to it now.
+fn link_to_leader(edge: &Rc<EdgeState>) -> Option<Rc<Link>> {
+    let leader = edge.links.published.view().leader?;
+    let forwarder = &edge.forwarder;
+    if let Some(link) = forwarder.link.borrow().as_ref()
+        && !link.connection.is_closing()
+    {
+        // One to an earlier leader is on its way out: the next request finds it gone.
+        return (link.leader == leader).then(|| Rc::clone(link));
+    }
+    if edge.stopping.get() || forwarder.retry_at.get().is_some_and(|at| Instant::now() < at) {
+        return None;
+    }
+    let address = edge.links.directory.node(leader)?.addresses.int_tcp;
+    let hello = (edge.links.forward_hello)()?;
+    forwarder.links_made.set(forwarder.links_made.get() + 1);
+    let link = Rc::new(Link {
+        number: forwarder.links_made.get(),
+        leader,
+        // Its bytes are not a client's: they are counted for nobody.
+        connection: Connection::new(Arc::default(), edge.sending.clone()),
+        is_up: Cell::new(false),
+        heartbeat: RefCell::new(Heartbeat::new(edge.options.internal_heartbeat, Instant::now())),
+    });
+    link.connection.send(|out| out.extend_from_slice(&hello));
+    *forwarder.link.borrow_mut() = Some(Rc::clone(&link));
+    monoio::spawn(run(Rc::clone(edge), Rc::clone(&link), address));
+    Some(link)
+}
+
+/// The life of one connection to a leader.
+async fn run(edge: Rc<EdgeState>, link: Rc<Link>, address: SocketAddr) {
+    match connect(address).await {
+        Ok(stream) => serve(&edge, &link, stream).await,
+        Err(error) => {
+            tracing::info!(%address, leader = %link.leader, %error, "no connection to the leader")
+        }
+    }
+    link.connection.abort();
+    edge.forwarder.retry_at.set(Some(Instant::now() + RETRY_AFTER));
+    fail_all(&edge, &link);
+    let mut current = edge.forwarder.link.borrow_mut();
+    if current.as_ref().is_some_and(|current| current.number == link.number) {
+        *current = None;
+    }
+}
+
+async fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect_addr(address)).await?;
+    let stream = stream?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn serve(edge: &Rc<EdgeState>, link: &Rc<Link>, stream: TcpStream) {
+    let (mut reader, writer) = stream.into_split();
+    link.is_up.set(true);
+    *link.heartbeat.borrow_mut() = Heartbeat::new(edge.options.internal_heartbeat, Instant::now());
+    let connection = Rc::clone(&link.connection);
+    let writing = monoio::spawn(async move { connection.write_all(writer).await });
+    let mut buffer = ReceiveBuffer::new(edge.budget.clone());
+    while let Some(needed) = take_answers(edge, link, &mut buffer) {
+        if buffer.receive(&mut reader, &link.connection, needed).await != Received::More {
+            break;
+        }
+        give_way().await;
+    }
+    link.connection.close();
+    drain(link, &mut reader, &mut buffer).await;
+    writing.await;
+}
+
+async fn drain(link: &Link, reader: &mut TcpOwnedReadHalf, buffer: &mut ReceiveBuffer) {
+    loop {
+        buffer.clear();
+        if buffer.receive(reader, &link.connection, 0).await != Received::More {
+            return;
+        }
+    }
+}
+
+/// Handles the whole frames in the buffer; `None` when the connection is of no more use.
+fn take_answers(edge: &EdgeState, link: &Link, buffer: &mut ReceiveBuffer) -> Option<usize> {
+    loop {
+        let size = match frame_bytes(buffer.bytes()) {
+            Ok(Some(size)) if size <= buffer.bytes().len() => size,
+            Ok(size) => return Some(size.unwrap_or(0)).filter(|_| !link.connection.is_closing()),
+            Err(error) => {
+                tracing::warn!(leader = %link.leader, %error, "the leader sends what is no frame");
+                return None;
+            }
+        };
+        let mut frame = buffer.take(size);
+        frame.advance(LENGTH_BYTES);
+        take_answer(edge, link, &Package::read(frame).ok()?);
+    }
+}
+
+fn take_answer(edge: &EdgeState, link: &Link, package: &Package) {
+    let Some(command) = Command::from_byte(package.command) else {
+        return;
+    };
+    match command {
+        Command::HeartbeatRequestCommand => {
+            link.connection.send(|out| response::heartbeat_response(out, package.correlation));
+        }
+        Command::BadRequest if package.correlation.is_zero() => {
+            let text = String::from_utf8_lossy(&package.payload);
+            tracing::warn!(leader = %link.leader, %text, "the leader ends the connection");
+        }
+        _ => bring_back(edge, link, command, package),
+    }
+}
+
+/// Hands an answer to the client whose request it belongs to.
+fn bring_back(edge: &EdgeState, link: &Link, command: Command, package: &Package) {
+    let key = key_of(package.correlation);
+    let fits = edge.pending.borrow().get(key).is_some_and(|waiting| match waiting.work {
+        Work::Forwarded { link: number, asked, answer: None } => {
+            package.correlation == own_correlation(key, link.number) && number == link.number && answers(command, asked)
+        }
+        _ => false,
+    });
+    // What is late, or no answer, is dropped.
+    if fits
+        && !hold_back(edge, key, command, package)
+        && let Some((session, waiting)) = edge.take(key)
+    {
+        pass_on(&session, waiting.correlation, package);
+    }
+}
+
+/// Keeps the answer to a write until the index of this node has it, for a moment: the client reads here what it wrote.
+/// False when there is nothing to wait for.
+fn hold_back(edge: &EdgeState, key: u64, command: Command, package: &Package) -> bool {
+    let Some(position) = commit_position(command, package) else { return false };
+    // No position lies between the start of a record and its end.
+    let end = position.plus(1);
+    if edge.links.index.applied() >= end {
+        return false;
+    }
+    let mut pending = edge.pending.borrow_mut();
+    let Some(waiting) = pending.get_mut(key) else { return false };
+    if let Work::Forwarded { answer, .. } = &mut waiting.work {
+        *answer = Some(package.clone());
+    }
+    waiting.deadline = waiting.deadline.min(Instant::now() + OWN_WRITE_WAIT);
+    pending.hold(end, key, Answer::Confirmed { end });
+    true
+}
+
+/// Where a successful write lies; `None` for everything else, and for a repeat.
+fn commit_position(command: Command, package: &Package) -> Option<LogPosition> {
+    let payload = package.payload.clone();
+    let position = match command {
+        Command::WriteEventsCompleted => WriteEventsCompleted::decode(payload).ok()?.commit_position,
+        Command::DeleteStreamCompleted => DeleteStreamCompleted::decode(payload).ok()?.commit_position,
+        Command::TransactionCommitCompleted => TransactionCommitCompleted::decode(payload).ok()?.commit_position,
+        _ => None,
+    };
+    position.and_then(|position| u64::try_from(position).ok()).map(LogPosition)
+}
+
+/// Gives a client the leader's answer.
+pub(super) fn pass_on(session: &Session, correlation: Guid, package: &Package) {
+    if let Some(command) = Command::from_byte(package.command) {
+        session.send(|out| put_frame(out, command, correlation, &package.payload));
+    }
+}
+
+fn answers(command: Command, asked: Asked) -> bool {
+    match command {
+        Command::NotHandled | Command::NotAuthenticated | Command::BadRequest => true,
+        Command::WriteEventsCompleted => asked == Asked::WriteEvents,
+        Command::DeleteStreamCompleted => asked == Asked::DeleteStream,
+        Command::TransactionStartCompleted => asked == Asked::TransactionStart,
+        Command::TransactionWriteCompleted => matches!(asked, Asked::TransactionWrite(_)),
+        Command::TransactionCommitCompleted => matches!(asked, Asked::TransactionCommit(_)),
+        _ => false,
+    }
+}
+
+/// The connection is gone: everything that was to be answered over it is answered here.
+fn fail_all(edge: &EdgeState, link: &Link) {
+    let on_link = |work: &Work| matches!(work, Work::Forwarded { link: number, .. } if *number == link.number);
+    let keys = edge.pending.borrow().keys(|waiting| on_link(&waiting.work));
+    for key in keys {
+        let Some((session, waiting)) = edge.take(key) else {
+            continue;
+        };
+        let Work::Forwarded { asked, answer, .. } = waiting.work else {
+            continue;
+        };
+        if let Some(package) = answer {
+            pass_on(&session, waiting.correlation, &package);
+            continue;
+        }
+        session.send(|out| match link.is_up.get() {
+            true => asked.fail(out, waiting.correlation, OperationResult::ForwardTimeout, -1),
+            false => response::not_ready(out, waiting.correlation),
+        });
+    }
+}
+
+/// For the sweep: the link's heartbeat, and its end when another node leads.
+pub(super) fn check_link(edge: &EdgeState, now: Instant) {
+    let Some(link) = edge.forwarder.link.borrow().clone() else {
+        return;
+    };
+    link.connection.enforce_close(now);
+    if link.connection.is_closing() || !link.is_up.get() {
+        return;
+    }
+    let leader = edge.links.published.view().leader;
+    if leader.is_some_and(|leader| leader != link.leader) {
+        tracing::info!(old = %link.leader, new = ?leader, "another node leads: the connection to the old one is closed");
+        return link.connection.abort();
+    }
+    let (heard, spoke) = (link.connection.life_signs(), link.connection.sent());
+    match link.heartbeat.borrow_mut().check(now, heard, spoke) {
+        Beat::Rest => {}
+        Beat::Send => link.connection.send(|out| response::heartbeat_request(out, Guid::random())),
+        Beat::Close => {
+            tracing::info!(leader = %link.leader, "the leader is silent: the connection to it is closed");
+            link.connection.abort();
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! HTTP on the external port. The routes come from outside: the node hands in a function that answers a request from
+//! what other threads publish, so an edge never waits for it.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use monoio::net::TcpStream;
+use monoio::time::timeout;
+
+use crate::api::counters::add;
+use crate::api::edge::EdgeState;
+use crate::http::{Limits, Request, Response, read_request, write_response};
+
+/// Answers a request of the external HTTP port. Must not block: it runs on an edge thread.
+pub type HttpRoutes = Arc<dyn Fn(&Request) -> Response + Send + Sync>;
+
+/// Silence, or slowness with one request or answer, that ends a connection.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Nothing on this port takes a body yet; one is read over so that the connection can go on.
+const LIMITS: Limits = Limits { head_bytes_max: 16 << 10, headers_max: 64, body_bytes_max: 64 << 10 };
+
+/// Serves one connection until it ends.
+pub(super) async fn serve(edge: Rc<EdgeState>, mut stream: TcpStream, peer: SocketAddr) {
+    let mut buffer = Vec::new();
+    while !edge.stopping.get() {
+        // Whoever is too slow loses the connection, so nothing is lost with the dropped read.
+        let Ok(read) = timeout(IDLE_TIMEOUT, read_request(&mut stream, &mut buffer, &LIMITS)).await else {
+            return;
+        };
+        let (response, method, keep_alive) = match read {
+            Ok(Some(request)) => {
+                add(&edge.links.counters.requests, 1);
+                ((edge.links.routes)(&request), request.method, request.keep_alive)
+            }
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "an HTTP request could not be read");
+                let Some(status) = error.status() else { return };
+                (Response::words(status, error.to_string()), crate::http::Method::Get, false)
+            }
+        };
+        let keep_alive = keep_alive && !edge.stopping.get();
+        let written = timeout(IDLE_TIMEOUT, write_response(&mut stream, &response, method, keep_alive)).await;
+        if !keep_alive || !matches!(written, Ok(Ok(()))) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What the log thread says, and what follows from it: the index goes on, requests are answered, subscribers served.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::api::connection::give_way;
+use crate::api::edge::EdgeState;
+use crate::api::session::{self, Origin};
+use crate::api::work;
+use crate::engine::{Answer, EdgeMessage, Reply};
+use crate::types::LogPosition;
+
+/// Messages between two looks at the index: answers gather, and other tasks get their turn.
+const BATCH_MESSAGES: usize = 1024;
+
+/// Log that the index takes in between two looks at other work. Others who apply wait for it, too.
+const APPLY_BYTES: u64 = 1 << 20;
+
+/// Answers are given for this long before others have a turn.
+const SLICE: Duration = Duration::from_millis(1);
+
+/// Runs until the edge is told to stop.
+pub(super) async fn run(edge: Rc<EdgeState>) {
+    let mut is_behind = false;
+    loop {
+        if !is_behind {
+            edge.links.inbox.ready().await;
+        }
+        let mut count = 0;
+        while let Some(message) = edge.links.inbox.pop() {
+            match message {
+                EdgeMessage::Reply(reply) => take_reply(&edge, reply),
+                // A reason to look at the published position, which is at least as new.
+                EdgeMessage::Progress(_) => {}
+                EdgeMessage::ForwardConnection(socket) => session::adopt(&edge, socket, Origin::Node),
+                EdgeMessage::ShutDown => {
+                    // What was answered before is passed on.
+                    advance(&edge).await;
+                    return;
+                }
+            }
+            count += 1;
+            if count == BATCH_MESSAGES {
+                break;
+            }
+        }
+        is_behind = advance(&edge).await;
+        give_way().await;
+    }
+}
+
+fn take_reply(edge: &Rc<EdgeState>, reply: Reply) {
+    let Reply { ticket, answer } = reply;
+    debug_assert_eq!(ticket.edge, edge.options.index, "an answer for another edge");
+    match index_needed(&answer) {
+        Some(end) => edge.pending.borrow_mut().hold(end, ticket.key, answer),
+        None => work::answer(edge, ticket.key, answer),
+    }
+}
+
+/// How much of the log the index must have applied before the answer may be given.
+fn index_needed(answer: &Answer) -> Option<LogPosition> {
+    match answer {
+        Answer::Appended { end, .. }
+        | Answer::AlreadyWritten { end, .. }
+        | Answer::WrongExpectedVersion { end, .. }
+        | Answer::StreamDeleted { end }
+        | Answer::SoftDeleted { end, .. }
+        | Answer::Confirmed { end } => Some(*end),
+        _ => None,
+    }
+}
+
+/// Brings the index nearer to what may be read, gives the answers that waited for it, and feeds the subscriptions. True
+/// when there is more to apply.
+async fn advance(edge: &Rc<EdgeState>) -> bool {
+    let is_behind = apply(edge);
+    let applied = edge.links.index.applied();
+    let mut since = Instant::now();
+    loop {
+        let released = edge.pending.borrow_mut().release(applied);
+        let Some((key, answer)) = released else { break };
+        work::answer(edge, key, answer);
+        if since.elapsed() >= SLICE {
+            // A confirmed read may have made a large page.
+            give_way().await;
+            since = Instant::now();
+        }
+    }
+    edge.feed_subscriptions();
+    is_behind
+}
+
+/// One pass of the index; true when another one should follow.
+fn apply(edge: &EdgeState) -> bool {
+    let links = &edge.links;
+    let readable = links.published.readable();
+    if links.index.applied() >= readable {
+        return false;
+    }
+    // When another edge is at it this one comes back after its other work.
+    match links.index.try_apply(&*links.log, links.layout, readable, APPLY_BYTES) {
+        Ok(advanced) => advanced && links.index.applied() < readable,
+        Err(error) => {
+            let place = Some(links.index.applied());
+            if edge.index_stuck_at.replace(place) != place {
+                // Said once for each place. Writes are answered with timeouts and reads stay where the index is; the
+                // operator must act.
+                tracing::error!(%error, "the index stands still");
+            }
+            false
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Events where they lie in the log: one by its position, or all of a range in order.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use crate::codec::record::{BatchView, EventView, RecordError, RecordView};
+use crate::index::Index;
+use crate::storage::{ChunkLayout, LogRead, ReadError};
+use crate::types::{EventNumber, LogPosition};
+
+/// What a read works on. **Invariant:** nothing in it changes the log or the index, and none of it waits.
+#[derive(Clone, Copy)]
+pub struct Reader<'a> {
+    /// Where events are.
+    pub index: &'a Index,
+    /// Their bytes.
+    pub log: &'a dyn LogRead,
+    /// How the log is cut.
+    pub layout: ChunkLayout,
+    /// Wall time in 100 ns ticks since 0001-01-01 UTC: what `$maxAge` is measured against.
+    pub now: i64,
+    /// A page that has taken this long ends with the events that it has, one at least.
+    pub page_time: Duration,
+}
+
+/// Why the log's bytes could not be read where the index says that an event is. The operator must look; the same read
+/// will fail again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// The chunk cannot be read.
+    #[error("cannot read the log at position {position}: {source}")]
+    Read {
+        /// Where.
+        position: LogPosition,
+        /// Why not.
+        #[source]
+        source: ReadError,
+    },
+    /// There is no record.
+    #[error("no record of the log at position {position}: {source}")]
+    Record {
+        /// Where.
+        position: LogPosition,
+        /// What is wrong with it.
+        #[source]
+        source: RecordError,
+    },
+    /// The record is there, the event is not.
+    #[error("no event at log position {position}, where the index has one")]
+    Event {
+        /// Where.
+        position: LogPosition,
+    },
+}
+
+impl Reader<'_> {
+    /// Calls `visit` with the event number `number`, whose entry lies at `position`.
+    ///
+    /// # Errors
+    /// [`FetchError`], and then `visit` was not called.
+    pub(super) fn with_event<T>(
+        &self,
+        position: LogPosition,
+        number: i64,
+        visit: impl FnOnce(&EventView<'_>) -> T,
+    ) -> Result<T, FetchError> {
+        // The record begins before the entry, but in the same chunk.
+        let start = self.layout.chunk_start(self.layout.chunk_of(position));
+        self.with_bytes(start, |bytes| {
+            let missing = || FetchError::Event { position };
+            let entry = bytes.get(offset(start, position)..).ok_or_else(missing)?;
+            let at = BatchView::record_of(entry, position).filter(|&at| at >= start).ok_or_else(missing)?;
+            let batch = self.batch_at(&bytes[offset(start, at)..], at)?;
+            let event = batch.event_at(position, EventNumber(number)).ok_or_else(missing)?;
+            Ok(visit(&event))
+        })
+    }
+
+    /// Calls `visit` with the events of the record at `position`.
+    ///
+    /// # Errors
+    /// [`FetchError`], and then `visit` was not called.
+    pub(super) fn with_batch<T>(
+        &self,
+        position: LogPosition,
+        visit: impl FnOnce(&BatchView<'_>) -> T,
+    ) -> Result<T, FetchError> {
+        self.with_bytes(position, |bytes| Ok(visit(&self.batch_at(bytes, position)?)))
+    }
+
+    /// Calls `visit` with each record that readers can see and with its end, in order: those that begin at `from` (where a
+    /// record must begin) or behind it and before `limit`, until it says break. Gives the end of the last record looked at, or
+    /// `limit` when there is no further one that readers see. A long piece of log with none of those is passed over.
+    ///
+    /// # Errors
+    /// [`FetchError`]; the records before the bad one were visited.
+    pub(super) fn walk(
+        &self,
+        from: LogPosition,
+        limit: LogPosition,
+        visit: &mut dyn FnMut(&BatchView<'_>, LogPosition) -> ControlFlow<()>,
+    ) -> Result<LogPosition, FetchError> {
+        let mut at = from;
+        while at < limit {
+            let start = at;
+            let flow = self.with_bytes(start, |bytes| {
+                while at < limit && offset(start, at) < bytes.len() {
+                    let (batch, end) = self.record_at(&bytes[offset(start, at)..], at)?;
+                    at = end;
+                    match batch {
+                        Some(batch) if visit(&batch, end).is_break() => return Ok(ControlFlow::Break(())),
+                        Some(_) => {}
+                        None => {
+                            at = self.index.next_visible(end).map_or(limit, |next| next.min(limit));
+                            if at != end {
+                                // Perhaps in another chunk.
+                                return Ok(ControlFlow::Continue(()));
+                            }
+                        }
+                    }
+                }
+                Ok(ControlFlow::Continue(()))
+            })?;
+            if flow.is_break() {
+                break;
+            }
+        }
+        Ok(at)
+    }
+
+    /// The place on the wire of the last event that readers can see, -1 when there is none. Clients compare it with the
+    /// positions of events: it lies behind every event of the last record and before the record after it. (The record's
+    /// own position would not do: a client that has read half of the record would take itself for up to date.)
+    pub(super) fn last_position(&self) -> Result<i64, FetchError> {
+        let Some(position) = self.index.last_event_position() else { return Ok(-1) };
+        let end = self.with_bytes(position, |bytes| Ok(self.record_at(bytes, position)?.1))?;
+        Ok(end.as_i64() - 1)
+    }
+
+    fn with_bytes<T>(
+        &self,
+        position: LogPosition,
+        visit: impl FnOnce(&[u8]) -> Result<T, FetchError>,
+    ) -> Result<T, FetchError> {
+        let mut visit = Some(visit);
+        let mut result = None;
+        let mut once = |bytes: &[u8]| {
+            if let Some(visit) = visit.take() {
+                result = Some(visit(bytes));
+            }
+        };
+        self.log.with_chunk(position, &mut once).map_err(|source| FetchError::Read { position, source })?;
+        result.expect("the log calls back when it gives no error")
+    }
+
+    /// The record at the start of `bytes` and its end; the batch is `None` for records that readers do not see.
+    fn record_at<'b>(
+        &self,
+        bytes: &'b [u8],
+        position: LogPosition,
+    ) -> Result<(Option<BatchView<'b>>, LogPosition), FetchError> {
+        // The checksum was verified when the record was appended; committed bytes do not change.
+        let record = RecordView::trust(bytes, position, self.layout.room(position))
+            .map_err(|source| FetchError::Record { position, source })?;
+        let end = record.header.end();
+        if !record.header.kind.is_visible() {
+            return Ok((None, end));
+        }
+        let batch = BatchView::read(&record).ok_or(FetchError::Event { position })?;
+        Ok((Some(batch), end))
+    }
+
+    fn batch_at<'b>(&self, bytes: &'b [u8], position: LogPosition) -> Result<BatchView<'b>, FetchError> {
+        self.record_at(bytes, position)?.0.ok_or(FetchError::Event { position })
+    }
+}
+
+/// Distance in bytes; positions of one chunk only.
+fn offset(start: LogPosition, position: LogPosition) -> usize {
+    usize::try_from(position.since(start)).expect("a chunk fits the address space")
+}
