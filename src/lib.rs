@@ -17,7 +17,9 @@
 //! - [`engine`]: the log thread's brain: consensus, log tail and stream heads in one deterministic machine.
 //! - [`transport`]: the log thread: drives the engine over one io_uring.
 //! - [`api`]: edge threads: what clients see.
+//! - [`admin`]: the control thread: internal HTTP, gossip rounds, votes.
 
+pub mod admin;
 pub mod api;
 pub mod codec;
 pub mod consensus;

@@ -1,0 +1,142 @@
+//! The answers that the internal and the external side give alike: `/ping`, `/info`, `/stats`, `/gossip`,
+//! `/health/live`. Plain functions of a [`NodeStatus`], for any thread.
+
+use serde_json::json;
+
+use super::figures;
+use super::status::{NodeStatus, member_state};
+use crate::http::{Method, Request, Response};
+
+/// The version that clients are told: that of the server whose protocols this one speaks.
+const EVENT_STORE_VERSION: &str = "5.0.11.0";
+
+const JSON: &str = "application/json; charset=utf-8";
+
+/// What v5 sends with each answer, so that browsers of other origins may use it.
+const ALLOW_HEADERS: &str = "Content-Type, X-Requested-With, X-Forwarded-Host, X-Forwarded-Prefix, X-PINGOTHER, \
+     Authorization, ES-LongPoll, ES-ExpectedVersion, ES-EventId, ES-EventType, ES-RequiresMaster, ES-HardDelete, \
+     ES-ResolveLinkTos";
+
+/// A path that has an answer, and how it is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Route {
+    pub(super) path: &'static str,
+    pub(super) methods: &'static [Method],
+}
+
+const GET: &[Method] = &[Method::Get, Method::Head];
+
+const SHARED: [Route; 5] = [
+    Route { path: "/ping", methods: GET },
+    Route { path: "/info", methods: GET },
+    Route { path: "/stats", methods: GET },
+    Route { path: "/gossip", methods: GET },
+    Route { path: "/health/live", methods: GET },
+];
+
+/// The answer of the external side; 404 and 405 included.
+#[must_use]
+pub fn external(status: &NodeStatus, request: &Request) -> Response {
+    match dispatch(&SHARED, request) {
+        Ok(route) => finish(shared(status, request), route.methods),
+        Err(response) => response,
+    }
+}
+
+/// The answer to a request for one of the shared paths.
+pub(super) fn shared(status: &NodeStatus, request: &Request) -> Response {
+    match request.path.as_str() {
+        "/ping" => ping(request),
+        "/info" => info(status),
+        "/stats" => stats(status),
+        "/gossip" => gossip(status, request),
+        "/health/live" => Response::new(204),
+        path => Response::words(404, format!("there is nothing at {path}")),
+    }
+}
+
+/// Finds the route of a request. The error is the whole answer: 404, 405, or that to OPTIONS.
+pub(super) fn dispatch<'a>(routes: &'a [Route], request: &Request) -> Result<&'a Route, Response> {
+    let Some(route) = routes.iter().find(|route| route.path == request.path) else {
+        let words = format!("there is nothing at {}", shortened(&request.path));
+        return Err(finish(Response::words(404, words), &[]));
+    };
+    if route.methods.contains(&request.method) {
+        return Ok(route);
+    }
+    let response = if request.method == Method::Options {
+        Response::new(200)
+    } else {
+        let words = format!("{} takes {}, not {}", route.path, names(route.methods), request.method.name());
+        Response::words(405, words).header("Allow", names(route.methods))
+    };
+    Err(finish(response, route.methods))
+}
+
+/// Adds the headers that every answer has.
+pub(super) fn finish(response: Response, methods: &[Method]) -> Response {
+    let methods = if methods.is_empty() { String::new() } else { names(methods) };
+    response
+        .header("Access-Control-Allow-Methods", methods)
+        .header("Access-Control-Allow-Headers", ALLOW_HEADERS)
+        .header("Access-Control-Allow-Origin", "*")
+        .header("Access-Control-Expose-Headers", "Location, ES-Position, ES-CurrentVersion")
+        .header("Date", super::status::wall_now().http_date())
+}
+
+/// The methods as v5 lists them.
+fn names(methods: &[Method]) -> String {
+    // HEAD is answered, but v5 does not list it, and no client looks for it.
+    let listed = methods.iter().filter(|method| **method != Method::Head).chain([&Method::Options]);
+    listed.map(|method| method.name()).collect::<Vec<_>>().join(", ")
+}
+
+fn ping(request: &Request) -> Response {
+    const TEXT: &str = "Ping request successfully handled";
+    let accept = request.headers.get("accept").unwrap_or_default();
+    if accept.starts_with("text/plain") || request.query_value("format") == Some("text") {
+        return Response::with_body(200, "text/plain; charset=utf-8", format!("Text: {TEXT}"));
+    }
+    json_answer(&json!({ "text": TEXT }))
+}
+
+fn info(status: &NodeStatus) -> Response {
+    let state = member_state(status.published.view().role).wire_name().to_lowercase();
+    json_answer(&json!({
+        "esVersion": EVENT_STORE_VERSION,
+        "state": state,
+        "projectionsMode": "None",
+        "ringstoreVersion": env!("CARGO_PKG_VERSION"),
+    }))
+}
+
+fn stats(status: &NodeStatus) -> Response {
+    json_answer(&figures::stats(status)).header("Cache-Control", "max-age=1, public").header("Vary", "Accept")
+}
+
+fn gossip(status: &NodeStatus, request: &Request) -> Response {
+    if request.query_value("format").is_some_and(|format| format != "json") {
+        return Response::words(406, "Requested URI is not available in requested format");
+    }
+    let document = status.directory.gossip_json();
+    // The control thread fills it before it takes connections; an edge may be a moment earlier.
+    if document.is_empty() {
+        return Response::words(503, "Server Is Not Ready");
+    }
+    Response::with_body(200, JSON, document.as_bytes().to_vec())
+        .header("Cache-Control", "max-age=0, no-cache, must-revalidate")
+        .header("Vary", "Accept")
+}
+
+pub(super) fn json_answer(value: &serde_json::Value) -> Response {
+    Response::with_body(200, JSON, serde_json::to_vec_pretty(value).expect("a JSON value has a text form"))
+}
+
+/// The beginning of a text that came from outside, for a message.
+pub(super) fn shortened(text: &str) -> String {
+    const CHARS_MAX: usize = 200;
+    if text.chars().count() <= CHARS_MAX {
+        return text.to_owned();
+    }
+    text.chars().take(CHARS_MAX).chain("…".chars()).collect()
+}

@@ -1,0 +1,137 @@
+//! Connections to the internal HTTP port. Whatever a peer does with its own, the others go on.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use monoio::io::{AsyncReadRent, AsyncWriteRent};
+use monoio::net::{TcpListener, TcpStream};
+
+use super::control::Control;
+use super::internal;
+use super::routes;
+use crate::gossip::EXCHANGE_MAX_BYTES;
+use crate::http::{HttpError, Limits, Method, Request, Response, read_request, write_response};
+
+/// Connections open at once. The cluster itself needs a few for each node.
+const CONNECTIONS_MAX: usize = 256;
+/// Connections from one address: no single host can take all.
+const CONNECTIONS_PER_ADDRESS_MAX: usize = 64;
+/// A request must have arrived after this time, counted from the answer before it.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// An answer must have been taken after this time.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a refused peer's bytes are still read: closing at once would reset the connection, and the peer would
+/// not see why.
+const LINGER: Duration = Duration::from_millis(500);
+const LINGER_BYTES_MAX: usize = 256 << 10;
+/// Pause after a failed accept: without one a process out of file descriptors would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const LIMITS: Limits = Limits { head_bytes_max: 16 << 10, headers_max: 64, body_bytes_max: EXCHANGE_MAX_BYTES };
+
+/// Open connections by peer.
+#[derive(Debug, Default)]
+struct Open {
+    by_address: BTreeMap<IpAddr, usize>,
+    count: usize,
+}
+
+/// A place among the open connections, given back when dropped.
+struct Place {
+    open: Rc<RefCell<Open>>,
+    address: IpAddr,
+}
+
+impl Place {
+    fn take(open: &Rc<RefCell<Open>>, address: IpAddr) -> Option<Place> {
+        let mut inner = open.borrow_mut();
+        let of_address = inner.by_address.get(&address).copied().unwrap_or(0);
+        if inner.count >= CONNECTIONS_MAX || of_address >= CONNECTIONS_PER_ADDRESS_MAX {
+            return None;
+        }
+        inner.count += 1;
+        inner.by_address.insert(address, of_address + 1);
+        Some(Place { open: Rc::clone(open), address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.open.borrow_mut();
+        open.count -= 1;
+        let of_address = open.by_address.get_mut(&self.address).expect("an open connection is counted");
+        *of_address -= 1;
+        if *of_address == 0 {
+            open.by_address.remove(&self.address);
+        }
+    }
+}
+
+/// Takes connections, for ever.
+pub(super) async fn accept(control: Rc<Control>, listener: TcpListener) {
+    let open = Rc::new(RefCell::new(Open::default()));
+    loop {
+        match listener.accept().await {
+            // Above the limit the connection is closed at once: the peer may come back, and holds nothing meanwhile.
+            Ok((stream, peer)) => {
+                if let Some(place) = Place::take(&open, peer.ip()) {
+                    monoio::spawn(serve(Rc::clone(&control), stream, place));
+                }
+            }
+            Err(error) => {
+                tracing::warn!("no connection could be accepted on the internal HTTP port: {error}; going on");
+                monoio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(control: Rc<Control>, mut stream: TcpStream, _place: Place) {
+    let _ = stream.set_nodelay(true);
+    let mut buffer = Vec::new();
+    loop {
+        // When the time is up the connection goes with the read that may have taken bytes.
+        let read = monoio::time::timeout(READ_TIMEOUT, read_request(&mut stream, &mut buffer, &LIMITS)).await;
+        let request = match read {
+            Ok(Ok(Some(request))) => request,
+            Ok(Err(error)) => return refuse(stream, &error).await,
+            Ok(Ok(None)) | Err(_) => return,
+        };
+        let response = internal::answer(&control, &request).await;
+        if !write(&mut stream, &request, &response).await {
+            return;
+        }
+    }
+}
+
+/// True when the connection stays.
+async fn write(stream: &mut TcpStream, request: &Request, response: &Response) -> bool {
+    let written = write_response(stream, response, request.method, request.keep_alive);
+    let written = monoio::time::timeout(WRITE_TIMEOUT, written).await;
+    matches!(written, Ok(Ok(()))) && request.keep_alive
+}
+
+/// Says what was wrong with a message, and closes.
+async fn refuse(mut stream: TcpStream, error: &HttpError) {
+    let Some(status) = error.status() else { return };
+    let response = routes::finish(Response::words(status, error.to_string()), &[]);
+    let closing = async {
+        write_response(&mut stream, &response, Method::Get, false).await?;
+        stream.shutdown().await?;
+        let (mut buffer, mut seen) = (vec![0; 4096], 0);
+        while seen < LINGER_BYTES_MAX {
+            let (result, back) = stream.read(buffer).await;
+            match result? {
+                0 => break,
+                count => seen += count,
+            }
+            buffer = back;
+        }
+        Ok::<(), std::io::Error>(())
+    };
+    // Whether the peer took the answer or not: the connection is closed now.
+    let _ = monoio::time::timeout(LINGER, closing).await;
+}

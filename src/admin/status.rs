@@ -1,0 +1,76 @@
+//! The node as its HTTP routes show it.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use crate::engine::{ClientCounters, Published, Role};
+use crate::gossip::{Directory, EpochReport, MemberState, Report};
+use crate::types::{LogPosition, NodeId, WallTime};
+
+/// What the routes and gossip want to know of the index.
+pub trait IndexFigures: Send + Sync {
+    /// How far it has applied the log.
+    fn applied(&self) -> LogPosition;
+    /// Record position of the last event in it.
+    fn last_event_position(&self) -> Option<LogPosition>;
+}
+
+/// Everything that the shared routes show. Cheap to clone, for any thread.
+#[derive(Clone)]
+pub struct NodeStatus {
+    /// This node.
+    pub node: NodeId,
+    /// The log thread's figures.
+    pub published: Arc<Published>,
+    /// The edges' figures.
+    pub clients: Arc<ClientCounters>,
+    /// The index.
+    pub index: Arc<dyn IndexFigures>,
+    /// Nodes and gossip document.
+    pub directory: Directory,
+    /// When the process started, to be shown.
+    pub started: WallTime,
+    /// The same on the monotonic clock.
+    pub started_at: Instant,
+}
+
+impl NodeStatus {
+    /// What the node says of itself in gossip.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let view = self.published.view();
+        Report {
+            state: member_state(view.role),
+            term: view.term,
+            last_commit_position: self.index.last_event_position().map(|position| position.0),
+            writer_checkpoint: self.published.flushed().0,
+            chaser_checkpoint: self.index.applied().0,
+            epoch: view.epoch.map(|epoch| EpochReport {
+                number: epoch.term.0,
+                position: epoch.position.0,
+                id: epoch.id,
+            }),
+        }
+    }
+}
+
+/// The state that gossip shows for a role. v5 has no resigning master; "PreMaster" is its word for one that takes no
+/// writes.
+pub(super) fn member_state(role: Role) -> MemberState {
+    match role {
+        Role::Initializing => MemberState::Initializing,
+        Role::Unknown => MemberState::Unknown,
+        Role::PreReplica => MemberState::PreReplica,
+        Role::CatchingUp => MemberState::CatchingUp,
+        Role::Clone => MemberState::Clone,
+        Role::Follower => MemberState::Follower,
+        Role::PreLeader | Role::ResigningLeader => MemberState::PreLeader,
+        Role::Leader => MemberState::Leader,
+        Role::ShuttingDown => MemberState::ShuttingDown,
+    }
+}
+
+/// The time now, to be shown.
+pub(super) fn wall_now() -> WallTime {
+    WallTime::from_system(SystemTime::now())
+}

@@ -1,0 +1,371 @@
+//! Control threads that talk to each other over loopback, each with a small stand-in for its log thread.
+//!
+//! Goal: what the parts promise holds when they are put together: a cluster is founded, votes travel, gossip shows who
+//! is there and who is gone, and no request, however wrong, disturbs any of it.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use super::*;
+use crate::codec::record::MembershipBody;
+use crate::consensus::{TransferRequest, VoteRequest, VoteResponse};
+use crate::engine::{ClientCounters, ControlInput, ControlOutput, NodeView, Published, Role};
+use crate::gossip::{Addresses, Directory, Standing};
+use crate::queue::Queue;
+use crate::types::{ClusterId, Guid, LogPosition, NodeId, Term, WallTime};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct NoIndex;
+
+impl IndexFigures for NoIndex {
+    fn applied(&self) -> LogPosition {
+        LogPosition(2000)
+    }
+
+    fn last_event_position(&self) -> Option<LogPosition> {
+        None
+    }
+}
+
+/// What the stand-in for the log thread has seen.
+#[derive(Default)]
+struct Seen {
+    accepted: Option<MembershipBody>,
+    founded: Option<MembershipBody>,
+    votes: Vec<(NodeId, bool, Option<VoteResponse>)>,
+    /// Leaders that gossip told of.
+    hints: Vec<NodeId>,
+}
+
+struct TestNode {
+    node: NodeId,
+    address: SocketAddr,
+    queues: ControlQueues,
+    seen: Arc<Mutex<Seen>>,
+    /// While false the stand-in answers nothing.
+    answers: Arc<AtomicBool>,
+    stop: StopSignal,
+    control: Option<JoinHandle<()>>,
+    over: Arc<AtomicBool>,
+}
+
+impl TestNode {
+    fn start(n: u8, listener: TcpListener, cluster_size: usize, seeds: Vec<String>) -> TestNode {
+        let node = NodeId(Guid([n; 16]));
+        let address = listener.local_addr().unwrap();
+        let addresses = Addresses { int_tcp: address, int_http: address, ext_tcp: address, ext_http: address };
+        let to_log = Arc::new(Queue::for_ring(64).unwrap());
+        let queues = ControlQueues { to_log, from_log: Arc::new(Queue::for_task(64)) };
+        let published = Arc::new(Published::default());
+        let status = NodeStatus {
+            node,
+            published: Arc::clone(&published),
+            clients: Arc::new(ClientCounters::default()),
+            index: Arc::new(NoIndex),
+            directory: Directory::default(),
+            started: WallTime(637_135_310_456_780_000),
+            started_at: Instant::now(),
+        };
+        let options = ControlOptions {
+            node,
+            instance: Guid::random(),
+            cluster_size,
+            chunk_size: 1 << 20,
+            addresses,
+            priority: 0,
+            standing: Standing::Empty,
+            seeds: SeedSource { fixed: seeds, dns: None },
+            gossip_interval: Duration::from_millis(200),
+            gossip_timeout: Duration::from_millis(500),
+            gossip_allowed_difference: Duration::from_secs(60),
+        };
+        let stop = StopSignal::new();
+        let (seen, over) = (Arc::new(Mutex::new(Seen::default())), Arc::new(AtomicBool::new(false)));
+        let answers = Arc::new(AtomicBool::new(true));
+        let log = LogStandIn {
+            node,
+            queues: queues.clone(),
+            seen: Arc::clone(&seen),
+            answers: Arc::clone(&answers),
+            published,
+        };
+        let log_over = Arc::clone(&over);
+        thread::spawn(move || log.run(&log_over));
+        let (thread_queues, thread_stop) = (queues.clone(), stop.clone());
+        let control = thread::spawn(move || {
+            ControlThread::run(options, Some(listener), thread_queues, status, &thread_stop).unwrap();
+        });
+        TestNode { node, address, queues, seen, answers, stop, control: Some(control), over }
+    }
+
+    /// Asks with fresh bytes on a fresh connection, and reads to the end.
+    fn raw(&self, request: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let _ = stream.shutdown(Shutdown::Write);
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let status = answer.split(' ').nth(1).map_or(0, |status| status.parse().unwrap());
+        (status, answer)
+    }
+
+    fn get(&self, path: &str) -> (u16, String) {
+        let (status, answer) = self.raw(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        (status, answer.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned()))
+    }
+
+    fn post(&self, path: &str, body: &str) -> (u16, String) {
+        self.raw(&format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
+    }
+
+    fn json(&self, path: &str) -> Value {
+        let (status, body) = self.get(path);
+        assert_eq!(status, 200, "{path}: {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    /// State and liveness of each member, sorted; without seeds that did not answer.
+    fn shown(&self) -> Vec<(String, bool)> {
+        let document = self.json("/gossip");
+        let member = |m: &Value| (m["state"].as_str().unwrap().to_owned(), m["isAlive"].as_bool().unwrap());
+        let members = document["members"].as_array().unwrap().iter().map(member);
+        let mut shown: Vec<_> = members.filter(|(state, _)| state != "Manager").collect();
+        shown.sort();
+        shown
+    }
+
+    fn stop(&mut self) {
+        self.stop.give();
+        self.control.take().unwrap().join().unwrap();
+    }
+}
+
+impl Drop for TestNode {
+    fn drop(&mut self) {
+        self.stop.give();
+        self.over.store(true, Ordering::Relaxed);
+        let failed = self.control.take().map(JoinHandle::join).is_some_and(|result| result.is_err());
+        assert!(!failed || thread::panicking(), "the control thread panicked");
+    }
+}
+
+/// Answers like a log thread that never says no.
+struct LogStandIn {
+    node: NodeId,
+    queues: ControlQueues,
+    seen: Arc<Mutex<Seen>>,
+    answers: Arc<AtomicBool>,
+    published: Arc<Published>,
+}
+
+impl LogStandIn {
+    fn run(&self, over: &AtomicBool) {
+        while !over.load(Ordering::Relaxed) {
+            while let Some(input) = self.queues.to_log.pop() {
+                if self.answers.load(Ordering::Relaxed) {
+                    self.handle(input);
+                }
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn handle(&self, input: ControlInput) {
+        let answer = |output| self.queues.from_log.send(output).unwrap();
+        match input {
+            ControlInput::Vote { token, request, .. } => {
+                let response = VoteResponse { voter: self.node, term: request.term, granted: true, leader: None };
+                answer(ControlOutput::VoteAnswer { token, response });
+            }
+            ControlInput::VoteAnswered { from, pre, response, .. } => {
+                self.seen.lock().votes.push((from, pre, response))
+            }
+            ControlInput::Transfer { token, .. } => answer(ControlOutput::Answer { token, result: Ok(()) }),
+            ControlInput::Resign { token } => {
+                let result = Err("this node does not lead".to_owned());
+                answer(ControlOutput::Answer { token, result });
+            }
+            ControlInput::AcceptFounding { token, list } => {
+                let mut seen = self.seen.lock();
+                assert!(seen.accepted.as_ref().is_none_or(|before| *before == list), "one list in a life");
+                seen.accepted = Some(list);
+                answer(ControlOutput::Answer { token, result: Ok(()) });
+            }
+            ControlInput::Founded { list } => {
+                let leads = list.members[0].node == self.node;
+                self.seen.lock().founded = Some(list);
+                let role = if leads { Role::Leader } else { Role::Follower };
+                self.published.set_view(NodeView { role, term: Term(1), ..NodeView::default() });
+                self.published.set_positions(LogPosition(9), LogPosition(8), LogPosition(7), LogPosition(6));
+                answer(ControlOutput::ViewChanged);
+            }
+            ControlInput::LeaderSeen { leader, .. } => self.seen.lock().hints.push(leader),
+            ControlInput::JoinAsClone { .. } => panic!("nobody is a clone here"),
+        }
+    }
+}
+
+fn cluster(count: u8) -> Vec<TestNode> {
+    let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    // Names, so that they are looked up: which may also give addresses where nobody listens.
+    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+    let seeds: Vec<String> = listeners.iter().map(|listener| format!("localhost:{}", port(listener))).collect();
+    let numbered = (1..=count).zip(listeners);
+    numbered.map(|(n, listener)| TestNode::start(n, listener, usize::from(count), seeds.clone())).collect()
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn vote_request() -> VoteRequest {
+    VoteRequest {
+        cluster: ClusterId(Guid([5; 16])),
+        candidate: NodeId(Guid([1; 16])),
+        term: Term(2),
+        last_term: Term(1),
+        log_end: 100,
+        transfer: false,
+    }
+}
+
+fn pair(state: &str, is_alive: bool) -> (String, bool) {
+    (state.to_owned(), is_alive)
+}
+
+#[test]
+fn a_cluster_is_founded_and_shows_who_is_there_and_who_is_gone() {
+    let mut nodes = cluster(3);
+    wait_until("all founded", || nodes.iter().all(|node| node.seen.lock().founded.is_some()));
+    let lists: Vec<_> = nodes.iter().map(|node| node.seen.lock().founded.clone().unwrap()).collect();
+    // Who does not follow the leader yet hears of it from gossip.
+    let leader = lists[0].members[0].node;
+    let hinted = |node: &TestNode| node.node == leader || node.seen.lock().hints.contains(&leader);
+    wait_until("hints", || nodes.iter().all(hinted));
+    assert!(lists.iter().all(|list| *list == lists[0] && list.members.len() == 3));
+
+    let expected = [pair("Master", true), pair("Slave", true), pair("Slave", true)];
+    for node in &nodes {
+        wait_until("all are shown", || node.shown() == expected);
+    }
+    nodes[2].stop();
+    let expected = [pair("Master", true), pair("Slave", false), pair("Slave", true)];
+    for node in &nodes[..2] {
+        wait_until("the third is dead", || node.shown() == expected);
+    }
+}
+
+#[test]
+fn votes_travel_and_come_back() {
+    let mut nodes = cluster(3);
+    wait_until("all founded", || nodes.iter().all(|node| node.seen.lock().founded.is_some()));
+    nodes[2].stop();
+    nodes[1].answers.store(true, Ordering::Relaxed);
+    let ask = |to: NodeId, pre| {
+        nodes[0].queues.from_log.send(ControlOutput::SendVote { to, pre, request: vote_request() }).unwrap();
+        wait_until("an answer", || !nodes[0].seen.lock().votes.is_empty());
+        nodes[0].seen.lock().votes.pop().unwrap()
+    };
+    let granted = VoteResponse { voter: nodes[1].node, term: Term(2), granted: true, leader: None };
+    assert_eq!(ask(nodes[1].node, true), (nodes[1].node, true, Some(granted)));
+    assert_eq!(ask(nodes[1].node, false), (nodes[1].node, false, Some(granted)));
+    assert_eq!(ask(nodes[2].node, false), (nodes[2].node, false, None), "stopped");
+    let nobody = NodeId(Guid([99; 16]));
+    assert_eq!(ask(nobody, false), (nobody, false, None), "unknown");
+    // A log thread that does not answer in time is no vote, and the candidate is not kept waiting.
+    nodes[1].answers.store(false, Ordering::Relaxed);
+    let start = Instant::now();
+    assert_eq!(ask(nodes[1].node, false).2, None);
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_single_node_is_founded_at_once_and_serves_its_figures() {
+    let nodes = cluster(1);
+    let node = &nodes[0];
+    wait_until("founded", || node.shown() == [pair("Master", true)]);
+    let info = node.json("/info");
+    assert_eq!((info["esVersion"].as_str(), info["state"].as_str()), (Some("5.0.11.0"), Some("master")));
+    assert_eq!(node.json("/ping")["text"], "Ping request successfully handled");
+    let stats = node.json("/stats");
+    assert_eq!(stats["node"]["role"], "leader");
+    assert_eq!(stats["positions"]["logEnd"], 9);
+    assert_eq!(stats["positions"]["applied"], 2000);
+    assert_eq!(stats["es"]["checksum"], 8);
+    assert!(stats["proc"]["mem"].as_u64().unwrap() > 0);
+    assert_eq!(node.get("/health/live").0, 204);
+    let (_, answer) = node.raw("GET /gossip?format=json HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(answer.contains("\r\nContent-Type: application/json; charset=utf-8\r\n"), "{answer}");
+    assert!(answer.contains("\r\nAccess-Control-Allow-Methods: GET, POST, OPTIONS\r\n"), "{answer}");
+}
+
+#[test]
+fn requests_of_the_operator_and_of_peers_get_their_answers() {
+    let nodes = cluster(1);
+    let (status, answer) = nodes[0].post("/admin/resign", "");
+    assert_eq!(status, 409);
+    assert!(answer.contains("this node does not lead"), "{answer}");
+    let request = TransferRequest { cluster: ClusterId(Guid([5; 16])), leader: NodeId(Guid([1; 16])), term: Term(2) };
+    assert_eq!(nodes[0].post("/elections/transfer", &serde_json::to_string(&request).unwrap()).0, 200);
+    let vote = serde_json::to_string(&vote_request()).unwrap();
+    let (status, answer) = nodes[0].post("/elections/pre-vote", &vote);
+    assert_eq!(status, 200);
+    assert!(answer.contains("\"granted\": true"), "{answer}");
+    nodes[0].answers.store(false, Ordering::Relaxed);
+    assert_eq!(nodes[0].post("/elections/vote", &vote).0, 503);
+}
+
+#[test]
+fn wrong_requests_are_answered_in_words_and_disturb_nothing() {
+    let nodes = cluster(1);
+    let node = &nodes[0];
+    wait_until("founded", || node.shown() == [pair("Master", true)]);
+    let check = |(status, answer): (u16, String), expected: u16, words: &str| {
+        assert_eq!(status, expected, "{answer}");
+        assert!(answer.contains(words), "{answer}");
+    };
+    check(node.get("/nowhere"), 404, "there is nothing at /nowhere");
+    check(node.get("/admin/resign"), 405, "/admin/resign takes POST");
+    check(node.get("/gossip?format=xml"), 406, "not available");
+    check(node.raw("OPTIONS /ping HTTP/1.1\r\nHost: a\r\n\r\n"), 200, "GET, OPTIONS");
+    check(node.post("/gossip", r#"{"members":[],"serverIp":"1.2.3.4"}"#), 400, "EventStoreDB");
+    check(node.post("/gossip", "[[[["), 400, "not a gossip exchange");
+    check(node.post("/elections/vote", "{}"), 400, "/elections/vote takes");
+    check(node.raw("POST /elections/vote HTTP/1.1\r\nHost: a\r\n\r\n"), 411, "Content-Length");
+    check(node.raw("POST /gossip HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999\r\n\r\n"), 413, "larger than");
+    check(node.raw("\u{0}\u{1}\u{2}\r\n\r\n"), 400, "not a valid HTTP");
+    check(node.raw("GET / HTTP/3.0\r\nHost: a\r\n\r\n"), 505, "HTTP/1.1");
+    check(node.raw(&format!("GET / HTTP/1.1\r\nHost: a\r\nA: {}\r\n\r\n", "x".repeat(20_000))), 431, "headers");
+    check(node.raw("GET /ping HTT"), 0, "");
+    // More connections than one host may have: the first are served, the rest closed, and then all is as before.
+    let mut held: Vec<TcpStream> = (0..80).map(|_| TcpStream::connect(node.address).unwrap()).collect();
+    thread::sleep(Duration::from_millis(50));
+    let served = held.iter_mut().filter_map(|stream| {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"GET /ping HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok().filter(|_| answer.starts_with("HTTP/1.1 200"))
+    });
+    let served = served.count();
+    assert!((1..=64).contains(&served), "{served} of 80 were served");
+    drop(held);
+    wait_until("it serves again", || {
+        let mut stream = TcpStream::connect(node.address).unwrap();
+        stream.write_all(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        matches!(stream.read(&mut [0; 12]), Ok(12))
+    });
+    assert_eq!(node.shown(), [pair("Master", true)]);
+}
