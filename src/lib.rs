@@ -18,16 +18,20 @@
 //! - [`transport`]: the log thread: drives the engine over one io_uring.
 //! - [`api`]: edge threads: what clients see.
 //! - [`admin`]: the control thread: internal HTTP, gossip rounds, votes.
+//! - [`config`]: flags, environment, YAML.
+//! - [`manual`]: the prose: architecture, formats, options, decisions, glossary.
 
 pub mod admin;
 pub mod api;
 pub mod codec;
+pub mod config;
 pub mod consensus;
 pub mod engine;
 pub mod gossip;
 pub mod http;
 pub mod index;
 pub mod limits;
+pub mod manual;
 pub mod queue;
 pub mod ring;
 pub mod storage;

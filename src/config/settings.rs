@@ -1,0 +1,162 @@
+//! The options as the server uses them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::pinning::CpuPinning;
+use crate::gossip::Addresses;
+
+/// The options as the server uses them: typed, checked once, and trusted afterwards.
+///
+/// Made by [`crate::config::load`], or by [`Config::default`] with nothing but defaults. Invariants: no two listeners
+/// share a port, `chunk_size_bytes` is a multiple of 4096 and at least twice `append_size_max_bytes`, and in a cluster
+/// the advertised addresses can be connected to and there is a way to find the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The file that was read, if any.
+    pub config_file: Option<PathBuf>,
+    /// Directory of the log.
+    pub db: PathBuf,
+    /// Directory for log files; none logs to the console only.
+    pub log: Option<PathBuf>,
+
+    /// Address for traffic between the nodes.
+    pub int_ip: IpAddr,
+    /// Address for clients.
+    pub ext_ip: IpAddr,
+    /// Port for replication and forwarding; 0 lets the system choose.
+    pub int_tcp_port: u16,
+    /// Port for gossip and elections; 0 lets the system choose.
+    pub int_http_port: u16,
+    /// Port for clients, TCP; 0 lets the system choose.
+    pub ext_tcp_port: u16,
+    /// Port for clients, HTTP; 0 lets the system choose.
+    pub ext_http_port: u16,
+    /// What others are told instead of the listening addresses.
+    pub advertise_as: AdvertiseAs,
+    /// Heartbeats between the nodes.
+    pub int_tcp_heartbeat: Heartbeat,
+    /// Heartbeats to clients.
+    pub ext_tcp_heartbeat: Heartbeat,
+
+    /// Nodes in the cluster, 1 to 7.
+    pub cluster_size: usize,
+    /// Internal HTTP endpoints where gossip begins. May contain this node's own.
+    pub gossip_seeds: Vec<SocketAddr>,
+    /// Where to look the other nodes up; none when DNS is not to be asked.
+    pub dns: Option<DnsDiscovery>,
+    /// Pause between gossip rounds.
+    pub gossip_interval: Duration,
+    /// How long one gossip exchange may take.
+    pub gossip_timeout: Duration,
+    /// Difference between two nodes' clocks above which gossip complains.
+    pub gossip_allowed_difference: Duration,
+    /// Accepted because v5 has it; without effect: a node on its own always answers gossip.
+    pub gossip_on_single_node: bool,
+    /// Preference as leader, higher first.
+    pub node_priority: i32,
+
+    /// Size of a chunk, bytes of log.
+    pub chunk_size_bytes: u64,
+    /// Largest write, bytes.
+    pub append_size_max_bytes: u64,
+    /// Acknowledge what is not on disk.
+    pub unsafe_disable_flush_to_disk: bool,
+
+    /// Edge threads as configured; 0 means one for each processor, see [`Config::edge_thread_count`].
+    pub edge_threads: usize,
+    /// Which thread runs where.
+    pub cpu_pinning: CpuPinning,
+}
+
+/// What others are told instead of the listening addresses; `None` means the listening one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AdvertiseAs {
+    /// Instead of `int_ip`.
+    pub int_ip: Option<IpAddr>,
+    /// Instead of `ext_ip`.
+    pub ext_ip: Option<IpAddr>,
+    /// Instead of `int_tcp_port`.
+    pub int_tcp_port: Option<u16>,
+    /// Instead of `int_http_port`.
+    pub int_http_port: Option<u16>,
+    /// Instead of `ext_tcp_port`.
+    pub ext_tcp_port: Option<u16>,
+    /// Instead of `ext_http_port`.
+    pub ext_http_port: Option<u16>,
+}
+
+/// How a connection is kept under watch. Both are at least a millisecond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Pause between heartbeats.
+    pub interval: Duration,
+    /// How long to wait for a sign of life after one.
+    pub timeout: Duration,
+}
+
+/// Where to look the other nodes up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsDiscovery {
+    /// The name that lists all nodes' internal addresses.
+    pub name: String,
+    /// The port to gossip with at these addresses.
+    pub gossip_port: u16,
+}
+
+impl Config {
+    /// Where to listen for replication and forwarding.
+    #[must_use]
+    pub fn int_tcp(&self) -> SocketAddr {
+        SocketAddr::new(self.int_ip, self.int_tcp_port)
+    }
+
+    /// Where to listen for gossip and elections.
+    #[must_use]
+    pub fn int_http(&self) -> SocketAddr {
+        SocketAddr::new(self.int_ip, self.int_http_port)
+    }
+
+    /// Where to listen for clients, TCP.
+    #[must_use]
+    pub fn ext_tcp(&self) -> SocketAddr {
+        SocketAddr::new(self.ext_ip, self.ext_tcp_port)
+    }
+
+    /// Where to listen for clients, HTTP.
+    #[must_use]
+    pub fn ext_http(&self) -> SocketAddr {
+        SocketAddr::new(self.ext_ip, self.ext_http_port)
+    }
+
+    /// What this node tells others about where it is.
+    ///
+    /// Ports that the system chose are known only after listening: whoever listens writes them into the port fields
+    /// before it asks for this.
+    #[must_use]
+    pub fn advertised(&self) -> Addresses {
+        let told = &self.advertise_as;
+        let int_ip = told.int_ip.unwrap_or(self.int_ip);
+        let ext_ip = told.ext_ip.unwrap_or(self.ext_ip);
+        Addresses {
+            int_tcp: SocketAddr::new(int_ip, told.int_tcp_port.unwrap_or(self.int_tcp_port)),
+            int_http: SocketAddr::new(int_ip, told.int_http_port.unwrap_or(self.int_http_port)),
+            ext_tcp: SocketAddr::new(ext_ip, told.ext_tcp_port.unwrap_or(self.ext_tcp_port)),
+            ext_http: SocketAddr::new(ext_ip, told.ext_http_port.unwrap_or(self.ext_http_port)),
+        }
+    }
+
+    /// True when there are other nodes.
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        self.cluster_size > 1
+    }
+
+    /// Edge threads to start on a machine with this many processors.
+    #[must_use]
+    pub fn edge_thread_count(&self, processors: NonZeroUsize) -> usize {
+        if self.edge_threads == 0 { processors.get().min(crate::limits::EDGE_THREADS_MAX) } else { self.edge_threads }
+    }
+}

@@ -1,0 +1,3 @@
+//! The manual: prose as doc modules, so that links are checked.
+
+pub mod options;
