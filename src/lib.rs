@@ -19,6 +19,7 @@
 //! - [`api`]: edge threads: what clients see.
 //! - [`admin`]: the control thread: internal HTTP, gossip rounds, votes.
 //! - [`config`]: flags, environment, YAML.
+//! - [`node`]: threads, start-up order, shutdown.
 //! - [`manual`]: the prose: architecture, formats, options, decisions, glossary.
 
 pub mod admin;
@@ -32,6 +33,7 @@ pub mod http;
 pub mod index;
 pub mod limits;
 pub mod manual;
+pub mod node;
 pub mod queue;
 pub mod ring;
 pub mod storage;

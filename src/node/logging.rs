@@ -1,0 +1,59 @@
+//! Where log lines go: the console, and a file that is renewed each day.
+
+use std::fs;
+use std::path::Path;
+
+use tracing_appender::non_blocking::WorkerGuard;
+use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, fmt};
+
+/// Old log files that are kept.
+const LOG_FILES_KEPT: usize = 31;
+
+/// Lines that wait to be written are written when this is dropped.
+#[derive(Debug)]
+#[must_use = "dropped at once, the last lines before the end are lost"]
+pub struct LogGuard {
+    _console: WorkerGuard,
+    _file: Option<WorkerGuard>,
+}
+
+/// Starts logging. Lines are written by threads of their own, so that neither a slow disk nor a console that nobody reads
+/// (a pipe that is full) delays the log thread; when far too many wait, some are dropped. A directory that cannot be used
+/// is a warning: the console still has everything.
+pub fn start(directory: Option<&Path>) -> LogGuard {
+    let filter = || EnvFilter::try_from_env("RINGSTORE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let (console, console_guard) = tracing_appender::non_blocking(std::io::stderr());
+    let console = fmt::layer().with_target(false).with_writer(console).with_filter(filter());
+    let (file, guard, problem) = match directory.map(open) {
+        None => (None, None, None),
+        Some(Ok((writer, guard))) => {
+            let layer = fmt::layer().with_ansi(false).with_target(false).with_thread_names(true).with_writer(writer);
+            (Some(layer.with_filter(filter())), Some(guard), None)
+        }
+        Some(Err(reason)) => (None, None, Some(reason)),
+    };
+    // A second start in one process (tests) keeps the first.
+    let _ = tracing_subscriber::registry().with(console).with(file).try_init();
+    if let Some(reason) = problem {
+        tracing::warn!("{reason}; logging to the console only");
+    }
+    LogGuard { _console: console_guard, _file: guard }
+}
+
+type FileWriter = (tracing_appender::non_blocking::NonBlocking, WorkerGuard);
+
+fn open(directory: &Path) -> Result<FileWriter, String> {
+    let problem = |error: String| format!("log directory {} cannot be used: {error}", directory.display());
+    fs::create_dir_all(directory).map_err(|error| problem(error.to_string()))?;
+    let appender = tracing_appender::rolling::Builder::new()
+        .rotation(tracing_appender::rolling::Rotation::DAILY)
+        .filename_prefix("ringstore")
+        .filename_suffix("log")
+        .max_log_files(LOG_FILES_KEPT)
+        .build(directory)
+        .map_err(|error| problem(error.to_string()))?;
+    Ok(tracing_appender::non_blocking(appender))
+}

@@ -1,0 +1,150 @@
+//! The node: start-up order, threads and what connects them, shutdown.
+//!
+//! Everything that exists once is made here and handed down: queues between the threads, the index, the published
+//! view. The main thread then only waits, for a signal or for a thread that ended.
+
+mod error;
+mod logging;
+mod sockets;
+mod store;
+mod threads;
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::config::Loaded;
+
+pub use self::error::NodeError;
+pub use self::logging::{LogGuard, start as start_logging};
+use self::sockets::Sockets;
+use self::store::Store;
+use self::threads::Threads;
+
+/// What the main thread waits for.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The operator wants the process to stop.
+    Signal(i32),
+    /// A thread came to its end; before a shutdown that is the end of the node.
+    Ended(Result<(), NodeError>),
+}
+
+/// Runs a node until it is told to stop (SIGTERM, SIGINT) or cannot go on.
+///
+/// # Errors
+/// See [`NodeError`].
+pub fn run(loaded: &Loaded) -> Result<(), NodeError> {
+    tracing::info!("{} starts\n{}", crate::config::version(), loaded.report.trim_end());
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let (events, inbox) = channel();
+    let starting = Arc::new(AtomicBool::new(true));
+    watch_signals(events.clone(), Arc::clone(&starting))?;
+    raise_file_limit();
+    let mut config = loaded.config.clone();
+    let mut store = Store::open(&config)?;
+    store.check_cluster_size(&config)?;
+    let sockets = Sockets::bind(&mut config)?;
+    store.found_alone(&config)?;
+    starting.store(false, Ordering::SeqCst);
+    let mut threads = Threads::start(&config, store, sockets, &events)?;
+    wait(&inbox)?;
+    let stopped = threads.stop();
+    failed_meanwhile(&inbox)?;
+    stopped?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// What threads ended with while they were stopped: a last flush may fail, too, and that must not pass for a clean end.
+fn failed_meanwhile(inbox: &Receiver<Event>) -> Result<(), NodeError> {
+    inbox
+        .try_iter()
+        .find_map(|event| if let Event::Ended(Err(error)) = event { Some(error) } else { None })
+        .map_or(Ok(()), Err)
+}
+
+/// Waits for the reason to stop. An error is one of a thread that cannot go on: then nothing is shut down in order,
+/// because nothing can be promised any more.
+fn wait(inbox: &Receiver<Event>) -> Result<(), NodeError> {
+    match inbox.recv() {
+        Ok(Event::Signal(signal)) => {
+            tracing::info!("{}: stopping", name_of(signal));
+            Ok(())
+        }
+        Ok(Event::Ended(result)) => result,
+        Err(_) => Ok(()),
+    }
+}
+
+/// The second signal does not wait for anything. Nor does the first one while the node is `starting`: reading a long log
+/// takes minutes, nothing has been promised to anybody yet, and recovery can be cut off anywhere and begun again.
+fn watch_signals(events: Sender<Event>, starting: Arc<AtomicBool>) -> Result<(), NodeError> {
+    let failed = |error: std::io::Error| NodeError::Thread { thread: "signal", message: error.to_string() };
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(failed)?;
+    let watch = move || {
+        for (count, signal) in signals.forever().enumerate() {
+            if starting.load(Ordering::SeqCst) {
+                tracing::info!("{}: stopping, the node had not started yet", name_of(signal));
+                leave(0);
+            }
+            if count > 0 {
+                tracing::warn!("told to stop again: leaving at once");
+                leave(128 + signal);
+            }
+            let _ = events.send(Event::Signal(signal));
+        }
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(watch).map_err(failed)?;
+    Ok(())
+}
+
+fn name_of(signal: i32) -> &'static str {
+    if signal == SIGTERM { "SIGTERM" } else { "SIGINT" }
+}
+
+/// Ends the process from a thread that is not the main one; what was just logged gets a moment to be written.
+fn leave(status: i32) -> ! {
+    thread::sleep(Duration::from_millis(50));
+    std::process::exit(status)
+}
+
+/// Connections and chunk files are file descriptors; the usual soft limit of 1,024 is not meant for servers.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays at {:?}", limit.current);
+    }
+    // RLIMIT_MEMLOCK bounds what a ring may register; fs is asked only so that the line below can say how much it is.
+    if let Ok(limits) = fs::read_to_string("/proc/self/limits")
+        && let Some(line) = limits.lines().find(|line| line.starts_with("Max locked memory"))
+    {
+        tracing::debug!("{}", line.split_whitespace().collect::<Vec<_>>().join(" "));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_fails_while_it_is_stopped_is_no_clean_end() {
+        let (events, inbox) = channel();
+        events.send(Event::Ended(Ok(()))).unwrap();
+        events.send(Event::Signal(SIGTERM)).unwrap();
+        assert!(failed_meanwhile(&inbox).is_ok());
+        events.send(Event::Ended(Ok(()))).unwrap();
+        events.send(Event::Ended(Err(NodeError::Thread { thread: "log", message: "no flush".to_owned() }))).unwrap();
+        assert_eq!(failed_meanwhile(&inbox).unwrap_err().exit_status(), 6);
+    }
+}

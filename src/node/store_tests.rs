@@ -1,0 +1,74 @@
+//! Goal: a data directory that has lost what was committed is refused, and left as it is.
+
+use super::*;
+use crate::codec::record::{Header, RecordKind, seal};
+use crate::limits::RECORD_HEADER_BYTES;
+use crate::storage::memory::TempDirectory;
+
+const LAYOUT: ChunkLayout = ChunkLayout { chunk_size: 1 << 20 };
+const RECORD_BYTES: u64 = 64;
+
+fn config(directory: &TempDirectory) -> Config {
+    Config { db: directory.path().to_owned(), chunk_size_bytes: LAYOUT.chunk_size, ..Config::default() }
+}
+
+/// A node that has committed three records and stopped in order: its hint is the end of its log.
+fn stopped_node(config: &Config) {
+    let Store { disk, mut state, .. } = Store::open(config).unwrap();
+    for number in 0..3 {
+        let position = LogPosition(number * RECORD_BYTES);
+        let mut bytes = vec![7; RECORD_BYTES as usize];
+        bytes[..RECORD_HEADER_BYTES].fill(0);
+        let (term, kind) = (Term(1), RecordKind::Padding);
+        seal(&mut bytes, Header { length: 0, crc: 0, position, term, kind, flags: 0, event_count: 0, timestamp: 1 });
+        disk.write_at(FileName::Chunk(0), LAYOUT.file_offset(position), &bytes).unwrap();
+    }
+    disk.sync(FileName::Chunk(0)).unwrap();
+    (state.term, state.commit_hint, state.sequence) = (Term(1), LogPosition(3 * RECORD_BYTES), state.sequence + 1);
+    state.save(&*disk).unwrap();
+}
+
+/// Hurts the last record.
+fn damage(config: &Config) {
+    let disk = FileDisk::open(&config.db).unwrap();
+    let position = LogPosition(2 * RECORD_BYTES + 40);
+    disk.write_at(FileName::Chunk(0), LAYOUT.file_offset(position), &[8]).unwrap();
+}
+
+#[test]
+fn damage_below_the_commit_hint_is_no_torn_tail() {
+    let directory = TempDirectory::new();
+    let config = config(&directory);
+    stopped_node(&config);
+    damage(&config);
+    let file = directory.path().join("chunk-000000.000000");
+    let before = std::fs::read(&file).unwrap();
+    let error = Store::open(&config).unwrap_err();
+    assert!(matches!(error, NodeError::Recovery(RecoveryError::Corrupt { .. })), "{error}");
+    assert!(error.to_string().contains("log position 128") && error.to_string().contains("up to 192"), "{error}");
+    assert!(std::fs::read(&file).unwrap() == before, "nothing was cut");
+}
+
+#[test]
+fn a_log_that_was_never_flushed_may_lose_its_end() {
+    let directory = TempDirectory::new();
+    let config = Config { unsafe_disable_flush_to_disk: true, ..config(&directory) };
+    stopped_node(&config);
+    damage(&config);
+    assert_eq!(Store::open(&config).unwrap().recovered.end, LogPosition(2 * RECORD_BYTES));
+}
+
+#[test]
+fn a_node_that_has_lost_all_its_chunks_does_not_begin_again_with_nothing() {
+    let directory = TempDirectory::new();
+    let config = config(&directory);
+    let file = directory.path().join("chunk-000000.000000");
+    drop(Store::open(&config).unwrap());
+    // The node was stopped between making its state and its first chunk.
+    std::fs::remove_file(&file).unwrap();
+    stopped_node(&config);
+    std::fs::remove_file(&file).unwrap();
+    let error = Store::open(&config).unwrap_err();
+    assert!(matches!(error, NodeError::Recovery(RecoveryError::NoChunks { .. })), "{error}");
+    assert!(!file.exists());
+}

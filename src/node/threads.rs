@@ -1,0 +1,380 @@
+//! The threads of a node, the queues between them, and the order in which they start and stop.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::admin::{
+    ControlOptions, ControlQueues, ControlThread, IndexFigures, NodeStatus, SeedSource, StopSignal, routes,
+};
+use crate::api::users::Users;
+use crate::api::{Edge, EdgeLinks, EdgeOptions, EdgeSockets, HeartbeatOptions};
+use crate::codec::link::{Hello, Purpose};
+use crate::config::{Config, Heartbeat};
+use crate::engine::{ClientCounters, EdgeMessage, Engine, EngineOptions, Published, Request};
+use crate::gossip::{Directory, Standing};
+use crate::index::Index;
+use crate::limits::{
+    CONTROL_QUEUE_MESSAGES, EDGE_QUEUE_MESSAGES, LOG_BUFFER_BYTES, LOG_QUEUE_REQUESTS, REPLICATION_WINDOW_BYTES,
+};
+use crate::queue::Queue;
+use crate::ring;
+use crate::storage::{DurableState, Preparer, PreparerReport};
+use crate::transport::{LogThread, LogThreadError, LogThreadLinks, LogThreadOptions, ShellInput, monotonic_now};
+use crate::types::{Guid, LogPosition, WallTime};
+
+use super::sockets::Sockets;
+use super::store::Store;
+use super::{Event, NodeError};
+
+/// A leader's heartbeats in one election timeout: several may be lost or late before anyone stands for election.
+const HEARTBEATS_PER_TIMEOUT: u32 = 7;
+
+/// Unacknowledged bytes on a link for this many election timeouts: the link is dead.
+const LINK_PATIENCE_TIMEOUTS: u32 = 4;
+
+/// How long a stopping node waits for a thread.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What all threads share.
+struct Shared {
+    requests: Arc<Queue<Request>>,
+    shell: Arc<Queue<ShellInput>>,
+    control: ControlQueues,
+    inboxes: Vec<Arc<Queue<EdgeMessage>>>,
+    published: Arc<Published>,
+    clients: Arc<ClientCounters>,
+    directory: Directory,
+    index: Arc<Index>,
+    status: NodeStatus,
+}
+
+/// The running threads.
+pub(super) struct Threads {
+    shell: Arc<Queue<ShellInput>>,
+    inboxes: Vec<Arc<Queue<EdgeMessage>>>,
+    stop_control: StopSignal,
+    preparer: Arc<Preparer>,
+    log: Option<JoinHandle<()>>,
+    others: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    /// Starts all threads. What fails on a thread's own start comes as an [`Event::Ended`].
+    pub(super) fn start(
+        config: &Config,
+        store: Store,
+        sockets: Sockets,
+        events: &Sender<Event>,
+    ) -> Result<Threads, NodeError> {
+        let shared = Shared::new(&store, sockets.edges.len())?;
+        let preparer = start_preparer(&store, Arc::clone(&shared.shell))?;
+        let stop_control = StopSignal::new();
+        let control = spawn_control(config, &store.state, &shared, sockets.int_http, &stop_control, events)?;
+        let mut others = vec![control];
+        for (index, edge_sockets) in sockets.edges.into_iter().enumerate() {
+            others.push(spawn_edge(config, &store, &shared, index, edge_sockets, events)?);
+        }
+        let log = spawn_log(config, store, &shared, sockets.int_tcp, Arc::clone(&preparer), events)?;
+        let (shell, inboxes) = (shared.shell, shared.inboxes);
+        Ok(Threads { shell, inboxes, stop_control, preparer, log: Some(log), others })
+    }
+
+    /// Stops in the order that loses nothing: leadership is handed over while clients are still served, then clients
+    /// are told, then gossip ends.
+    ///
+    /// # Errors
+    /// [`NodeError::Stuck`] for the first thread that does not end. What a thread ends with comes as an
+    /// [`Event::Ended`], also now.
+    pub(super) fn stop(&mut self) -> Result<(), NodeError> {
+        tell(&self.shell, || ShellInput::Stop);
+        let mut outcome = self.log.take().map_or(Ok(()), join);
+        self.inboxes.iter().for_each(|inbox| tell(inbox, || EdgeMessage::ShutDown));
+        self.stop_control.give();
+        for thread in self.others.drain(..) {
+            outcome = outcome.and(join(thread));
+        }
+        // The last handle on the preparer: dropping it stops its thread.
+        tracing::debug!(handles = Arc::strong_count(&self.preparer), "the background thread stops");
+        outcome
+    }
+}
+
+/// Puts a message in although the queue may be full for a moment.
+fn tell<T>(queue: &Queue<T>, message: impl Fn() -> T) {
+    let deadline = Instant::now() + STOP_PATIENCE;
+    while queue.send(message()).is_err() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Waits for a thread, but not for ever.
+fn join(thread: JoinHandle<()>) -> Result<(), NodeError> {
+    let deadline = Instant::now() + STOP_PATIENCE;
+    let name = thread.thread().name().unwrap_or("?").to_owned();
+    while !thread.is_finished() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(2));
+    }
+    if !thread.is_finished() {
+        tracing::warn!("the {name} thread does not end; leaving without it");
+        return Err(NodeError::Stuck { thread: name, seconds: STOP_PATIENCE.as_secs() });
+    }
+    // A panic has printed itself, and sends no event.
+    thread.join().map_err(|_| NodeError::Panicked { thread: name })
+}
+
+impl Shared {
+    fn new(store: &Store, edges: usize) -> Result<Shared, NodeError> {
+        let failed = |error: std::io::Error| NodeError::Thread { thread: "log", message: error.to_string() };
+        let published: Arc<Published> = Arc::default();
+        let clients: Arc<ClientCounters> = Arc::default();
+        let directory = Directory::default();
+        let index = Arc::clone(&store.index);
+        let status = NodeStatus {
+            node: store.state.node,
+            published: Arc::clone(&published),
+            clients: Arc::clone(&clients),
+            index: Arc::new(Figures(Arc::clone(&index))),
+            directory: directory.clone(),
+            started: WallTime::from_system(SystemTime::now()),
+            started_at: Instant::now(),
+        };
+        Ok(Shared {
+            requests: Arc::new(Queue::for_ring(LOG_QUEUE_REQUESTS).map_err(failed)?),
+            shell: Arc::new(Queue::for_ring(CONTROL_QUEUE_MESSAGES).map_err(failed)?),
+            control: ControlQueues {
+                to_log: Arc::new(Queue::for_ring(CONTROL_QUEUE_MESSAGES).map_err(failed)?),
+                from_log: Arc::new(Queue::for_task(CONTROL_QUEUE_MESSAGES)),
+            },
+            inboxes: (0..edges).map(|_| Arc::new(Queue::for_task(EDGE_QUEUE_MESSAGES))).collect(),
+            published,
+            clients,
+            directory,
+            index,
+            status,
+        })
+    }
+}
+
+/// The index as `/stats` and gossip see it.
+struct Figures(Arc<Index>);
+
+impl IndexFigures for Figures {
+    fn applied(&self) -> LogPosition {
+        self.0.applied()
+    }
+
+    fn last_event_position(&self) -> Option<LogPosition> {
+        self.0.last_event_position()
+    }
+}
+
+fn spawn(
+    name: String,
+    thread: &'static str,
+    events: &Sender<Event>,
+    run: impl FnOnce() -> Result<(), NodeError> + Send + 'static,
+) -> Result<JoinHandle<()>, NodeError> {
+    let events = events.clone();
+    let body = move || {
+        let _ = events.send(Event::Ended(run()));
+    };
+    let failed = |error: std::io::Error| NodeError::Thread { thread, message: error.to_string() };
+    thread::Builder::new().name(name).spawn(body).map_err(failed)
+}
+
+/// Pins the calling thread where the options say so.
+fn pin(thread: &str, cpu: Option<usize>) {
+    if let Some(cpu) = cpu
+        && let Err(error) = ring::pin_thread(&[cpu])
+    {
+        tracing::warn!(%error, cpu, "the {thread} thread cannot be pinned; it runs anywhere");
+    }
+}
+
+fn start_preparer(store: &Store, shell: Arc<Queue<ShellInput>>) -> Result<Arc<Preparer>, NodeError> {
+    let report = move |report: PreparerReport| match report {
+        PreparerReport::Ready { chunk, file } => {
+            let mut input = ShellInput::ChunkReady { chunk, file };
+            // The queue is short and emptied at each turn; a full one is a matter of a moment.
+            while let Err(back) = shell.send(input) {
+                input = back;
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+        PreparerReport::DiskFull { available, required, chunk } => {
+            let what = chunk.map_or("the reserve".to_owned(), |chunk| format!("chunk {chunk}"));
+            tracing::error!(
+                available,
+                required,
+                "no disk space for {what}: writes are refused until there is room, reads go on"
+            );
+            let _ = shell.send(ShellInput::DiskFull(true));
+        }
+        PreparerReport::RoomAgain { available } => {
+            tracing::info!(available, "there is disk space again: writes go on");
+            let _ = shell.send(ShellInput::DiskFull(false));
+        }
+        PreparerReport::Failed { chunk, error } => {
+            tracing::error!(?chunk, %error, "a chunk file could not be prepared; it is tried again");
+        }
+    };
+    let preparer = Preparer::start(Arc::clone(&store.disk), store.layout, report);
+    preparer.map(Arc::new).map_err(|error| NodeError::Thread { thread: "background", message: error.to_string() })
+}
+
+fn spawn_control(
+    config: &Config,
+    state: &DurableState,
+    shared: &Shared,
+    listener: Option<std::net::TcpListener>,
+    stop: &StopSignal,
+    events: &Sender<Event>,
+) -> Result<JoinHandle<()>, NodeError> {
+    let standing = match (&state.founding, state.founded) {
+        (Some(list), true) => Standing::Settled(list.clone()),
+        (Some(list), false) => Standing::Accepted(list.clone()),
+        (None, _) => Standing::Empty,
+    };
+    let options = ControlOptions {
+        node: state.node,
+        instance: Guid::random(),
+        cluster_size: config.cluster_size,
+        chunk_size: config.chunk_size_bytes,
+        addresses: config.advertised(),
+        priority: config.node_priority,
+        standing,
+        seeds: seeds(config),
+        gossip_interval: config.gossip_interval,
+        gossip_timeout: config.gossip_timeout,
+        gossip_allowed_difference: config.gossip_allowed_difference,
+    };
+    let (queues, status, stop) = (shared.control.clone(), shared.status.clone(), stop.clone());
+    let cpu = config.cpu_pinning.control;
+    spawn("control".to_owned(), "control", events, move || {
+        pin("control", cpu);
+        ControlThread::run(options, listener, queues, status, &stop)
+            .map_err(|error| NodeError::Thread { thread: "control", message: error.to_string() })
+    })
+}
+
+fn seeds(config: &Config) -> SeedSource {
+    SeedSource {
+        fixed: config.gossip_seeds.iter().map(ToString::to_string).collect(),
+        dns: config.dns.as_ref().map(|dns| (dns.name.clone(), dns.gossip_port)),
+    }
+}
+
+fn spawn_edge(
+    config: &Config,
+    store: &Store,
+    shared: &Shared,
+    index: usize,
+    sockets: EdgeSockets,
+    events: &Sender<Event>,
+) -> Result<JoinHandle<()>, NodeError> {
+    let heartbeat =
+        |heartbeat: Heartbeat| HeartbeatOptions { interval: heartbeat.interval, timeout: heartbeat.timeout };
+    let number = u16::try_from(index).expect("at most 256 edges");
+    let options = EdgeOptions {
+        client_heartbeat: heartbeat(config.ext_tcp_heartbeat),
+        internal_heartbeat: heartbeat(config.int_tcp_heartbeat),
+        ..EdgeOptions::new(number, config.append_size_max_bytes)
+    };
+    let status = shared.status.clone();
+    let links = EdgeLinks {
+        log_queue: Arc::clone(&shared.requests),
+        inbox: Arc::clone(&shared.inboxes[index]),
+        published: Arc::clone(&shared.published),
+        directory: shared.directory.clone(),
+        index: Arc::clone(&shared.index),
+        log: Arc::new(store.reader.clone()),
+        layout: store.layout,
+        users: Arc::new(Users::default()),
+        counters: Arc::clone(&shared.clients),
+        routes: Arc::new(move |request| routes::external(&status, request)),
+        forward_hello: forward_hello(store, shared),
+    };
+    let cpu = config.cpu_pinning.edge(index);
+    spawn(format!("edge-{index}"), "edge", events, move || {
+        pin("edge", cpu);
+        Edge::run(options, links, sockets)
+            .map_err(|error| NodeError::Thread { thread: "edge", message: error.to_string() })
+    })
+}
+
+/// The greeting of forward links. The cluster may become known only while the node runs.
+fn forward_hello(store: &Store, shared: &Shared) -> Arc<dyn Fn() -> Option<Vec<u8>> + Send + Sync> {
+    let (node, chunk_size) = (store.state.node, store.layout.chunk_size);
+    let published = Arc::clone(&shared.published);
+    Arc::new(move || {
+        let view = published.view();
+        let hello = Hello {
+            purpose: Purpose::Forward,
+            cluster: view.cluster?,
+            node,
+            term: view.term,
+            subscription: Guid::ZERO,
+            start: LogPosition::ZERO,
+            chunk_size,
+        };
+        Some(hello.encode().to_vec())
+    })
+}
+
+fn spawn_log(
+    config: &Config,
+    store: Store,
+    shared: &Shared,
+    listener: Option<std::os::fd::OwnedFd>,
+    preparer: Arc<Preparer>,
+    events: &Sender<Event>,
+) -> Result<JoinHandle<()>, NodeError> {
+    let election_timeout = config.int_tcp_heartbeat.timeout;
+    let Store { disk, layout, state, recovered, index, .. } = store;
+    let engine_options = EngineOptions {
+        layout,
+        log_buffer_bytes: LOG_BUFFER_BYTES,
+        election_timeout,
+        heartbeat_interval: election_timeout / HEARTBEATS_PER_TIMEOUT,
+        priority: config.node_priority,
+        seed: u64::from_le_bytes(Guid::random().0[..8].try_into().expect("eight bytes")),
+        chunks_ready: recovered.chunk_count,
+        window_bytes: REPLICATION_WINDOW_BYTES,
+        #[cfg(test)]
+        planted: None,
+    };
+    let options = LogThreadOptions {
+        layout,
+        mark: recovered.mark,
+        flush: !config.unsafe_disable_flush_to_disk,
+        from_address: outgoing_address(config),
+        link_patience: election_timeout * LINK_PATIENCE_TIMEOUTS,
+        zero_copy: true,
+        cpus: config.cpu_pinning.log.into_iter().collect(),
+    };
+    let links = LogThreadLinks {
+        requests: Arc::clone(&shared.requests),
+        control_input: Arc::clone(&shared.control.to_log),
+        shell_input: Arc::clone(&shared.shell),
+        control_output: Arc::clone(&shared.control.from_log),
+        edges: shared.inboxes.clone(),
+        published: Arc::clone(&shared.published),
+        directory: shared.directory.clone(),
+        disk,
+        prepare_chunk: Box::new(move |chunk| preparer.need(chunk)),
+    };
+    spawn("ring-log".to_owned(), "log", events, move || {
+        let failed = |error: LogThreadError| NodeError::Log(error);
+        let engine = Engine::new(engine_options, state, recovered, index, monotonic_now())
+            .map_err(|error| NodeError::Thread { thread: "log", message: format!("no log buffer: {error}") })?;
+        LogThread::new(options, links, engine, listener).map_err(failed)?.run().map_err(failed)
+    })
+}
+
+/// Links to other nodes leave from the internal address, so that they take the internal network; from any address
+/// where the node listens on all.
+fn outgoing_address(config: &Config) -> Option<std::net::IpAddr> {
+    Some(config.int_ip).filter(|ip| !ip.is_unspecified())
+}
