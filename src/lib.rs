@@ -19,6 +19,7 @@
 //! - [`api`]: edge threads: what clients see.
 //! - [`admin`]: the control thread: internal HTTP, gossip rounds, votes.
 //! - [`config`]: flags, environment, YAML.
+//! - [`sim`]: the simulator: the real engine, log and index over a virtual network, disk and clock.
 //! - [`node`]: threads, start-up order, shutdown.
 //! - [`manual`]: the prose: architecture, formats, options, decisions, glossary.
 
@@ -36,6 +37,7 @@ pub mod manual;
 pub mod node;
 pub mod queue;
 pub mod ring;
+pub mod sim;
 pub mod storage;
 pub mod transport;
 pub mod types;

@@ -1,0 +1,228 @@
+//! The checkers that look at every turn of every node. They draw no randomness and change nothing but their notes.
+
+use crate::engine::WriteSource;
+use crate::limits::RECORD_HEADER_BYTES;
+use crate::storage::{LogRead, Recovered};
+use crate::types::{Epoch, LogPosition, Term};
+
+use super::Checker;
+use super::agenda::MILLISECOND;
+use super::profile::{Fault, pick, within};
+use super::world::{Event, World};
+
+/// What the checkers remember of a node.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    commit: LogPosition,
+    /// Compared with the reference up to here.
+    verified: LogPosition,
+    led: Option<Term>,
+    role: u64,
+    /// Flushed and committed once: a restart must find it. Outlives the process.
+    acknowledged: LogPosition,
+}
+
+/// An election that somebody won.
+#[derive(Debug)]
+pub(super) struct Election {
+    term: Term,
+    node: usize,
+    life: u32,
+    end: LogPosition,
+    epochs: Vec<Epoch>,
+}
+
+impl Watched {
+    /// What outlives the process.
+    pub(super) fn of_next_start(&self) -> Watched {
+        Watched { acknowledged: self.acknowledged, ..Watched::default() }
+    }
+}
+
+impl World {
+    pub(super) fn check_node(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        let Some(engine) = &node.engine else { return };
+        let Some(replica) = engine.replica() else { return };
+        let (end, flushed, commit, _) = engine.positions();
+        let (term, leads, role) = (replica.term(), replica.is_leader(), engine.role() as u64);
+        let before = node.watched.commit;
+        node.watched.commit = commit;
+        node.watched.acknowledged = node.watched.acknowledged.max(commit.min(flushed));
+        if node.watched.role != role {
+            node.watched.role = role;
+            self.line(index, "role", role, u64::from(term.0));
+        }
+        if leads && self.nodes[index].watched.led != Some(term) {
+            self.nodes[index].watched.led = Some(term);
+            self.elected(index, term);
+        }
+        if commit < before {
+            self.object(Checker::CommitGrows, format!("n{index}: commit position {before} became {commit}"));
+        }
+        if commit > before {
+            self.line(index, "commits", commit.0, end.0);
+            self.count("commits");
+        }
+        if commit > self.nodes[index].watched.verified {
+            self.check_committed(index, term);
+        }
+    }
+
+    fn elected(&mut self, index: usize, term: Term) {
+        let node = &self.nodes[index];
+        let Some(replica) = node.engine.as_ref().and_then(|engine| engine.replica()) else { return };
+        let epochs = replica.epochs().newest();
+        let election = Election { term, node: index, life: node.life, end: replica.log_end(), epochs };
+        self.line(index, "leads", u64::from(term.0), election.end.0);
+        self.count("elections");
+        if let Some(other) = self.elections.iter().find(|other| other.term == term) {
+            let detail = format!("n{index} leads term {term}, which n{} led in its start {}", other.node, other.life);
+            return self.object(Checker::OneLeader, detail);
+        }
+        self.elections.push(election);
+        self.check_leader_complete(Term(term.0 - 1));
+        self.plan_hunt(index);
+    }
+
+    /// Leader completeness (5.4): what was committed in earlier terms is in the log of every later leader, those of
+    /// terms behind `committed_in`.
+    fn check_leader_complete(&mut self, committed_in: Term) {
+        let lacking = self.elections.iter().filter(|election| election.term > committed_in).find_map(|election| {
+            let (end, epochs) = self.reference.before(election.term);
+            let same = |(ours, theirs): (&Epoch, &Epoch)| (ours.term, ours.position) == (theirs.term, theirs.position);
+            let complete = election.end >= end
+                && election.epochs.len() >= epochs.len()
+                && epochs.iter().zip(&election.epochs).all(same);
+            (!complete).then(|| {
+                let Election { term, node, end: has, .. } = election;
+                format!("n{node} leads term {term} with a log that ends at {has} and lacks some of what is committed to {end}")
+            })
+        });
+        if let Some(detail) = lacking {
+            self.object(Checker::LeaderComplete, detail);
+        }
+    }
+
+    /// Compares what a node has newly committed with what everyone else has.
+    fn check_committed(&mut self, index: usize, term: Term) {
+        let node = &self.nodes[index];
+        let Some(engine) = &node.engine else { return };
+        let (_, _, commit, readable) = engine.positions();
+        let from = node.watched.verified;
+        let mut to = commit.min(readable).max(from);
+        let mut bytes = Vec::with_capacity(commit.since(from) as usize);
+        node.disk.read_log(from, to, &mut bytes);
+        // A leader may have committed what it has not written itself yet; its own term's records are in the log buffer.
+        let epoch = engine.replica().and_then(|replica| replica.own_epoch());
+        if commit > to && epoch.is_some_and(|epoch| epoch.position <= to) {
+            bytes.extend_from_slice(engine.buffer().slice(to, commit.since(to) as usize));
+            to = commit;
+        }
+        self.nodes[index].watched.verified = to;
+        match self.reference.take(term, from, &bytes) {
+            Ok(None) => {}
+            Ok(Some(new)) => {
+                self.check_majority(index, new);
+                self.check_leader_complete(term);
+            }
+            Err((checker, detail)) => self.object(checker, format!("n{index}: {detail}")),
+        }
+    }
+
+    /// What is new in the reference lies on a majority of disks, and every later leader has it.
+    fn check_majority(&mut self, index: usize, new: LogPosition) {
+        let members = self.profile.members;
+        let bytes = &self.reference.bytes()[new.0 as usize..];
+        let holders = self.nodes[..members].iter().filter(|node| node.disk.holds(new, bytes)).count();
+        if holders <= members / 2 {
+            let end = self.reference.end();
+            let detail =
+                format!("n{index} committed {new} to {end}, which {holders} of {members} members have flushed");
+            self.object(Checker::DurableMajority, detail);
+        }
+    }
+
+    pub(super) fn check_write(&mut self, index: usize, position: LogPosition, length: usize, source: WriteSource) {
+        if source != WriteSource::Zeros {
+            return;
+        }
+        self.line(index, "cuts", position.0, length as u64);
+        self.count("cuts");
+        let commit = self.nodes[index].watched.commit.min(self.reference.end());
+        if position >= commit {
+            return;
+        }
+        // A leader may have committed what it has not written itself: then what is there is stale, and may go.
+        let end = position.plus((length as u64).min(commit.since(position)).min(RECORD_HEADER_BYTES as u64));
+        let mut there = Vec::new();
+        self.nodes[index].disk.read_log(position, end, &mut there);
+        if there == self.reference.bytes()[position.0 as usize..end.0 as usize] {
+            let detail = format!("n{index} erases from {position}, but has committed up to {commit}");
+            self.object(Checker::CommittedStays, detail);
+        }
+    }
+
+    pub(super) fn check_recovered(&mut self, index: usize, recovered: &Recovered) {
+        let acknowledged = self.nodes[index].watched.acknowledged;
+        if recovered.end < acknowledged {
+            let detail = format!("n{index} starts with a log to {}, but had {acknowledged} durable", recovered.end);
+            self.object(Checker::Recovery, detail);
+        }
+    }
+
+    /// At the end of a run: every node's log and index are what the reference says.
+    pub(super) fn check_final(&mut self) {
+        for index in 0..self.nodes.len() {
+            let node = &self.nodes[index];
+            let mut bytes = Vec::new();
+            node.disk.read_log(LogPosition::ZERO, self.reference.end(), &mut bytes);
+            if bytes != self.reference.bytes() {
+                self.object(
+                    Checker::SameLog,
+                    format!("the log in the files of n{index} differs from what was committed"),
+                );
+            } else if let Some(detail) = self.index_differs(index) {
+                self.object(Checker::IndexAgrees, detail);
+            }
+        }
+    }
+
+    fn index_differs(&self, index: usize) -> Option<String> {
+        let node = &self.nodes[index];
+        let mut positions = Vec::new();
+        for (name, stream) in &self.reference.streams {
+            let last = if stream.deleted { i64::MAX } else { stream.ids.len() as i64 - 1 };
+            let found = node.applied.head(name).last_event_number;
+            if found != last {
+                return Some(format!("n{index}: {name} ends with {found} in the index, with {last} in the log"));
+            }
+            let first = node.applied.positions(name, 0, stream.ids.len(), &mut positions);
+            let same = |(&position, id): (&LogPosition, &crate::types::EventId)| {
+                let mut bytes = [0; 16];
+                let read = node.disk.with_chunk(position, &mut |chunk| bytes.copy_from_slice(&chunk[8..24]));
+                read.is_ok() && bytes == id.0.0
+            };
+            if !stream.deleted && !positions.iter().zip(&stream.ids[first as usize..]).all(same) {
+                return Some(format!("n{index}: the index leads to other events of {name} than the log has"));
+            }
+        }
+        None
+    }
+
+    /// With this fault something happens to a leader before it has found its feet.
+    fn plan_hunt(&mut self, node: usize) {
+        if self.settling.is_some() {
+            return;
+        }
+        let timeout = self.profile.election_timeout.as_nanos() as u64;
+        for (fault, likely) in [(Fault::HuntLeader, 3), (Fault::HuntAll, 1), (Fault::Rotate, 4)] {
+            let random = &mut self.random.faults;
+            if self.profile.has(fault) && random.u8(0..4) < likely {
+                let longest = pick(random, &[MILLISECOND, timeout / 20, timeout / 4, timeout * 2]);
+                let delay = within(random, (0, longest));
+                self.agenda.plan(self.now + delay, Event::Hunt { node, fault });
+            }
+        }
+    }
+}
