@@ -1,0 +1,92 @@
+//! Three real nodes, writers that never rest, and a fault in every round.
+//!
+//! What an acknowledgement promises, and what is checked here after every run:
+//! - an acknowledged event is there, once, under the number that was acknowledged, at every node;
+//! - nothing is there that nobody wrote, and nothing twice;
+//! - every node holds the same bytes at the same log position.
+//!
+//! Times are printed, not judged: `scripts/failover.sh` compares them with what we aim at.
+
+mod catchup;
+mod check;
+mod load;
+mod rounds;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Kills and stops nodes of a cluster under load.
+#[derive(Clone, Debug, Parser)]
+pub(crate) struct Arguments {
+    /// sigkill (the leader), sigstop (the leader, for 3 s), follower (one is killed), all (one after the other), catchup
+    #[arg(long, default_value = "sigkill")]
+    mode: String,
+    /// Rounds for each mode.
+    #[arg(long, default_value_t = 2)]
+    rounds: usize,
+    /// Where the random choices begin; printed, so that a run can be repeated. 0: choose one.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Threads that write.
+    #[arg(long, default_value_t = 8)]
+    writers: u32,
+    /// What catchup writes while the follower is away, MiB.
+    #[arg(long, default_value_t = 64)]
+    mib: u64,
+    /// Bytes of log in a chunk file.
+    #[arg(long, default_value_t = 4 << 20)]
+    chunk_size: u64,
+    /// Keep the data directories.
+    #[arg(long)]
+    keep: bool,
+    // What `cargo test` hands to every test program.
+    /// Run only if "fault" contains one of these.
+    #[arg(hide = true)]
+    filters: Vec<String>,
+    #[arg(long, hide = true)]
+    list: bool,
+    #[arg(long, short, hide = true)]
+    quiet: bool,
+    #[arg(long, hide = true)]
+    nocapture: bool,
+    #[arg(long, hide = true)]
+    exact: bool,
+    #[arg(long, hide = true)]
+    test_threads: Option<usize>,
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::parse();
+    if arguments.list {
+        println!("fault: test");
+        return ExitCode::SUCCESS;
+    }
+    if !arguments.filters.is_empty() && !arguments.filters.iter().any(|filter| "fault".contains(filter.as_str())) {
+        return ExitCode::SUCCESS;
+    }
+    if arguments.seed == 0 {
+        arguments.seed = fastrand::u64(1..1 << 32);
+    }
+    println!("fault: mode {}, {} rounds, --seed {}", arguments.mode, arguments.rounds, arguments.seed);
+    let folder = support::cluster::scratch("fault");
+    let result = match arguments.mode.as_str() {
+        "catchup" => catchup::run(&arguments, &folder),
+        _ => rounds::run(&arguments, &folder),
+    };
+    match result {
+        Ok(()) => {
+            if !arguments.keep {
+                let _ = std::fs::remove_dir_all(&folder);
+            }
+            println!("fault: ok");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            println!("fault: FAILED (data kept in {})\n{error:#}", folder.display());
+            ExitCode::FAILURE
+        }
+    }
+}

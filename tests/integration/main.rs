@@ -1,0 +1,10 @@
+//! The real program as an operator and a client see it: its options, its ports, its files, its end.
+
+mod cluster;
+mod disk_full;
+mod frames;
+mod garbage;
+mod options;
+mod single;
+#[path = "../support/mod.rs"]
+mod support;
