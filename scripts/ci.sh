@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change lands, each step with its time; the last line counts them.
+#
+#   scripts/ci.sh [--only STEP]...      the steps: format lint docs test sim scripts clients failover benches
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+only=
+while [[ $# -gt 0 ]]; do
+  case $1 in
+    --only) only+=" ${2:?a step} "; shift 2 ;;
+    *) die "unknown option $1; see the head of $0" ;;
+  esac
+done
+
+wanted() { [[ -z $only || $only == *" $1 "* ]]; }
+
+format() { cargo fmt --check; }
+lint() { cargo clippy --all-targets -- -D warnings; }
+# With the private parts: the manual and the modules' docs lead into them.
+docs() {
+  RUSTDOCFLAGS='-Dwarnings -Arustdoc::private_intra_doc_links' cargo doc --no-deps --document-private-items
+}
+tests() { cargo test; }
+simulator() { cargo sim --seeds 200; }
+failover() { scripts/failover.sh --rounds 2; }
+
+# Every bench with tiny inputs, so that it cannot rot.
+benches() {
+  local bench found=
+  for bench in benches/*.rs; do
+    [[ -f $bench ]] || continue
+    found=yes
+    cargo bench --bench "$(basename "$bench" .rs)" -- --small || return
+  done
+  [[ -n $found ]] || say "there are no benches"
+}
+
+# The scripts read well: by bash always, by shellcheck where it is installed; Python files compile.
+scripts_read() {
+  local script
+  for script in scripts/*.sh .ci/run; do
+    bash -n "$script" || return
+  done
+  python3 -c 'import ast, sys; [ast.parse(open(name).read(), name) for name in sys.argv[1:]]' \
+    scripts/*.py tests/compat/*.py || return
+  if command -v shellcheck >/dev/null; then
+    shellcheck --severity=warning --external-sources --source-path=scripts scripts/*.sh .ci/run
+  else
+    say "shellcheck is not installed; bash -n only"
+  fi
+}
+
+need cargo "cargo (or rustup.rs)"
+need python3 python3
+! wanted format || step "format" format
+! wanted lint || step "lint" lint
+! wanted docs || step "docs" docs
+! wanted scripts || step "scripts" scripts_read
+! wanted test || step "test" tests
+! wanted sim || step "simulator, 200 seeds" simulator
+! wanted clients || step "real clients" scripts/compat.sh
+! wanted failover || step "failover, 2 rounds a mode" failover
+! wanted benches || step "benches, small" benches
+steps_end

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Real clients that others wrote, against one node and against a cluster of three that they find by gossip.
+# Nodes run on 127.0.0.11 and 127.0.0.21 to .23, so that a cluster of scripts/cluster.sh is not in the way.
+#
+#   scripts/compat.sh [--only node|python] [--persistent]
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+DATA=$TARGET/compat
+SINGLE=127.0.0.11
+FIRST=21
+FOLDERS=("$DATA/$SINGLE" "$DATA"/127.0.0.{21,22,23})
+# Small chunk files: the programs write little.
+OPTIONS=(--chunk-size 32MiB --max-append-size 16MiB)
+# Persistent subscriptions are not served by this version.
+export NO_PERSISTENT=1
+only=
+
+while [[ $# -gt 0 ]]; do
+  case $1 in
+    --only) only=${2:?node or python}; shift 2 ;;
+    --persistent) unset NO_PERSISTENT; shift ;;
+    *) die "unknown option $1; see the head of $0" ;;
+  esac
+done
+
+trap 'nodes_stop "${FOLDERS[@]}"' EXIT
+
+# client NAME HOST [SEEDS]: one program, within its time.
+client() {
+  local program=() host=$2
+  case $1 in
+    node) program=(node tests/compat/node-eventstore-client.js "$RINGSTORE_CLIENTS/node") ;;
+    python) program=("$RINGSTORE_CLIENTS/python/bin/python" -W ignore tests/compat/photonpump_client.py) ;;
+  esac
+  GOSSIP_SEEDS=${3:-} timeout --kill-after=5 300 "${program[@]}" "$host" 1113 2113
+}
+
+wanted() { [[ -z $only || $only == "$1" ]]; }
+
+build_release
+need python3 python3
+! wanted node || node_modules "$RINGSTORE_CLIENTS/node" tests/compat/package.json
+! wanted python || python_env "$RINGSTORE_CLIENTS/python" tests/compat/requirements.txt
+
+nodes_stop "${FOLDERS[@]}"
+rm -rf "$DATA"
+
+node_start "$DATA/$SINGLE" --int-ip "$SINGLE" --ext-ip "$SINGLE" "${OPTIONS[@]}"
+python3 scripts/nodes.py leader "$SINGLE:2113" >/dev/null || { last_words "$DATA/$SINGLE"; exit 1; }
+! wanted node || step "node-eventstore-client, one node" client node "$SINGLE"
+! wanted python || step "photonpump, one node" client python "$SINGLE"
+nodes_stop "$DATA/$SINGLE"
+
+cluster_start "$DATA" "$FIRST" "${OPTIONS[@]}"
+leader=$(python3 scripts/nodes.py leader "$(cluster_http "$FIRST")") || { last_words "${FOLDERS[@]:1}"; exit 1; }
+! wanted node || step "node-eventstore-client, cluster by gossip" client node "$leader" "$(cluster_http "$FIRST")"
+! wanted python || step "photonpump, cluster by gossip" client python "$leader" "$(cluster_http "$FIRST")"
+[[ $steps_failed == 0 ]] || last_words "${FOLDERS[@]}"
+steps_end
