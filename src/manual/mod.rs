@@ -1,3 +1,11 @@
-//! The manual: prose as doc modules, so that links are checked.
+//! The prose of the project as doc modules, so that links are checked. No code.
+//!
+//! Start with [`architecture`]; [`glossary`] has the words, [`decisions`] the reasons. [`options`] is for operators,
+//! [`log_format`] and [`wire`] have the bytes.
 
+pub mod architecture;
+pub mod decisions;
+pub mod glossary;
+pub mod log_format;
 pub mod options;
+pub mod wire;

@@ -1,0 +1,147 @@
+//! What was decided, when, and why: the context, the choice, what was turned down, what would change our mind.
+//!
+//! New ones go on top. A decision that no longer holds stays, with a line that says which one replaced it.
+//!
+//! # 2026-11-22: An epoch begins with the padding before it
+//!
+//! *Context.* A new leader's first record may have to be padding, because its epoch record does not fit the rest of the
+//! chunk. The padding carries the new term. Two leaders that padded the same chunk end then had logs that differed there
+//! and epoch tables that did not; the simulator found it. *Choice.* The epoch's position is that of its padding, if it
+//! has one; its identifier is known with the record itself. *Turned down.* Padding with the old term: a leader writes
+//! only its own. Room kept at each chunk's end for an epoch: one more number that must never be wrong. *Would change our
+//! mind:* nothing foreseen.
+//!
+//! # 2026-11-22: The durable commit position is checked at recovery
+//!
+//! *Context.* The durable mark lags by up to a batch, so the very last batch of a stopped node is below no mark.
+//! *Choice.* The commit position in the state file is never above what is flushed here, and is saved at a clean stop: a
+//! log that ends below it has lost committed data, and the node refuses to start. *Turned down.* Taking the log as it is:
+//! the node's vote could then elect a log without acknowledged writes. *The price:* who ran with
+//! `UnsafeDisableFlushToDisk`, lost the end in a power cut and switches flushing on again must start that node empty.
+//! *Would change our mind:* repair of a range from a peer, which a later version will have.
+//!
+//! # 2026-11-22: How a node finds the leader
+//!
+//! *Context.* The links go from follower to leader, so a follower must learn who leads. *Choice.* Gossip says it, as a
+//! hint: a node tries, and believes the leader when that answers. A voter that refuses a pre-vote because it hears a
+//! leader names it. A rumour never ends a pre-vote, and one of an older term is ignored: gossip shows a dead leader for a
+//! while yet. Those who lose the leader's link at one moment stand for election one after the other, by rank in the
+//! member list, because two that stand against each other cost a whole time-out. *Turned down.* An announcement of the
+//! leader by a call of its own: gossip carries it already, at once, because a change of view is spread to all. *Would
+//! change our mind:* clusters so large that gossip is slow.
+//!
+//! # 2026-11-22: The window holds at least the largest record
+//!
+//! *Context.* A follower acknowledges whole records; with a window smaller than a record, that record would never be
+//! acknowledged, and the link would stand still. *Choice.* The window is the larger of 16 MiB and the largest record.
+//! *Turned down.* Acknowledging parts of records: then a position may lie inside one, everywhere. *Would change our
+//! mind:* much larger records.
+//!
+//! # 2026-11-22: Eight bytes before the log on a data link
+//!
+//! *Context.* A data link carries the log byte for byte and nothing else, but a refusal needs words. *Choice.* The leader
+//! answers the greeting with eight bytes, acceptance or the length of a reason; from then on it is the log. *Turned
+//! down.* Closing without a word: neither side could log why. *Would change our mind:* nothing foreseen.
+//!
+//! # 2026-11-22: The log buffer is registered with the kernel when zero-copy pays
+//!
+//! *Context.* A registered buffer saves pinning pages for each zero-copy send, and makes all of it resident. *Choice.*
+//! It is registered after the first usage report that says "not copied". On loopback that never comes, and an idle node
+//! stays small. *Turned down.* Registering at start: 64 MiB resident for nothing on most hosts. *Would change our mind:*
+//! a measurement with two network cards.
+//!
+//! # 2026-11-22: A write that nobody waits for any more is not placed
+//!
+//! *Context.* Under overload the log thread's queue holds writes whose clients were told "commit timeout" already, and
+//! who have sent them again. *Choice.* A write carries the time at which its client gives up; the log thread drops it
+//! then, as v5 does before its writer, and the bytes that wait are bounded. *Turned down.* Placing it nevertheless: the
+//! useful share of the work goes to nothing. *Would change our mind:* nothing foreseen.
+//!
+//! # 2026-11-22: Layers as `tests/tidy.rs` has them
+//!
+//! *Context.* Modules should be readable from below, and the deterministic part must not reach for the world. *Choice.*
+//! Seven levels, in [`architecture`](super::architecture). The engine is a level of its own between storage and the
+//! threads, because both the real log thread and the simulator drive it. Within a level a few pairs are allowed, one
+//! way each, by name. The test reads the sources as text, so paths are written out. *Turned down.* A crate for each
+//! layer: the compiler would check, but each change across layers becomes several, and private items become public.
+//! *Would change our mind:* a build that takes minutes, or somebody who wants one layer alone.
+//!
+//! # 2026-11-22: The durable mark lies in the chunk's header page
+//!
+//! *Context.* Recovery must tell a torn tail, which is cut, from damage to what was acknowledged, which must never be
+//! cut silently. For that it must know a position that was surely durable. *Choice.* Two alternating slots of 512 bytes
+//! in the first page of the chunk; at most once in 100 ms, the log thread writes the position that was durable *before*
+//! the flush which carries the mark. It costs one small write ten times a second, and no flush. *Turned down.* A
+//! checkpoint file: a second file to flush means a second flush for each batch, or a mark that may be ahead of the log.
+//! Trusting every good record: a hole with good records behind it is what a power cut normally leaves. *The price:*
+//! damage within the last 100 ms and one flush looks like a torn tail; the other nodes of the majority still have what
+//! was acknowledged. *Would change our mind:* a disk on which the extra page per flush shows in the latency.
+//!
+//! # 2026-11-22: Readers map chunk files, not the log buffer
+//!
+//! *Context.* Edges read events that the log thread has just written. *Choice.* Edges read the chunk files, mapped; the
+//! index applies a record only when it is committed *and* written to this node's files. Right after the write the pages
+//! are in the system's cache, so it is memory in both cases. *Turned down.* Sharing the log buffer with edges: every
+//! reader would need protection against the ring wrapping around under it, across threads, in the one place that must
+//! never stall. *Would change our mind:* a profile in which faults on fresh pages weigh more than the decoding of the
+//! events.
+//!
+//! # 2026-11-22: The epoch is the first record, the member list the second
+//!
+//! *Context.* A founded cluster keeps its member list in the log, and the plan was to have it there first. *Choice.*
+//! The first leader writes its epoch as every leader does, then the list. Until the list is applied, nodes vote by the
+//! list that each made durable at the founding; it is the same. *Turned down.* The list at position 0: then one record
+//! lies before the first epoch, and "the logs part at the end of the last common epoch" needs an exception for it.
+//! *Would change our mind:* nothing foreseen.
+//!
+//! # 2026-11-22: A repeated write is recognised at the edge
+//!
+//! *Context.* A client that got no answer sends the same events again, and must get the first answer, for all time
+//! where it named an exact version. Comparing identifiers may mean reading old events. *Choice.* The log thread knows
+//! only heads: for a claim below the head it says "wrong version, and this is committed up to there", and the edge
+//! compares the identifiers with what is in the log. Only for writes without a claim does the log thread look into a
+//! bounded cache of recent identifiers, because there the decision to append hangs on it. *Turned down.* Comparing in
+//! the log thread: it would read files. Keeping all identifiers in memory: 16 bytes for each event, for ever. *Would
+//! change our mind:* clients that repeat writes without a claim long after, as their habit.
+//!
+//! # 2026-11-22: An explicit transaction is written again at its commit
+//!
+//! *Context.* v5 has transactions of several requests. *Choice.* Their parts are records that readers do not see; at
+//! the commit an edge gathers the events and sends them as one ordinary append with the transaction's expected version.
+//! *Turned down.* A commit record that points at the parts: every reader, the index and every subscription would know
+//! two shapes of events. *Would change our mind:* large transactions in wide use.
+//!
+//! # 2026-11-22: The index lives in memory
+//!
+//! *Context.* The first cluster should be complete and simple. *Choice.* Dense lists of positions in memory, about 8
+//! bytes an event and 100 a stream, rebuilt from the log at start. *Turned down, for now:* sorted files with filters,
+//! merged in the background; they come with their own issue and change nothing outside `index`. *Would change our
+//! mind:* it is a step, not an end: the start takes as long as reading the log.
+//!
+//! # 2026-11-22: A full disk is answered with a BadRequest that says so
+//!
+//! *Context.* v5's results of a write have no value for it. *Choice.* BadRequest with a text for people, on that
+//! request only; the connection stays. Every client shows the text to its caller. *Turned down.* `NotHandled: TooBusy`:
+//! clients repeat it in silence until they give up. A timeout: it hides the cause. *Would change our mind:* a client
+//! that treats BadRequest as the end of its connection.
+//!
+//! # 2026-11-22: Member list by unanimity, then only that list votes
+//!
+//! *Context.* v5 takes the members from gossip, so two halves that do not see each other may each think they are the
+//! cluster. *Choice.* `ClusterSize` empty nodes must all have made the same list durable before the cluster exists.
+//! *Turned down.* A majority of those found: with changing seeds two lists can be founded over overlapping nodes. *The
+//! price:* the very first start needs all nodes. *Would change our mind:* nothing; it happens once in a cluster's life.
+//!
+//! # 2026-11-22: Performance is printed, not asserted
+//!
+//! *Context.* Times depend on the machine, and a test that fails on a busy one is soon ignored. *Choice.* Tests fail
+//! for what is wrong: a lost event, two orders, an end that does not come within a minute. Times are printed; scripts
+//! compare them with our targets and say so. *Turned down.* Limits with much room: they catch nothing. *Would change
+//! our mind:* machines of our own for measuring, always alike.
+//!
+//! # 2026-11-22: The tests' client shares no code with the server
+//!
+//! *Context.* Integration and fault tests need a client whose every answer is known. *Choice.* A small one of their own
+//! in `tests/support/`, written from the description of the wire; and real clients of others in `tests/compat/`.
+//! *Turned down.* The server's own codec: a wrong field would be wrong on both sides and pass. *Would change our mind:*
+//! nothing.

@@ -1,0 +1,45 @@
+//! The words, one for one thing, the same in code, options, statistics, log lines and here.
+//!
+//! | word | what we mean |
+//! | --- | --- |
+//! | node | the process, and what it keeps in its data directory |
+//! | member | a node as gossip sees it; *cluster member*: one of the list that the cluster was founded with |
+//! | leader | the node that orders writes in a term |
+//! | follower | a member whose acknowledgements count toward the majority |
+//! | clone | a node beyond the member list: it copies the log and counts for nothing |
+//! | pre-leader | elected; its epoch is not committed and applied yet, so it takes no writes yet |
+//! | pre-replica | knows a leader, has no link to it yet |
+//! | catching up | receives the leader's log from an old position |
+//! | resigning leader | leads still, hands over, takes no new writes |
+//! | term | the number of an election round; at most one leader has each |
+//! | epoch | the durable mark that a leader writes as the first record of its term; its number is the term |
+//! | epoch table | the positions where epochs begin; two logs are compared by it |
+//! | log position | a byte offset in the log; [`LogPosition`](crate::types::LogPosition) |
+//! | record | the unit of the log: one write, one epoch, one member list, or padding |
+//! | chunk | a file that holds a fixed span of the log |
+//! | log buffer | the memory from which a leader's records go to disk and to followers |
+//! | end of the log | behind the last record, flushed or not |
+//! | writer checkpoint | the log is flushed up to here on this node |
+//! | durable mark | a writer checkpoint kept in a chunk's header page, so that recovery can tell damage from a torn tail |
+//! | acknowledgement | a follower's word that its log is flushed up to a position |
+//! | commit position (of the log) | flushed by a majority up to here, so it stays |
+//! | readable | committed, and in the chunk files of this node: what the index may apply |
+//! | commit position, prepare position (of an event) | where its record, where its entry in the record lies; they order all events |
+//! | stream | a named sequence of events |
+//! | event number | an event's 0-based place in its stream |
+//! | expected version, claim | what a writer says about the stream before its write: any, no stream, exists, or the last number |
+//! | stream head | the last event number of a stream, with uncommitted writes counted |
+//! | metadata stream | `$$name`: its last event is the metadata of the stream `name` |
+//! | soft delete | metadata that hides all events so far; the stream can come back |
+//! | hard delete, tombstone | a last event after which the name is never used again |
+//! | edge | a thread that serves clients |
+//! | forwarding | a follower's edge handing a request to an edge of the leader |
+//! | gossip seed | an endpoint that is asked first to find the other nodes |
+//! | founding | all nodes of a new cluster make the same member list durable |
+//! | internal plane, external plane | the ports between the nodes (1112, 2112); the ports for clients (1113, 2113) |
+//! | control, data and forward link | the three kinds of connection on port 1112 |
+//! | window | unacknowledged bytes on the way to one follower |
+//! | torn tail | what a power cut leaves behind the last good record |
+//!
+//! On the wire of old clients, and nowhere else: *Master* is our leader, *Slave* our follower, *PreMaster* our
+//! pre-leader.

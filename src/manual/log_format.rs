@@ -1,0 +1,278 @@
+//! The files of a data directory, byte by byte.
+//!
+//! All integers are little-endian and of fixed width. All checksums are CRC-32C (Castagnoli). Identifiers are 16 bytes in
+//! the layout of a .NET GUID, as the v5 wire has them. Tests beside the code hold every layout here ("golden layout").
+//!
+//! # The directory
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `ringstore.lock` | locked (`flock`) by the process that has the directory open; its text says which process |
+//! | `node.state` | 8192 bytes: the durable small state, two slots |
+//! | `chunk-NNNNNN.000000` | chunk NNNNNN of the log (six digits or more, from 0), `4096 + chunk size` bytes |
+//! | `….tmp` | one of the above while it is being made; removed at start |
+//!
+//! Other files are left alone. A file is made under its temporary name: room reserved, header and zeros written, flushed,
+//! renamed, directory flushed. So a chunk or state file is there with its full length or not at all. The log thread's
+//! writes then only overwrite, and a flush carries no metadata of the file system.
+//!
+//! # Positions
+//!
+//! The log is one sequence of bytes. The byte at log position `p` lies in chunk `p / chunk size` at file offset
+//! `4096 + p % chunk size`; the same on every node. See [`ChunkLayout`](crate::storage::ChunkLayout).
+//!
+//! # Chunk header page
+//!
+//! The first 4096 bytes of a chunk file. [`ChunkHeader`](crate::storage::ChunkHeader) and
+//! [`DurableMark`](crate::storage::DurableMark).
+//!
+//! ```text
+//!    0  8  magic "RSCHUNK\0"
+//!    8 u32 format version: 1
+//!   12 u32 chunk number
+//!   16 u64 chunk size: bytes of log in the chunk
+//!   24 u32 zero
+//!   28 u32 crc of bytes 0..28
+//!   32     zeros
+//!  512     durable mark, slot 0 (512 bytes)
+//! 1024     durable mark, slot 1 (512 bytes)
+//! 1536     zeros
+//! ```
+//!
+//! A durable mark says "the log was durable up to `position`":
+//!
+//! ```text
+//!    0 u64 sequence; the slot is sequence % 2
+//!    8 u64 position: the end of a record, or 0
+//!   16 u32 crc of bytes 0..16
+//!   20     zeros
+//! ```
+//!
+//! Before a flush, at most once in 100 ms, the log thread writes into the chunk that it flushes the position that was
+//! durable *before*; the flush carries it. So a mark is true whether or not the flush that carries it succeeds. Sequences
+//! count up over all chunks, and the mark with the highest sequence in any chunk is the one that holds, also when its
+//! position is lower than another's: before the log is truncated, a mark at the cut is made durable. A slot that does not
+//! check out (torn while it was written, or never written) is ignored; the other slot holds the mark before.
+//!
+//! # Records
+//!
+//! The log is a gapless sequence of records, each at a multiple of 8, none across a chunk's end.
+//! [`Header`](crate::codec::record::Header), [`RecordKind`](crate::codec::record::RecordKind).
+//!
+//! ```text
+//!    0 u32 length of the whole record, a multiple of 8, at least 32
+//!    4 u32 crc of bytes 8..length
+//!    8 u64 position: the record's own log position
+//!   16 u32 term of the leader that wrote it
+//!   20 u8  kind: 1 padding, 2 epoch, 3 membership, 4 append, 5 delete, 6 transaction start, 7 transaction write
+//!   21 u8  flags: zero
+//!   22 u16 event count
+//!   24 i64 timestamp: 100 ns ticks since 0001-01-01 UTC
+//!   32     body, then zeros to `length`
+//! ```
+//!
+//! *Padding* fills the rest of a chunk in which the next record does not fit; its body is zeros. Where less than 32 bytes
+//! would remain behind a record, that record is lengthened with zeros to the chunk's end instead. The first bytes behind
+//! the last record are zero: 32 zeros (a length of 0) are the end of the log.
+//!
+//! ## Body of append, delete, transaction start and transaction write: a batch
+//!
+//! [`BatchBuilder`](crate::codec::record::BatchBuilder), [`BatchView`](crate::codec::record::BatchView). Offsets from the
+//! body's start:
+//!
+//! ```text
+//!    0 u16 length of the stream's name in bytes, n
+//!    2     six zeros
+//!    8 i64 first event number; 9223372036854775807 in a delete;
+//!          the expected version in a transaction start, the transaction's identifier in a transaction write
+//!   16  n  the stream's name, UTF-8
+//!          zeros up to a multiple of 8, then the events one after the other
+//! ```
+//!
+//! An event's entry; its log position is the event's prepare position, the record's is its commit position:
+//!
+//! ```text
+//!    0 u32 size of the whole entry, a multiple of 8
+//!    4 u32 distance from the record's start to this entry
+//!    8  16 event id
+//!   24 u16 length of the event type, t
+//!   26 u8  flags: 1 = the data is JSON
+//!   27 u8  zero
+//!   28 u32 length of the data, d
+//!   32 u32 length of the metadata, m
+//!   36  t  event type, UTF-8
+//!       d  data
+//!       m  metadata
+//!          zeros up to `size`
+//! ```
+//!
+//! Event k of a batch has the number `first event number + k`. A transaction's identifier is the log position of its start
+//! record; its commit is an ordinary append that holds all its events again.
+//!
+//! ## Body of an epoch
+//!
+//! The first record that a leader writes in its term; the record's term is the epoch's number.
+//! [`EpochBody`](crate::codec::record::EpochBody).
+//!
+//! ```text
+//!    0  16 epoch id
+//!   16  16 node id of the leader
+//!   32 u64 log position of the epoch before; all ones for none
+//! ```
+//!
+//! ## Body of a membership record
+//!
+//! [`MembershipBody`](crate::codec::record::MembershipBody).
+//!
+//! ```text
+//!    0  16 cluster id
+//!   16 u32 number of members
+//!   20     members, 36 bytes each:
+//!            0  16 node id
+//!           16  16 internal address, IPv6 (IPv4 as ::ffff:a.b.c.d), network byte order
+//!           32 u16 port of replication
+//!           34 u16 port of gossip and elections
+//! ```
+//!
+//! # Durable state
+//!
+//! `node.state`: slot 0 at offset 0, slot 1 at offset 4096; a state goes to slot `sequence % 2`, and the good slot with the
+//! highest sequence holds. [`DurableState`](crate::storage::DurableState).
+//!
+//! ```text
+//!    0  8  magic "RSSTATE\0"
+//!    8 u32 format version: 1
+//!   12 u32 term
+//!   16 u64 sequence
+//!   24  16 node id
+//!   40 u64 chunk size
+//!   48 u64 commit position hint
+//!   56  16 node id voted for in the term; zeros for none
+//!   72 u8  flags: 1 = founded, 2 = voted, 4 = a founding list follows
+//!   73     seven zeros
+//!   80 u32 length of the founding list, f
+//!   84  f  founding list, as the body of a membership record
+//!          zeros
+//! 4092 u32 crc of bytes 0..4092
+//! ```
+//!
+//! No file: a new node. One good slot: the state before the write that was torn, and no answer that depended on the torn
+//! one has left. No good slot: the node stops, because it may have voted; it must come back as a new node.
+//!
+//! # Recovery
+//!
+//! [`recover`](crate::storage::recover) reads the log from 0 and checks every record: length, place, kind, checksum; terms
+//! never descend, epochs ascend. It stops at the first that does not check out (the *end*).
+//!
+//! | the end is | then |
+//! | --- | --- |
+//! | below the durable mark | damage: the node stops and names chunk, position, file offset and reason; nothing is changed |
+//! | at or above the mark, 32 zeros there | the end of the log |
+//! | at or above the mark, anything else there | a torn tail: cut |
+//!
+//! In both good cases what lies from the mark to the end is written in place once more and flushed, and everything from the
+//! end to the end of the last chunk that is not zero is zeroed and flushed
+//! ([`erase_tail`](crate::storage::erase_tail)).
+//!
+//! Why records *behind* a torn one are cut although they are good: the operating system writes the pages of an unflushed
+//! batch back in any order, so above the mark a hole with good records behind it is what a power cut normally leaves. None
+//! of them was acknowledged from this node: an acknowledgement needs a flush of everything before it. Except within the
+//! time between two marks, 100 ms and one flush: damage to the disk there looks like a torn tail. The node then comes
+//! back with a shorter log than it had acknowledged, for at most that span.
+//!
+//! Why they are erased: a record left behind the end has the right place and a good checksum. If new records happened to
+//! end where it begins, it would become a part of the log.
+//!
+//! Why the part above the mark is written again: when only the process died, those records may be good in the system's
+//! cache and not on the disk; and when a flush had failed, the system takes their pages for clean, so another flush alone
+//! would do nothing.
+//!
+//! # What is assumed of the disk
+//!
+//! - A flush (`fdatasync`, `fsync`) that returned success made everything written to the file before it survive a power cut.
+//! - A write that was not flushed may survive wholly, partly (in any sectors of 512 bytes, in any order) or not at all.
+//! - Writing a sector does not change another one. (A torn write of a whole 4096-byte page, of which 512 bytes changed,
+//!   leaves the other sectors as they were, because it writes the same bytes there.)
+//! - A rename followed by a flush of the directory is atomic and durable.
+//! - What was flushed may still rot: checksums find it, they do not repair it.
+//!
+//! # Versions
+//!
+//! | version | since |
+//! | --- | --- |
+//! | chunk 1, state 1 | the first |
+
+#[cfg(test)]
+mod tests {
+    //! Golden bytes for the layouts whose code is in `codec`, next to the text that they hold.
+
+    use crate::codec::record::{BatchBuilder, BatchView, EpochBody, MemberRecord, MembershipBody};
+    use crate::types::{ClusterId, EventId, Guid, LogPosition, NodeId};
+
+    fn check(bytes: &[u8], expected: &str) {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, expected);
+    }
+
+    #[test]
+    fn golden_layout_of_a_batch() {
+        let mut batch = BatchBuilder::new("orders", 0);
+        batch.event(EventId(Guid([0xA1; 16])), "placed", true, b"{}", b"me");
+        batch.event(EventId(Guid([0xA2; 16])), "x", false, b"", b"");
+        let mut body = batch.finish();
+        BatchView::set_first_event_number(&mut body, 7);
+        let name = concat!("0600", "000000000000", "0700000000000000", "6f7264657273", "0000");
+        let first = concat!(
+            "30000000",
+            "38000000",
+            "a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1",
+            "0600",
+            "01",
+            "00",
+            "02000000",
+            "02000000",
+            "706c61636564",
+            "7b7d",
+            "6d65",
+            "0000"
+        );
+        let second = concat!(
+            "28000000",
+            "68000000",
+            "a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2",
+            "0100",
+            "00",
+            "00",
+            "00000000",
+            "00000000",
+            "78",
+            "000000"
+        );
+        check(&body, &[name, first, second].concat());
+    }
+
+    #[test]
+    fn golden_layout_of_an_epoch() {
+        let leader = NodeId(Guid([2; 16]));
+        let body = |previous| EpochBody { epoch_id: Guid([1; 16]), leader, previous }.encode();
+        let ids = concat!("01010101010101010101010101010101", "02020202020202020202020202020202");
+        check(&body(Some(LogPosition(0x1240))), &format!("{ids}4012000000000000"));
+        check(&body(None), &format!("{ids}ffffffffffffffff"));
+    }
+
+    #[test]
+    fn golden_layout_of_a_member_list() {
+        let member = |id: u8, ip: &str| MemberRecord {
+            node: NodeId(Guid([id; 16])),
+            int_ip: ip.parse().unwrap(),
+            int_tcp_port: 1112,
+            int_http_port: 2112,
+        };
+        let members = vec![member(1, "10.0.0.1"), member(2, "fd00::2")];
+        let body = MembershipBody { cluster: ClusterId(Guid([9; 16])), members }.encode();
+        let head = concat!("09090909090909090909090909090909", "02000000");
+        let first = concat!("01010101010101010101010101010101", "00000000000000000000ffff0a000001", "5804", "4008");
+        let second = concat!("02020202020202020202020202020202", "fd000000000000000000000000000002", "5804", "4008");
+        check(&body, &[head, first, second].concat());
+    }
+}
