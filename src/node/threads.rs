@@ -193,15 +193,19 @@ fn pin(thread: &str, cpu: Option<usize>) {
     }
 }
 
+/// Tells the log thread what it must not miss: a lost "room again" would leave the node read-only for ever. The queue is
+/// short and emptied at each turn, so a full one is a matter of a moment.
+fn insist(shell: &Queue<ShellInput>, mut input: ShellInput) {
+    while let Err(back) = shell.send(input) {
+        input = back;
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 fn start_preparer(store: &Store, shell: Arc<Queue<ShellInput>>) -> Result<Arc<Preparer>, NodeError> {
     let report = move |report: PreparerReport| match report {
         PreparerReport::Ready { chunk, file } => {
-            let mut input = ShellInput::ChunkReady { chunk, file };
-            // The queue is short and emptied at each turn; a full one is a matter of a moment.
-            while let Err(back) = shell.send(input) {
-                input = back;
-                thread::sleep(Duration::from_millis(5));
-            }
+            insist(&shell, ShellInput::ChunkReady { chunk, file });
         }
         PreparerReport::DiskFull { available, required, chunk } => {
             let what = chunk.map_or("the reserve".to_owned(), |chunk| format!("chunk {chunk}"));
@@ -210,11 +214,11 @@ fn start_preparer(store: &Store, shell: Arc<Queue<ShellInput>>) -> Result<Arc<Pr
                 required,
                 "no disk space for {what}: writes are refused until there is room, reads go on"
             );
-            let _ = shell.send(ShellInput::DiskFull(true));
+            insist(&shell, ShellInput::DiskFull(true));
         }
         PreparerReport::RoomAgain { available } => {
             tracing::info!(available, "there is disk space again: writes go on");
-            let _ = shell.send(ShellInput::DiskFull(false));
+            insist(&shell, ShellInput::DiskFull(false));
         }
         PreparerReport::Failed { chunk, error } => {
             tracing::error!(?chunk, %error, "a chunk file could not be prepared; it is tried again");
