@@ -1,0 +1,3 @@
+//! `ringstore-bench`: the load generator.
+mod outcome;
+fn main() {}
