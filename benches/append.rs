@@ -87,7 +87,7 @@ fn carry_out(engine: &mut Engine, memory: &Memory, index: &Index, actions: &mut 
 }
 
 fn append(number: u64) -> Request {
-    let stream: Arc<str> = format!("bench-{}", number as usize % STREAMS).into();
+    let stream = format!("bench-{}", number as usize % STREAMS);
     let mut id = [7; 16];
     id[..8].copy_from_slice(&number.to_le_bytes());
     let mut body = BatchBuilder::new(&stream, 512);
@@ -95,7 +95,6 @@ fn append(number: u64) -> Request {
     Request::Append(Box::new(Append {
         ticket: Ticket { edge: 0, key: number },
         kind: RecordKind::Append,
-        stream,
         expected_version: ExpectedVersion::Any,
         guard: None,
         event_count: 1,

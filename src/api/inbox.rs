@@ -50,7 +50,7 @@ pub(super) async fn run(edge: Rc<EdgeState>) {
 }
 
 fn take_reply(edge: &Rc<EdgeState>, reply: Reply) {
-    let Reply { ticket, answer } = reply;
+    let Reply { ticket, answer, spare: _ } = reply;
     debug_assert_eq!(ticket.edge, edge.options.index, "an answer for another edge");
     match index_needed(&answer) {
         Some(end) => edge.pending.borrow_mut().hold(end, ticket.key, answer),

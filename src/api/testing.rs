@@ -228,7 +228,7 @@ impl LogThread {
         };
         let published: &Published = &self.links.published;
         published.set_positions(self.end, self.end, self.end, self.end);
-        let reply = Reply { ticket, answer };
+        let reply = Reply { ticket, answer, spare: None };
         if self.behaviour.is_mute.load(Ordering::SeqCst) {
             self.behaviour.kept.lock().unwrap().push(reply);
         } else {
@@ -246,7 +246,7 @@ impl LogThread {
             let position = self.write(append.kind, append.event_count, &append.body);
             return self.appended(0, 0, position);
         }
-        let claimed = append.guard.as_deref().unwrap_or(&append.stream).to_owned();
+        let claimed = append.guard.as_deref().unwrap_or_else(|| append.stream()).to_owned();
         if let Some(refusal) = self.check(&claimed, append.expected_version) {
             return refusal;
         }
@@ -261,7 +261,7 @@ impl LogThread {
                 }
             }
         }
-        let stream = append.stream.to_string();
+        let stream = append.stream().to_owned();
         let first = self.head(&stream).last + 1;
         let mut body = append.body;
         let last = if append.kind == RecordKind::Delete { i64::MAX } else { first + i64::from(append.event_count) - 1 };

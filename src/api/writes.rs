@@ -129,7 +129,7 @@ fn append_events(
     });
     let ids = events.iter().map(|event| event.id).collect();
     let work = AppendWork { asked, stream: Arc::clone(&stream), expected_version, ids, again };
-    caller.append(plain_append(stream, expected_version, event_count, body, metadata_of), work);
+    caller.append(plain_append(expected_version, event_count, body, metadata_of), work);
 }
 
 /// What a write does to the stream that it is metadata of: the last event counts.
@@ -148,7 +148,6 @@ fn may_need_revival(edge: &EdgeState, stream: &str, metadata_of: Option<&Metadat
 }
 
 fn plain_append(
-    stream: Arc<str>,
     expected_version: ExpectedVersion,
     event_count: u16,
     body: Vec<u8>,
@@ -158,7 +157,7 @@ fn plain_append(
     let kind = RecordKind::Append;
     // Deadline and share are filled in when it is handed over.
     let (guard, revival, deadline, queued) = (None, None, Ticks(u64::MAX), None);
-    Append { ticket, kind, stream, expected_version, guard, event_count, body, metadata_of, revival, deadline, queued }
+    Append { ticket, kind, expected_version, guard, event_count, body, metadata_of, revival, deadline, queued }
 }
 
 /// DeleteStream, on the leader.
@@ -176,12 +175,12 @@ pub(super) fn delete_stream(caller: &Caller<'_>, request: &DeleteStream) {
     let append = if request.hard_delete {
         let mut body = metadata::tombstone_body(&base);
         BatchView::set_first_event_number(&mut body, EventNumber::TOMBSTONE.0);
-        Append { kind: RecordKind::Delete, ..plain_append(base, expected_version, 1, body, None) }
+        Append { kind: RecordKind::Delete, ..plain_append(expected_version, 1, body, None) }
     } else {
         let metastream = metastream_of(&base);
         let body = metadata::metadata_body(&metastream, &metadata::soft_deleted());
         let effect = Some(MetadataEffect { base: Arc::clone(&base), soft_deletes: true });
-        Append { guard: Some(base), ..plain_append(metastream.into(), expected_version, 1, body, effect) }
+        Append { guard: Some(base), ..plain_append(expected_version, 1, body, effect) }
     };
     caller.append(append, work);
 }
@@ -226,7 +225,7 @@ fn append_to_transaction(
 ) {
     let expected_version = ExpectedVersion::Any;
     let work = AppendWork { asked, stream: Arc::clone(&stream), expected_version, ids: Vec::new(), again: None };
-    caller.append(Append { kind, ..plain_append(stream, expected_version, event_count, body, None) }, work);
+    caller.append(Append { kind, ..plain_append(expected_version, event_count, body, None) }, work);
 }
 
 /// TransactionCommit, on the leader: the events are written again, as one ordinary append.
@@ -401,7 +400,7 @@ fn revive(
     let revival_body = metadata::metadata_body(&metastream, &json);
     let revival = Revival { base, metastream: metastream.into(), last_event_number, body: revival_body };
     let bytes = body.len() + revival.body.len();
-    let append = plain_append(Arc::clone(&work.stream), work.expected_version, event_count, body, metadata_of);
+    let append = plain_append(work.expected_version, event_count, body, metadata_of);
     work.again = Some(again);
     if let Some(key) = edge.enter(session, correlation, time, bytes, Work::Append(Box::new(work))) {
         let append = Append { ticket: edge.ticket(key), revival: Some(revival), ..append };

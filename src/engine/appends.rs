@@ -58,7 +58,7 @@ impl Engine {
         if !matches!(append.kind, RecordKind::Append | RecordKind::Delete) {
             return Verdict::Write;
         }
-        let claimed = append.guard.as_ref().unwrap_or(&append.stream);
+        let claimed = append.guard.as_deref().unwrap_or_else(|| append.stream());
         let head = self.heads.get(claimed);
         let wrong = || {
             let answer = Answer::WrongExpectedVersion { current: head.last_event_number, end: head.end };
@@ -96,10 +96,10 @@ impl Engine {
     /// Idempotence by identifier, for claims that name no number.
     fn judge_repeat(&self, append: &Append, head: Head) -> Option<Verdict> {
         let ids = || BatchView::ids_of(&append.body).take(usize::from(append.event_count));
-        let (first, first_end) = self.heads.recent(&append.stream, ids().next()?)?;
+        let (first, first_end) = self.heads.recent(append.stream(), ids().next()?)?;
         let (mut last, mut end) = (first, first_end);
         for id in ids().skip(1) {
-            let Some((number, number_end)) = self.heads.recent(&append.stream, id) else {
+            let Some((number, number_end)) = self.heads.recent(append.stream(), id) else {
                 let answer = Answer::WrongExpectedVersion { current: head.last_event_number, end: head.end };
                 return Some(Verdict::Answer(answer, head.end));
             };
@@ -143,7 +143,7 @@ impl Engine {
         });
         if append.kind.is_visible() {
             let ids: Vec<EventId> = BatchView::ids_of(&append.body).take(usize::from(append.event_count)).collect();
-            self.heads.wrote(&append.stream, head, first, ids, base);
+            self.heads.wrote(&append.stream().into(), head, first, ids, base);
         }
         let end = revival.map_or(end, |revival| self.revive(&revival));
         let last = first.saturating_add(i64::from(append.event_count)) - 1;
@@ -159,7 +159,7 @@ impl Engine {
 
     /// The stream after this write, and the number of the write's first event.
     fn next_head(&self, append: &mut Append) -> (Head, i64) {
-        let head = self.heads.get(&append.stream);
+        let head = self.heads.get(append.stream());
         let first = match append.kind {
             RecordKind::Append => head.last_event_number + 1,
             RecordKind::Delete => i64::MAX,
@@ -269,7 +269,7 @@ impl Engine {
         }
         // Answers leave in the order of the log: one about an older record waits for the ones before it.
         let end = self.pending.back().map_or(end, |last| last.end.max(end));
-        self.pending.push_back(Pending { end, reply: Reply { ticket, answer }, wrote });
+        self.pending.push_back(Pending { end, reply: Reply { ticket, answer, spare: None }, wrote });
     }
 }
 

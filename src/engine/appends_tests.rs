@@ -106,7 +106,6 @@ fn write(kind: RecordKind, stream: &str, data: &[u8]) -> Append {
     Append {
         ticket: Ticket { edge: 0, key: 1 },
         kind,
-        stream: stream.into(),
         expected_version: ExpectedVersion::Any,
         guard: None,
         event_count: 1,

@@ -452,7 +452,7 @@ impl Engine {
     }
 
     pub(super) fn reply(&mut self, ticket: Ticket, answer: Answer) {
-        self.actions.push(Action::Reply(Reply { ticket, answer }));
+        self.actions.push(Action::Reply(Reply { ticket, answer, spare: None }));
     }
 
     pub(super) fn control(&mut self, output: ControlOutput) {

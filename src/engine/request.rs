@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::codec::record::RecordKind;
+use crate::codec::record::{BatchView, RecordKind};
 use crate::types::{ClusterId, Epoch, ExpectedVersion, LogPosition, NodeId, Term, Ticks};
 
 use super::QueuedBytes;
@@ -35,12 +35,10 @@ pub struct Append {
     pub ticket: Ticket,
     /// `Append`, `Delete`, `TransactionStart` or `TransactionWrite`.
     pub kind: RecordKind,
-    /// The stream written to; the same name as in the body.
-    pub stream: Arc<str>,
-    /// The claim about `stream`, or about `guard` when that is set. Ignored for the transaction kinds.
+    /// The claim about the stream that the body names, or about `guard` when that is set. Ignored for the transaction kinds.
     pub expected_version: ExpectedVersion,
-    /// The claim is about this stream instead, and none is made about `stream` (a soft delete writes to the metadata
-    /// stream but its claim is about the stream itself).
+    /// The claim is about this stream instead, and none is made about the one written to (a soft delete writes to the
+    /// metadata stream but its claim is about the stream itself).
     pub guard: Option<Arc<str>>,
     /// Number of events in `body`.
     pub event_count: u16,
@@ -55,6 +53,17 @@ pub struct Append {
     pub deadline: Ticks,
     /// What it counts against the common limit until it is in the log; `None` where nothing is limited.
     pub queued: Option<QueuedBytes>,
+}
+
+impl Append {
+    /// The stream written to.
+    ///
+    /// # Panics
+    /// When the body names none: a fault of the edge that built it.
+    #[must_use]
+    pub fn stream(&self) -> &str {
+        BatchView::stream_of(&self.body).expect("a body that an edge has built")
+    }
 }
 
 /// What a metadata event does to the stream that it is about, as far as later writes must know at once.
@@ -80,12 +89,15 @@ pub struct Revival {
 }
 
 /// The log thread's answer to one request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Reply {
     /// Whom it answers.
     pub ticket: Ticket,
     /// The answer.
     pub answer: Answer,
+    /// The request's memory, for the edge to use again: the log thread neither allocates nor frees for an append. Its
+    /// contents mean nothing any more.
+    pub spare: Option<Box<Append>>,
 }
 
 /// The answers to requests. Unless said otherwise nothing was written.

@@ -56,8 +56,7 @@ impl World {
                 }
                 let revival = revival.map(|last| self.revival(stream, last));
                 let (kind, expected_version) = (RecordKind::Append, *expected);
-                let stream = Arc::clone(stream);
-                Append { revival, ..plain(ticket, kind, stream, expected_version, body) }
+                Append { revival, ..plain(ticket, kind, expected_version, body) }
             }
             Task::SoftDelete { stream, id } => {
                 let metastream: Arc<str> = metastream_of(stream).into();
@@ -66,13 +65,13 @@ impl World {
                 Append {
                     guard: Some(Arc::clone(stream)),
                     metadata_of: Some(MetadataEffect { base: Arc::clone(stream), soft_deletes: true }),
-                    ..plain(ticket, RecordKind::Append, metastream, ExpectedVersion::Any, body)
+                    ..plain(ticket, RecordKind::Append, ExpectedVersion::Any, body)
                 }
             }
             Task::HardDelete { stream, id } => {
                 let mut body = BatchBuilder::new(stream, 0);
                 body.event(*id, "$streamDeleted", true, b"{}", b"");
-                plain(ticket, RecordKind::Delete, Arc::clone(stream), ExpectedVersion::Any, body)
+                plain(ticket, RecordKind::Delete, ExpectedVersion::Any, body)
             }
         };
         Some(Request::Append(Box::new(append)))
@@ -220,19 +219,12 @@ impl World {
     }
 }
 
-fn plain(
-    ticket: Ticket,
-    kind: RecordKind,
-    stream: Arc<str>,
-    expected_version: ExpectedVersion,
-    body: BatchBuilder,
-) -> Append {
+fn plain(ticket: Ticket, kind: RecordKind, expected_version: ExpectedVersion, body: BatchBuilder) -> Append {
     let event_count = body.event_count();
     let body = body.finish();
     Append {
         ticket,
         kind,
-        stream,
         expected_version,
         guard: None,
         event_count,

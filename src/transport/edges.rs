@@ -129,7 +129,7 @@ mod tests {
     use crate::types::LogPosition;
 
     fn reply(key: u64) -> Reply {
-        Reply { ticket: Ticket { edge: 0, key }, answer: Answer::TooBusy }
+        Reply { ticket: Ticket { edge: 0, key }, answer: Answer::TooBusy, spare: None }
     }
 
     #[test]

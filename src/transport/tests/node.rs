@@ -181,7 +181,6 @@ impl Node {
         let append = Append {
             ticket: Ticket { edge: 0, key },
             kind: RecordKind::Append,
-            stream: stream.into(),
             expected_version: ExpectedVersion::Any,
             guard: None,
             event_count: 1,
