@@ -240,6 +240,7 @@ fn plain(
         metadata_of: None,
         revival: None,
         deadline: Ticks(u64::MAX),
+        handed_over: Ticks(0),
         queued: None,
     }
 }
