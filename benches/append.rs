@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use ringstore::codec::record::{BatchBuilder, MemberRecord, MembershipBody, RecordKind};
-use ringstore::engine::{Action, Answer, Append, Engine, EngineOptions, Request, Ticket};
+use ringstore::engine::{Action, Answer, Append, Engine, EngineOptions, Request, Stages, Ticket};
 use ringstore::index::Index;
 use ringstore::storage::{ChunkLayout, DurableState, LogRead, ReadError, Recovered};
 use ringstore::types::{ClusterId, EventId, ExpectedVersion, Guid, LogPosition, NodeId, Term, Ticks};
@@ -86,7 +86,7 @@ fn carry_out(engine: &mut Engine, memory: &Memory, index: &Index, actions: &mut 
     }
 }
 
-fn append(number: u64) -> Request {
+fn append(number: u64, handed_over: Ticks) -> Request {
     let stream = format!("bench-{}", number as usize % STREAMS);
     let mut id = [7; 16];
     id[..8].copy_from_slice(&number.to_le_bytes());
@@ -102,6 +102,7 @@ fn append(number: u64) -> Request {
         metadata_of: None,
         revival: None,
         deadline: Ticks(u64::MAX),
+        handed_over,
         queued: None,
     }))
 }
@@ -112,7 +113,7 @@ fn main() {
     let index = Arc::new(Index::new());
     let memory = Memory(RefCell::new(vec![0; LAYOUT.chunk_size as usize]));
     let mut engine = single_node(&index);
-    let mut actions = Vec::new();
+    let (mut actions, stages) = (Vec::new(), Stages::default());
     engine.begin_turn(Ticks(1), 1);
     carry_out(&mut engine, &memory, &index, &mut actions);
     let mut turn_nanos = Histogram::<u64>::new(3).expect("three digits");
@@ -120,13 +121,14 @@ fn main() {
     let started = Instant::now();
     for turn in 0..turns {
         let requests: Vec<Request> =
-            (0..APPENDS_PER_TURN).map(|n| append((turn * APPENDS_PER_TURN + n) as u64)).collect();
+            (0..APPENDS_PER_TURN).map(|n| append((turn * APPENDS_PER_TURN + n) as u64, Ticks(turn as u64))).collect();
         let turn_started = Instant::now();
         engine.begin_turn(Ticks(2 + turn as u64), 1);
         for request in requests {
             engine.handle_request(request).expect("room in the log buffer");
         }
         acknowledged += carry_out(&mut engine, &memory, &index, &mut actions);
+        engine.report_stages(&stages);
         turn_nanos.record(turn_started.elapsed().as_nanos() as u64).expect("within the histogram's range");
     }
     let seconds = started.elapsed().as_secs_f64();

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 
+use super::stages::stages;
 use super::status::NodeStatus;
 use crate::engine::{ClientCounters, FollowerView, LogCounters, Role};
 
 /// Everything, as JSON. Where v5 has a figure of the same meaning it has v5's name (`proc`, `es`); the rest is ours.
-pub(super) fn stats(status: &NodeStatus) -> Value {
+/// `histograms`: not only quantiles of the stages.
+pub(super) fn stats(status: &NodeStatus, histograms: bool) -> Value {
     let published = &status.published;
     let view = published.view();
     let log_end = published.log_end();
@@ -40,6 +42,7 @@ pub(super) fn stats(status: &NodeStatus) -> Value {
         "followers": view.followers.iter().map(|view| follower(view, log_end.0)).collect::<Vec<_>>(),
         "log": log_counters(&published.counters),
         "clients": client_counters(&status.clients),
+        "stages": stages(&published.stages, histograms),
     })
 }
 
@@ -95,6 +98,7 @@ fn client_counters(counters: &ClientCounters) -> Value {
         "forwardedRequests": count(&counters.forwarded_requests),
         "subscriptionsNow": count(&counters.subscriptions_now),
         "pendingRequestsNow": count(&counters.pending_requests_now),
+        "queuedBytesNow": count(&counters.queued_bytes_now),
         "busyRefusals": count(&counters.busy_refusals),
         "cutConnections": count(&counters.cut_connections),
         "acceptErrors": count(&counters.accept_errors),

@@ -18,6 +18,7 @@ mod pending;
 pub mod routes;
 mod seeds;
 mod server;
+mod stages;
 mod status;
 
 #[cfg(test)]

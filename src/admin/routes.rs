@@ -48,7 +48,7 @@ pub(super) fn shared(status: &NodeStatus, request: &Request) -> Response {
     match request.path.as_str() {
         "/ping" => ping(request),
         "/info" => info(status),
-        "/stats" => stats(status),
+        "/stats" => stats(status, request),
         "/gossip" => gossip(status, request),
         "/health/live" => Response::new(204),
         path => Response::words(404, format!("there is nothing at {path}")),
@@ -110,8 +110,11 @@ fn info(status: &NodeStatus) -> Response {
     }))
 }
 
-fn stats(status: &NodeStatus) -> Response {
-    json_answer(&figures::stats(status)).header("Cache-Control", "max-age=1, public").header("Vary", "Accept")
+fn stats(status: &NodeStatus, request: &Request) -> Response {
+    let histograms = request.query_value("histograms") == Some("true");
+    json_answer(&figures::stats(status, histograms))
+        .header("Cache-Control", "max-age=1, public")
+        .header("Vary", "Accept")
 }
 
 fn gossip(status: &NodeStatus, request: &Request) -> Response {

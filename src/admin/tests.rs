@@ -11,15 +11,15 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::codec::record::MembershipBody;
 use crate::consensus::{TransferRequest, VoteRequest, VoteResponse};
-use crate::engine::{ClientCounters, ControlInput, ControlOutput, NodeView, Published, Role};
+use crate::engine::{AnswerTimes, ClientCounters, ControlInput, ControlOutput, NodeView, Published, Role};
 use crate::gossip::{Addresses, Directory, Standing};
 use crate::queue::Queue;
-use crate::types::{ClusterId, Guid, LogPosition, NodeId, Term, WallTime};
+use crate::types::{ClusterId, Guid, LogPosition, NodeId, Term, Ticks, WallTime};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -49,6 +49,7 @@ struct TestNode {
     node: NodeId,
     address: SocketAddr,
     queues: ControlQueues,
+    published: Arc<Published>,
     seen: Arc<Mutex<Seen>>,
     /// While false the stand-in answers nothing.
     answers: Arc<AtomicBool>,
@@ -68,7 +69,7 @@ impl TestNode {
         let status = NodeStatus {
             node,
             published: Arc::clone(&published),
-            clients: Arc::new(ClientCounters::default()),
+            clients: Arc::new(ClientCounters { queued_bytes_now: 5.into(), ..ClientCounters::default() }),
             index: Arc::new(NoIndex),
             directory: Directory::default(),
             started: WallTime(637_135_310_456_780_000),
@@ -95,7 +96,7 @@ impl TestNode {
             queues: queues.clone(),
             seen: Arc::clone(&seen),
             answers: Arc::clone(&answers),
-            published,
+            published: Arc::clone(&published),
         };
         let log_over = Arc::clone(&over);
         thread::spawn(move || log.run(&log_over));
@@ -103,7 +104,7 @@ impl TestNode {
         let control = thread::spawn(move || {
             ControlThread::run(options, Some(listener), thread_queues, status, &thread_stop).unwrap();
         });
-        TestNode { node, address, queues, seen, answers, stop, control: Some(control), over }
+        TestNode { node, address, queues, published, seen, answers, stop, control: Some(control), over }
     }
 
     /// Asks with fresh bytes on a fresh connection, and reads to the end.
@@ -306,6 +307,7 @@ fn a_single_node_is_founded_at_once_and_serves_its_figures() {
     assert_eq!(stats["positions"]["applied"], 2000);
     assert_eq!(stats["es"]["checksum"], 8);
     assert!(stats["proc"]["mem"].as_u64().unwrap() > 0);
+    assert_eq!(stats["clients"]["queuedBytesNow"], 5);
     assert_eq!(node.get("/health/live").0, 204);
     let (_, answer) = node.raw("GET /gossip?format=json HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(answer.contains("\r\nContent-Type: application/json; charset=utf-8\r\n"), "{answer}");
@@ -368,4 +370,46 @@ fn wrong_requests_are_answered_in_words_and_disturb_nothing() {
         matches!(stream.read(&mut [0; 12]), Ok(12))
     });
     assert_eq!(node.shown(), [pair("Master", true)]);
+}
+
+/// The shape that load tools read: quantiles always, all that was recorded when asked for.
+#[test]
+fn the_stages_are_shown_with_quantiles_and_as_histograms() {
+    let nodes = cluster(1);
+    let shown = |path: &str| nodes[0].json(path)["stages"].clone();
+    let record = |committed_at: &[u64]| {
+        let mut answered = AnswerTimes::default();
+        committed_at.iter().for_each(|&at| answered.note(Ticks(at)));
+        nodes[0].published.stages.record_answers(Ticks(1_000_000), &mut answered);
+    };
+    record(&[998_976, 998_976, 991_808]);
+    let brief = shown("/stats");
+    let names: Vec<_> = brief.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(names, ["answer", "batchWait", "commit", "flush", "queue", "write"]);
+    let members = ["count", "maxUs", "meanUs", "p50Us", "p90Us", "p999Us", "p99Us"];
+    for stage in names {
+        let figures = brief[stage].as_object().unwrap();
+        let mut found: Vec<_> = figures.keys().map(String::as_str).collect();
+        found.sort_unstable();
+        assert_eq!(found, members, "{stage}");
+        assert!(figures.values().all(Value::is_number), "{figures:?}");
+    }
+    assert_eq!((brief["queue"]["count"].as_u64(), brief["queue"]["maxUs"].as_f64()), (Some(0), Some(0.0)));
+    assert_eq!(brief["answer"]["count"], 3);
+    let near = |value: &Value, expected: f64| (value.as_f64().unwrap() / expected - 1.0).abs() < 0.07;
+    assert!(near(&brief["answer"]["p50Us"], 1.024) && near(&brief["answer"]["maxUs"], 8.192), "{brief}");
+    assert!(near(&brief["answer"]["meanUs"], (1.024 * 2.0 + 8.192) / 3.0), "{brief}");
+
+    assert_eq!(shown("/stats?histograms=false"), brief);
+    let full = shown("/stats?histograms=true");
+    assert_eq!(full["queue"]["counts"], json!([]));
+    let counts = |stages: &Value| -> Vec<(u64, u64)> {
+        serde_json::from_value(stages["answer"]["counts"].clone()).expect("pairs of numbers")
+    };
+    let before = counts(&full);
+    assert_eq!(before.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [2, 1]);
+    assert!(before[0].0.abs_diff(1_024) < 64 && before[1].0.abs_diff(8_192) < 82, "{before:?}");
+    record(&[991_808]);
+    let after = counts(&shown("/stats?histograms=true"));
+    assert_eq!(after, [before[0], (before[1].0, 2)], "cumulative, in the same buckets");
 }

@@ -25,7 +25,7 @@ use crate::api::subscription::Subscriptions;
 use crate::api::sweep;
 use crate::api::users::Users;
 use crate::api::work::Work;
-use crate::engine::{Answer, ClientCounters, EdgeMessage, Published, Request};
+use crate::engine::{Answer, AnswerTimes, ClientCounters, EdgeMessage, Published, Request};
 use crate::gossip::Directory;
 use crate::index::Index;
 use crate::limits::{EDGE_CONNECTIONS_MAX, EDGE_PENDING_BYTES, EDGE_PENDING_REQUESTS, EDGE_RECEIVE_BYTES};
@@ -173,6 +173,8 @@ pub(super) struct EdgeState {
     pub(super) sending: SendBudget,
     pub(super) http_connections: Cell<usize>,
     pub(super) stopping: Cell<bool>,
+    /// Writes answered since the stages were told.
+    pub(super) answered: RefCell<AnswerTimes>,
     accepting: RefCell<Option<Canceller>>,
 }
 
@@ -194,6 +196,7 @@ impl EdgeState {
             sending: SendBudget::default(),
             http_connections: Cell::new(0),
             stopping: Cell::new(false),
+            answered: RefCell::default(),
             accepting: RefCell::new(Some(Canceller::new())),
         })
     }

@@ -82,11 +82,13 @@ async fn advance(edge: &Rc<EdgeState>) -> bool {
         let Some((key, answer)) = released else { break };
         work::answer(edge, key, answer);
         if since.elapsed() >= SLICE {
+            edge.record_answers();
             // A confirmed read may have made a large page.
             give_way().await;
             since = Instant::now();
         }
     }
+    edge.record_answers();
     edge.feed_subscriptions();
     is_behind
 }

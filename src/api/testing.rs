@@ -23,6 +23,7 @@ use crate::http::Response;
 use crate::index::Index;
 use crate::limits::RECORD_HEADER_BYTES;
 use crate::queue::Queue;
+use crate::ring::monotonic_now;
 use crate::storage::{ChunkLayout, LogRead, ReadError};
 use crate::types::{ExpectedVersion, Guid, LogPosition, NodeId, Term};
 
@@ -297,7 +298,8 @@ impl LogThread {
 
     fn appended(&self, first_event_number: i64, last_event_number: i64, position: LogPosition) -> Answer {
         let last_prepare_position = position.plus(RECORD_HEADER_BYTES as u64);
-        Answer::Appended { first_event_number, last_event_number, position, last_prepare_position, end: self.end }
+        let (end, committed_at) = (self.end, monotonic_now());
+        Answer::Appended { first_event_number, last_event_number, position, last_prepare_position, end, committed_at }
     }
 
     fn write(&mut self, kind: RecordKind, event_count: u16, body: &[u8]) -> LogPosition {

@@ -128,10 +128,19 @@ impl EdgeState {
     fn prepare(&self, key: u64, append: &mut Append) -> bool {
         let left = self.pending.borrow().get(key).map(|waiting| waiting.deadline);
         let left = left.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
-        append.deadline = monotonic_now().after(left);
+        append.handed_over = monotonic_now();
+        append.deadline = append.handed_over.after(left);
         let bytes = append.body.len() + append.revival.as_ref().map_or(0, |revival| revival.body.len());
         append.queued = QueuedBytes::take(&self.links.counters, bytes as u64, LOG_QUEUE_BYTES);
         append.queued.is_some()
+    }
+
+    /// Tells the stages of the writes that were answered just now.
+    pub(super) fn record_answers(&self) {
+        let mut answered = self.answered.borrow_mut();
+        if !answered.is_empty() {
+            self.links.published.stages.record_answers(monotonic_now(), &mut answered);
+        }
     }
 
     pub(super) fn ticket(&self, key: u64) -> Ticket {

@@ -153,11 +153,20 @@ fn plain_append(
     body: Vec<u8>,
     metadata_of: Option<MetadataEffect>,
 ) -> Append {
-    let ticket = Ticket { edge: 0, key: 0 };
-    let kind = RecordKind::Append;
-    // Deadline and share are filled in when it is handed over.
-    let (guard, revival, deadline, queued) = (None, None, Ticks(u64::MAX), None);
-    Append { ticket, kind, expected_version, guard, event_count, body, metadata_of, revival, deadline, queued }
+    Append {
+        ticket: Ticket { edge: 0, key: 0 },
+        kind: RecordKind::Append,
+        expected_version,
+        guard: None,
+        event_count,
+        body,
+        metadata_of,
+        revival: None,
+        // Times and share are filled in when it is handed over.
+        deadline: Ticks(u64::MAX),
+        handed_over: Ticks(0),
+        queued: None,
+    }
 }
 
 /// DeleteStream, on the leader.
@@ -305,7 +314,14 @@ pub(super) fn answered(
     let asked = work.asked;
     let fail = |result, current| session.send(|out| asked.fail(out, correlation, result, current));
     match answer {
-        Answer::Appended { first_event_number, last_event_number, position, last_prepare_position, .. } => {
+        Answer::Appended {
+            first_event_number,
+            last_event_number,
+            position,
+            last_prepare_position,
+            committed_at,
+            ..
+        } => {
             let written = Written {
                 first_event_number,
                 last_event_number,
@@ -313,6 +329,7 @@ pub(super) fn answered(
                 commit_position: position.as_i64(),
             };
             succeed(session, correlation, asked, written);
+            edge.answered.borrow_mut().note(committed_at);
         }
         Answer::AlreadyWritten { first_event_number, last_event_number, .. } => {
             succeed(session, correlation, asked, Written::repeated(first_event_number, last_event_number));

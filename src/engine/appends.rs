@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::codec::record::{BatchView, Header, RecordKind, padding, seal, sealed_length};
 use crate::consensus::Replica;
 use crate::limits::RECORD_HEADER_BYTES;
-use crate::types::{EventId, ExpectedVersion, LogPosition, Term, base_stream};
+use crate::types::{EventId, ExpectedVersion, LogPosition, Term, Ticks, base_stream};
 
 use super::core::{Deferred, Engine, Pending};
 use super::heads::Head;
@@ -45,6 +45,7 @@ impl Engine {
                 Err(append)
             };
         }
+        self.stopwatch.taken(append.handed_over);
         match self.judge(&append) {
             Verdict::Answer(answer, end) => self.reply_when_committed(ticket, answer, end, false),
             Verdict::Write => self.write(&mut append),
@@ -153,7 +154,10 @@ impl Engine {
             position,
             last_prepare_position,
             end,
+            // Filled in when it is.
+            committed_at: Ticks(0),
         };
+        self.stopwatch.appended(end);
         self.reply_when_committed(append.ticket, answer, end, true);
     }
 

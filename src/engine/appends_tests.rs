@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::codec::record::{BatchBuilder, MemberRecord, MembershipBody};
-use crate::engine::{Action, EngineOptions, Request};
+use crate::engine::{Action, EngineOptions, Request, Stages};
 use crate::index::Index;
 use crate::storage::memory::MemoryLog;
 use crate::storage::{ChunkLayout, DurableState, Recovered};
@@ -113,6 +113,7 @@ fn write(kind: RecordKind, stream: &str, data: &[u8]) -> Append {
         metadata_of: None,
         revival: None,
         deadline: Ticks(u64::MAX),
+        handed_over: Ticks(0),
         queued: None,
     }
 }
@@ -160,4 +161,61 @@ fn the_largest_record_is_written_behind_the_most_padding() {
     assert_eq!(LAYOUT.room(node.log_end()), largest - 8);
     let answer = node.ask(write_of_length(largest), true);
     assert!(matches!(answer, Answer::Appended { position, .. } if position.0 == LAYOUT.chunk_size), "{answer:?}");
+}
+
+/// Count and time of each stage, the answers aside. A stage here has one span, or several that took equally long.
+fn stages(stages: &Stages) -> Vec<(String, u64, u64)> {
+    let mut shown = Vec::new();
+    for (name, spans) in stages.snapshot().into_iter().filter(|(name, _)| name != "answer") {
+        assert!(spans.equivalent(spans.max(), spans.min()), "{name}: {} to {}", spans.min(), spans.max());
+        shown.push((name, spans.len(), spans.lowest_equivalent(spans.max())));
+    }
+    shown
+}
+
+/// Virtual time goes on in steps of which every stage gets another, all on the grid of the histograms.
+#[test]
+fn a_committed_append_has_spent_its_time_in_the_stages() {
+    let mut node = Node::new();
+    let engine = &mut node.engine;
+    let (figures, before) = (Stages::default(), Stages::default());
+    engine.report_stages(&before);
+    let start = 1_000_000_000;
+    let at = |nanos: u64| Ticks(start + nanos);
+    let only_action = |engine: &mut Engine| {
+        let mut actions = Vec::new();
+        engine.end_turn();
+        engine.take_actions(&mut actions);
+        assert_eq!(actions.len(), 1, "{actions:?}");
+        actions.remove(0)
+    };
+
+    engine.begin_turn(at(0), 1);
+    engine.handle_clock(at(1_024));
+    let append = Append { handed_over: at(0), ..write(RecordKind::Append, "timed", b"{}") };
+    engine.handle_request(Request::Append(Box::new(append))).expect("room in the log buffer");
+    engine.handle_clock(at(1_024 + 2_048));
+    let Action::Write { id, .. } = only_action(engine) else { panic!("no write") };
+    engine.begin_turn(at(3_072 + 4_096), 1);
+    engine.handle_written(id);
+    let Action::Flush { id, .. } = only_action(engine) else { panic!("no flush") };
+    engine.begin_turn(at(7_168 + 8_192), 1);
+    engine.handle_flushed(id);
+    let mut actions = Vec::new();
+    engine.take_actions(&mut actions);
+    let committed = actions.iter().find_map(|action| match action {
+        Action::Reply(Reply { answer: Answer::Appended { committed_at, .. }, .. }) => Some(*committed_at),
+        _ => None,
+    });
+    assert_eq!(committed, Some(at(15_360)));
+
+    engine.report_stages(&figures);
+    let expected =
+        [("queue", 1, 1_024), ("batchWait", 1, 2_048), ("write", 1, 4_096), ("flush", 1, 8_192), ("commit", 1, 14_336)];
+    assert_eq!(stages(&figures), expected.map(|(name, count, nanos)| (name.to_owned(), count, nanos)));
+    // The record that began the term is nobody's append, but was written and flushed.
+    let counts: Vec<_> = before.snapshot().iter().map(|(_, spans)| spans.len()).collect();
+    assert_eq!(counts[0..2], [0, 0]);
+    assert!(counts[2] > 0 && counts[3] > 0, "{counts:?}");
+    assert_eq!(counts[4..], [0, 0]);
 }

@@ -19,8 +19,9 @@ use super::heads::Heads;
 use super::log_writer::LogWriter;
 use super::scanner::Scanner;
 use super::small_state::Saving;
+use super::stopwatch::Stopwatch;
 use super::{
-    Answer, Append, ControlInput, ControlOutput, FollowerView, NodeView, Progress, Reply, Request, Role, Ticket,
+    Answer, Append, ControlInput, ControlOutput, FollowerView, NodeView, Progress, Reply, Request, Role, Stages, Ticket,
 };
 
 /// While the index catches up with a new leader's log nobody tells the engine: it looks this often.
@@ -110,6 +111,7 @@ pub struct Engine {
     pub(super) stopping: bool,
     pub(super) readable: LogPosition,
     pub(super) view_dirty: bool,
+    pub(super) stopwatch: Stopwatch,
     published_role: Role,
     pub(super) random: fastrand::Rng,
     pub(super) actions: Vec<Action>,
@@ -157,6 +159,7 @@ impl Engine {
             stopping: false,
             readable: LogPosition::ZERO,
             view_dirty: true,
+            stopwatch: Stopwatch::new(now),
             published_role: Role::Initializing,
             actions: Vec::new(),
             effects: Vec::new(),
@@ -261,12 +264,19 @@ impl Engine {
     /// Starts a turn: time first, so that a node that was stopped learns of its lost leadership before anything else.
     pub fn begin_turn(&mut self, now: Ticks, wall_clock: i64) {
         self.now = now;
+        self.stopwatch.set_now(now);
         self.wall_clock = wall_clock;
         self.with_replica(|replica, effects| {
             if now >= replica.next_deadline() {
                 replica.handle_tick(now, effects);
             }
         });
+    }
+
+    /// It is later now than at the turn's begin. Only the stages look at that: decisions of one turn are made at one
+    /// time.
+    pub fn handle_clock(&mut self, now: Ticks) {
+        self.stopwatch.set_now(now);
     }
 
     /// Ends a turn: submits writes and flushes for all that came together, asks for one round of proof for all reads
@@ -285,6 +295,11 @@ impl Engine {
     /// What the shell must do, in order.
     pub fn take_actions(&mut self, into: &mut Vec<Action>) {
         into.append(&mut self.actions);
+    }
+
+    /// Hands over how long writes were in each stage, as far as it was measured since the last time.
+    pub fn report_stages(&mut self, stages: &Stages) {
+        self.stopwatch.report(stages);
     }
 
     // --- requests ---
@@ -370,7 +385,11 @@ impl Engine {
     /// A message arrived on the control link with `from`.
     pub fn handle_message(&mut self, from: NodeId, message: Message) {
         let now = self.now;
+        let acknowledges = matches!(message, Message::Acknowledge { .. });
         self.with_replica(|replica, effects| replica.handle_message(now, from, message, effects));
+        if acknowledges {
+            self.note_acknowledged(from);
+        }
     }
 
     /// Bytes arrived on the data link of `subscription`. False: they are not wanted, the token is free again and the
@@ -389,11 +408,13 @@ impl Engine {
 
     /// A write completed in full.
     pub fn handle_written(&mut self, id: u64) {
+        self.stopwatch.completed(id);
         self.log.handle_written(id, &mut self.actions);
     }
 
     /// A flush completed.
     pub fn handle_flushed(&mut self, id: u64) {
+        self.stopwatch.completed(id);
         if let Some(position) = self.log.handle_flushed(id) {
             self.with_replica(|replica, effects| replica.handle_flushed(position.min(replica.log_end()), effects));
         }
@@ -480,7 +501,9 @@ impl Engine {
     }
 
     fn poll_log(&mut self) {
+        let decided = self.actions.len();
         self.log.poll(&mut self.actions);
+        self.stopwatch.submitted(&self.actions[decided..]);
         if self.truncating && !self.log.is_cutting() {
             self.truncating = false;
             self.with_replica(|replica, effects| replica.handle_truncated(effects));

@@ -85,6 +85,7 @@ impl Engine {
         self.log.restart_at(end, &mut self.actions);
         self.buffer_from = end;
         self.heads.clear();
+        self.stopwatch.forget_appends();
         self.accept_from = None;
         self.accepting = false;
         self.epoch_due = true;
@@ -139,6 +140,7 @@ impl Engine {
         self.accepting = false;
         self.accept_from = None;
         self.heads.clear();
+        self.stopwatch.forget_appends();
         for pending in std::mem::take(&mut self.pending) {
             let answer = if pending.wrote { Answer::Unknown } else { Answer::NotLeader };
             self.reply(pending.reply.ticket, answer);
@@ -155,8 +157,12 @@ impl Engine {
     }
 
     fn committed(&mut self, position: LogPosition) {
+        self.stopwatch.committed(position);
         while self.pending.front().is_some_and(|pending| pending.end <= position) {
-            let pending = self.pending.pop_front().expect("just seen");
+            let mut pending = self.pending.pop_front().expect("just seen");
+            if let Answer::Appended { committed_at, .. } = &mut pending.reply.answer {
+                *committed_at = self.stopwatch.now();
+            }
             self.actions.push(Action::Reply(pending.reply));
         }
     }

@@ -6,6 +6,7 @@ use crate::types::{Guid, LogPosition, NodeId};
 
 use super::action::SendPlan;
 use super::core::Engine;
+use super::stopwatch::Marks;
 
 /// The data link of one follower, as the leader sees it.
 #[derive(Debug)]
@@ -18,11 +19,14 @@ pub struct Feed {
     planned: LogPosition,
     /// The kernel may still read the log buffer from here on.
     held_from: Option<LogPosition>,
+    /// Handed to the link, not acknowledged as durable.
+    unacknowledged: Marks,
 }
 
 impl Feed {
     pub(super) fn new(subscription: Guid, start: LogPosition) -> Feed {
-        Feed { subscription, start, next: start, planned: start, held_from: None }
+        let unacknowledged = Marks::default();
+        Feed { subscription, start, next: start, planned: start, held_from: None, unacknowledged }
     }
 
     /// Everything before this was handed to the kernel.
@@ -71,6 +75,7 @@ impl Engine {
             return None;
         }
         feed.planned = end;
+        feed.unacknowledged.push(end, self.stopwatch.now());
         Some(SendPlan { position: feed.next, length: end.since(feed.next) as usize, from_file })
     }
 
@@ -94,6 +99,14 @@ impl Engine {
     /// Holds that outlived their feed (a closed link whose send is not complete): the shell counts them here.
     pub fn hold_orphaned(&mut self, position: Option<LogPosition>) {
         self.orphaned_hold = position;
+    }
+
+    /// A follower has said how much it has made durable.
+    pub(super) fn note_acknowledged(&mut self, follower: NodeId) {
+        let acknowledged = self.acknowledged_by(follower);
+        if let Some(feed) = self.feeds.get_mut(&follower) {
+            self.stopwatch.acknowledged(follower, &mut feed.unacknowledged, acknowledged);
+        }
     }
 
     /// The oldest position that the log buffer still has.

@@ -19,6 +19,8 @@ mod published;
 mod request;
 mod scanner;
 mod small_state;
+mod stages;
+mod stopwatch;
 
 pub use self::action::{Action, BufferToken, SendPlan, WriteSource};
 pub use self::client_counters::{ClientCounters, QueuedBytes};
@@ -30,3 +32,4 @@ pub use self::published::{LogCounters, Published};
 pub use self::request::{
     Answer, Append, FollowerView, MetadataEffect, NodeView, Progress, Reply, Request, Revival, Role, Ticket,
 };
+pub use self::stages::{AnswerTimes, Stages};

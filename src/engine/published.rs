@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
-use super::NodeView;
+use super::{NodeView, Stages};
 use crate::types::LogPosition;
 
 /// The node's state as other threads see it. Written by the log thread only (a shared atomic is the exception of the
@@ -19,6 +19,8 @@ pub struct Published {
     readable: AtomicU64,
     /// Figures of the log thread.
     pub counters: LogCounters,
+    /// Where the time of writes goes. The edges fill their share of it.
+    pub stages: Stages,
 }
 
 /// Counters of the log thread, since start.

@@ -51,6 +51,8 @@ pub struct Append {
     /// Not placed in the log after this time, but answered [`Answer::TooBusy`]: its client has been told that the time is
     /// up, and work for nobody would keep an overload going.
     pub deadline: Ticks,
+    /// When the edge handed it over, on the clock of [`Engine::begin_turn`](super::Engine::begin_turn).
+    pub handed_over: Ticks,
     /// What it counts against the common limit until it is in the log; `None` where nothing is limited.
     pub queued: Option<QueuedBytes>,
 }
@@ -116,6 +118,8 @@ pub enum Answer {
         last_prepare_position: LogPosition,
         /// The end of what was written (the revival included).
         end: LogPosition,
+        /// When it was committed, on the log thread's clock.
+        committed_at: Ticks,
     },
     /// The very same events were written before and are committed up to `end`.
     AlreadyWritten {

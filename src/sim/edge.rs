@@ -232,6 +232,7 @@ fn plain(ticket: Ticket, kind: RecordKind, expected_version: ExpectedVersion, bo
         metadata_of: None,
         revival: None,
         deadline: Ticks(u64::MAX),
+        handed_over: Ticks(0),
         queued: None,
     }
 }

@@ -26,6 +26,9 @@ use super::tag::{ConnectionId, Tag, Waker};
 /// Requests taken in one turn, so that no turn is long.
 const REQUESTS_PER_TURN: usize = 1024;
 
+/// Requests taken between two looks at the clock.
+const REQUESTS_PER_LOOK: usize = 64;
+
 /// How soon a turn is repeated while something waits that nobody will wake the thread for.
 const RETRY_PAUSE: Duration = Duration::from_millis(1);
 
@@ -297,12 +300,14 @@ impl LogThread {
         self.take_requests();
         // The followers before the own disk: the way to them is the longer one.
         self.feed_followers();
+        self.engine.handle_clock(monotonic_now());
         self.engine.end_turn();
         self.carry_out()?;
         self.feed_followers();
         self.send_outboxes();
         self.publish();
         self.outboxes.flush();
+        self.engine.report_stages(&self.published.stages);
         Ok(())
     }
 
@@ -338,8 +343,11 @@ impl LogThread {
     }
 
     fn take_requests(&mut self) {
-        for _ in 0..REQUESTS_PER_TURN {
+        for taken in 0..REQUESTS_PER_TURN {
             let Some(request) = self.deferred.take().or_else(|| self.links.requests.pop()) else { return };
+            if taken % REQUESTS_PER_LOOK == 0 {
+                self.engine.handle_clock(monotonic_now());
+            }
             if let Err(request) = self.engine.handle_request(request) {
                 // There is no room for it: it comes first when something was written.
                 self.deferred = Some(request);

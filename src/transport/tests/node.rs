@@ -188,6 +188,7 @@ impl Node {
             metadata_of: None,
             revival: None,
             deadline,
+            handed_over: monotonic_now(),
             queued: None,
         };
         let mut request = Request::Append(Box::new(append));
