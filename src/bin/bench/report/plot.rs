@@ -6,16 +6,18 @@
 
 use std::fmt::{Display, Write as _};
 use std::ops::Range;
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
 use super::{latency, per_second, rate, thousands, utc};
-use crate::outcome::{Outcome, Series};
+use crate::outcome::{Outcome, Second, Series};
 
 const WIDTH: f64 = 1000.0;
 const LEFT: f64 = 84.0;
 const RIGHT: f64 = 916.0;
 const TITLE_LINE: f64 = 17.0;
+const LEGEND_LINE: f64 = 18.0;
 const LATENCY_HEIGHT: f64 = 330.0;
 const THROUGHPUT_HEIGHT: f64 = 220.0;
 /// Characters of the settings in one line.
@@ -30,7 +32,8 @@ const GRID: &str = "#e4e7eb";
 /// The drawing as the text of an SVG file.
 pub(crate) fn plot(outcome: &Outcome) -> String {
     let settings = settings_lines(outcome);
-    let top = 62.0 + TITLE_LINE * settings.len() as f64 + 26.0;
+    // Room for the legend between the panel's heading and the panel: inside, a curve may run anywhere.
+    let top = 82.0 + TITLE_LINE * settings.len() as f64 + LEGEND_LINE * measured(outcome).len() as f64;
     let below = top + LATENCY_HEIGHT + 104.0;
     let mut drawing = Drawing::new(below + THROUGHPUT_HEIGHT + 58.0);
     heading(&mut drawing, outcome, &settings);
@@ -45,7 +48,7 @@ fn heading(drawing: &mut Drawing, outcome: &Outcome, settings: &[String]) {
     let found = first.map_or_else(String::new, |series| {
         format!(": {} operations/s", rate(per_second(series.operations, outcome.measured)))
     });
-    drawing.text(LEFT, 34.0, "start", "title", &format!("ringstore-bench, {}{found}", kinds.join(" and ")));
+    drawing.text(LEFT, 34.0, "start", "title", &format!("ringstore-bench, {}{found}", kinds.join(", ")));
     for (index, line) in settings.iter().enumerate() {
         drawing.text(LEFT, 57.0 + TITLE_LINE * index as f64, "start", "faint", line);
     }
@@ -73,13 +76,9 @@ fn settings_lines(outcome: &Outcome) -> Vec<String> {
 
 fn latency_panel(drawing: &mut Drawing, outcome: &Outcome, top: f64) {
     let panel = Panel { top, bottom: top + LATENCY_HEIGHT };
-    drawing.text(LEFT, top - 12.0, "start", "head", "latency by percentile");
-    let measured: Vec<(&Series, &str)> = outcome
-        .series
-        .iter()
-        .zip(COLOURS.into_iter().cycle())
-        .filter(|(series, _)| !series.latency.is_empty())
-        .collect();
+    let measured = measured(outcome);
+    let above = top - 10.0 - LEGEND_LINE * measured.len() as f64;
+    drawing.text(LEFT, above, "start", "head", "latency by percentile");
     if measured.is_empty() {
         return panel.nothing(drawing, "no operation was answered in the measured span");
     }
@@ -98,10 +97,16 @@ fn latency_panel(drawing: &mut Drawing, outcome: &Outcome, top: f64) {
         let curve = curve(&series.latency);
         let points: Vec<(f64, f64)> = curve.iter().map(|(x, y)| (across.at(*x), up.at(y.log10()))).collect();
         drawing.path(&points, &format!("fill=\"none\" stroke=\"{colour}\" stroke-width=\"2.2\""));
-        let at = top + 22.0 + 20.0 * index as f64;
-        drawing.line((LEFT + 14.0, at - 4.0), (LEFT + 40.0, at - 4.0), colour, 2.6);
-        drawing.text(LEFT + 48.0, at, "start", "legend", &legend(series));
+        let at = above + LEGEND_LINE * (index + 1) as f64;
+        drawing.line((LEFT, at - 4.0), (LEFT + 26.0, at - 4.0), colour, 2.6);
+        drawing.text(LEFT + 34.0, at, "start", "legend", &legend(series));
     }
+}
+
+/// The series that have a curve, each with its colour.
+fn measured(outcome: &Outcome) -> Vec<(&Series, &'static str)> {
+    let coloured = outcome.series.iter().zip(COLOURS.into_iter().cycle());
+    coloured.filter(|(series, _)| !series.latency.is_empty()).collect()
 }
 
 fn legend(series: &Series) -> String {
@@ -228,8 +233,8 @@ fn throughput_panel(drawing: &mut Drawing, outcome: &Outcome, top: f64) {
     drawing.text((LEFT + RIGHT) / 2.0, panel.bottom + 40.0, "middle", "faint", "seconds of the measured span");
 }
 
-fn rates(name: &'static str, outcome: &Outcome, what: fn(&crate::outcome::Second) -> u64) -> Rates {
-    let mut from = std::time::Duration::ZERO;
+fn rates(name: &'static str, outcome: &Outcome, what: fn(&Second) -> u64) -> Rates {
+    let mut from = Duration::ZERO;
     let per_second: Vec<f64> = outcome
         .timeline
         .iter()

@@ -201,7 +201,7 @@ fn the_drawing_shows_everything() {
     let drawing = plot(&outcome());
     well_formed(&drawing);
     for wanted in [
-        "ringstore-bench, write and read and delivery: 500 operations/s",
+        "ringstore-bench, write, read, delivery: 500 operations/s",
         "kind mixed · servers a&lt;b &amp; c · rate - · 2.0 s from 2024-12-31 23:59:59 UTC",
         "write: p50 512 µs, p99 1.01 ms, p99.9 1.02 ms, max 1.02 ms",
         "read: p50 2.05 ms",
