@@ -1,3 +1,4 @@
 //! `ringstore-bench`: the load generator.
 mod outcome;
+mod report;
 fn main() {}
