@@ -278,6 +278,7 @@ impl Engine {
         self.poll_log();
         self.poll_accepting();
         self.poll_barriers();
+        self.poll_commit_news();
         self.poll_commit_hint();
         self.poll_saving();
         self.heads.evict();

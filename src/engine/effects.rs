@@ -30,7 +30,7 @@ impl Engine {
                 self.state.voted_for = voted_for;
                 self.save_for_replica(sequence);
             }
-            Effect::Send { to, message } => self.actions.push(Action::Send { peer: to, message }),
+            Effect::Send { to, message } => self.send(to, message),
             Effect::RequestVote { to, pre, request } => self.control(ControlOutput::SendVote { to, pre, request }),
             Effect::AnswerVote { token, response } => self.control(ControlOutput::VoteAnswer { token, response }),
             Effect::RequestTransfer { to, request } => self.control(ControlOutput::SendTransfer { to, request }),
