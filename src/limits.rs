@@ -90,6 +90,10 @@ pub const EDGE_QUEUE_MESSAGES: usize = 64 << 10;
 
 /// Appends of a leader that its index has not applied yet; more wait in the queue.
 pub const UNAPPLIED_APPENDS_MAX: usize = 64 << 10;
+
+/// Streams whose heads a leader keeps at hand, so that it need not ask the index at each write; about 150 bytes each.
+pub const HEADS_KEPT_MAX: usize = 64 << 10;
+
 /// Edge threads that `EdgeThreads` accepts at most.
 pub const EDGE_THREADS_MAX: usize = 256;
 

@@ -22,6 +22,7 @@ use crate::api::connection::{Connection, give_way};
 use crate::api::counters::add;
 use crate::api::edge::EdgeState;
 use crate::api::heartbeat::{Beat, Heartbeat};
+use crate::api::inbox;
 use crate::api::receive::{ReceiveBuffer, Received};
 use crate::api::session::Session;
 use crate::api::work::{Asked, Work};
@@ -268,6 +269,7 @@ fn hold_back(edge: &EdgeState, key: u64, command: Command, package: &Package) ->
     }
     waiting.deadline = waiting.deadline.min(Instant::now() + OWN_WRITE_WAIT);
     pending.hold(end, key, Answer::Confirmed { end });
+    inbox::hurry(edge);
     true
 }
 

@@ -7,7 +7,7 @@ use crate::api::connection::give_way;
 use crate::api::edge::EdgeState;
 use crate::api::session::{self, Origin};
 use crate::api::work;
-use crate::engine::{Answer, EdgeMessage, Reply};
+use crate::engine::{Answer, EdgeMessage, Progress, Reply};
 use crate::types::LogPosition;
 
 /// Messages between two looks at the index: answers gather, and other tasks get their turn.
@@ -16,15 +16,20 @@ const BATCH_MESSAGES: usize = 1024;
 /// Log that the index takes in between two looks at other work. Others who apply wait for it, too.
 const APPLY_BYTES: u64 = 1 << 20;
 
+/// How long the index may stay behind while nobody on this edge waits for it; readers bring it up to date themselves. So a
+/// node that only follows is not woken by each commit.
+const LAZY_PERIOD: Duration = Duration::from_millis(10);
+
 /// Answers are given for this long before others have a turn.
 const SLICE: Duration = Duration::from_millis(1);
 
 /// Runs until the edge is told to stop.
 pub(super) async fn run(edge: Rc<EdgeState>) {
     let mut is_behind = false;
+    let mut behind_since = None;
     loop {
         if !is_behind {
-            edge.links.inbox.ready().await;
+            rest(&edge, behind_since).await;
         }
         let mut count = 0;
         while let Some(message) = edge.links.inbox.pop() {
@@ -35,7 +40,7 @@ pub(super) async fn run(edge: Rc<EdgeState>) {
                 EdgeMessage::ForwardConnection(socket) => session::adopt(&edge, socket, Origin::Node),
                 EdgeMessage::ShutDown => {
                     // What was answered before is passed on.
-                    advance(&edge).await;
+                    advance(&edge, &mut behind_since).await;
                     return;
                 }
             }
@@ -44,9 +49,43 @@ pub(super) async fn run(edge: Rc<EdgeState>) {
                 break;
             }
         }
-        is_behind = advance(&edge).await;
+        is_behind = advance(&edge, &mut behind_since).await;
         give_way().await;
     }
+}
+
+/// Waits for a message, and for more of the log only when that matters now.
+async fn rest(edge: &EdgeState, behind_since: Option<Instant>) {
+    let inbox = &edge.links.inbox;
+    inbox.want_hints(behind_since.is_none());
+    match behind_since {
+        Some(since) => {
+            let left = LAZY_PERIOD.saturating_sub(since.elapsed());
+            // A message, or time to look at the index: either way the caller does both.
+            let _ = monoio::time::timeout(left, inbox.ready()).await;
+        }
+        // What was published before the hints were wanted again is seen here.
+        None if is_index_behind(edge) => {}
+        None => inbox.ready().await,
+    }
+}
+
+/// Somebody has begun to wait for the index, and this task may not know.
+pub(super) fn hurry(edge: &EdgeState) {
+    if !edge.links.inbox.wants_hints() {
+        let readable = edge.links.published.readable();
+        // A full queue is read soon anyway.
+        let _ = edge.links.inbox.send(EdgeMessage::Progress(Progress { readable }));
+    }
+}
+
+/// Brings the index up to date for a reader that does not wait.
+pub(super) fn catch_up(edge: &EdgeState) {
+    apply(edge);
+}
+
+fn is_index_behind(edge: &EdgeState) -> bool {
+    edge.links.index.applied() < edge.links.published.readable()
 }
 
 fn take_reply(edge: &Rc<EdgeState>, reply: Reply) {
@@ -73,8 +112,8 @@ fn index_needed(answer: &Answer) -> Option<LogPosition> {
 
 /// Brings the index nearer to what may be read, gives the answers that waited for it, and feeds the subscriptions. True
 /// when there is more to apply.
-async fn advance(edge: &Rc<EdgeState>) -> bool {
-    let is_behind = apply(edge);
+async fn advance(edge: &Rc<EdgeState>, behind_since: &mut Option<Instant>) -> bool {
+    let is_behind = follow(edge, behind_since);
     let applied = edge.links.index.applied();
     let mut since = Instant::now();
     loop {
@@ -90,6 +129,22 @@ async fn advance(edge: &Rc<EdgeState>) -> bool {
     }
     edge.record_answers();
     edge.feed_subscriptions();
+    is_behind
+}
+
+/// Takes the index on, unless nobody waits for it and it was not left alone for long. True when another pass should follow.
+fn follow(edge: &EdgeState, behind_since: &mut Option<Instant>) -> bool {
+    if !is_index_behind(edge) {
+        *behind_since = None;
+        return false;
+    }
+    let since = *behind_since.get_or_insert_with(Instant::now);
+    let is_awaited = edge.pending.borrow().holds_answers() || edge.subscriptions.borrow().len() > 0;
+    if !is_awaited && since.elapsed() < LAZY_PERIOD {
+        return false;
+    }
+    let is_behind = apply(edge);
+    *behind_since = is_index_behind(edge).then(Instant::now);
     is_behind
 }
 

@@ -96,6 +96,11 @@ impl<W, A> Pending<W, A> {
         }
     }
 
+    /// True while an answer waits for the index.
+    pub(super) fn holds_answers(&self) -> bool {
+        !self.answers.is_empty()
+    }
+
     /// The next answer that may be given now that the index has applied up to `applied`.
     pub(super) fn release(&mut self, applied: LogPosition) -> Option<(u64, A)> {
         let first = self.answers.first_entry().filter(|entry| entry.key().0 <= applied)?;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::api::connection::give_way;
 use crate::api::dispatch::{refuse_not_leader, refuse_not_ready};
 use crate::api::edge::{EdgeLinks, EdgeState};
+use crate::api::inbox;
 use crate::api::log_events::Reader;
 use crate::api::pending::Waiting;
 use crate::api::session::Session;
@@ -55,6 +56,7 @@ pub(super) fn reader(links: &EdgeLinks) -> Reader<'_> {
 /// Reads and answers.
 pub(super) fn read(caller: &Caller<'_>, request: &ReadRequest) {
     let (session, identity, correlation) = (caller.session, caller.identity, caller.correlation);
+    inbox::catch_up(caller.edge);
     let reader = reader(&caller.edge.links);
     let level = session.level.get();
     session.send_page(|out| match request {

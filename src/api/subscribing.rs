@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::api::connection::give_way;
 use crate::api::edge::EdgeState;
+use crate::api::inbox;
 use crate::api::reading::reader;
 use crate::api::session::Session;
 use crate::api::writes::Caller;
@@ -31,6 +32,7 @@ pub(super) const PATIENCE_STEPS_TOTAL: u32 = 500;
 pub(super) fn subscribe(caller: &Caller<'_>, request: Subscribe) {
     let (edge, session, correlation) = (caller.edge, caller.session, caller.correlation);
     let key = session.key.get();
+    inbox::catch_up(edge);
     let mut subscriptions = edge.subscriptions.borrow_mut();
     if subscriptions.len_of(key) >= SUBSCRIPTIONS_PER_CONNECTION_MAX {
         let text =
@@ -49,6 +51,7 @@ pub(super) fn subscribe(caller: &Caller<'_>, request: Subscribe) {
     let count = subscriptions.len();
     drop(subscriptions);
     edge.count_subscriptions(count);
+    inbox::hurry(edge);
 }
 
 /// UnsubscribeFromStream.

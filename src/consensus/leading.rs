@@ -173,9 +173,7 @@ impl Replica {
             Some(tracked) => tracked.acknowledged,
             None => LogPosition::ZERO,
         };
-        let mut positions: Vec<LogPosition> = self.options.members.iter().map(durable).collect();
-        positions.sort_unstable();
-        let majority = positions[positions.len() - self.majority()].min(self.log_end);
+        let majority = self.reached_by_majority(durable).unwrap_or(LogPosition::ZERO).min(self.log_end);
         if majority <= self.commit_position || !self.is_of_own_term(majority) {
             return;
         }
@@ -291,8 +289,7 @@ impl Replica {
     }
 
     fn count_rounds(&mut self, effects: &mut Vec<Effect>) {
-        let majority = self.majority();
-        let State::Leading(leading) = &mut self.state else {
+        let State::Leading(leading) = &self.state else {
             return;
         };
         let answered = |member: &NodeId| match leading.followers.get(member) {
@@ -300,13 +297,25 @@ impl Replica {
             Some(tracked) => tracked.answered_round,
             None => 0,
         };
-        let mut rounds: Vec<u64> = self.options.members.iter().map(answered).collect();
-        rounds.sort_unstable();
-        let round = rounds[rounds.len() - majority];
+        let Some(round) = self.reached_by_majority(answered) else {
+            return;
+        };
+        let State::Leading(leading) = &mut self.state else {
+            return;
+        };
         if round > leading.confirmed_round {
             leading.confirmed_round = round;
             effects.push(Effect::Confirmed { round });
         }
+    }
+
+    /// The most that a majority of the members has reached. Members are few and this is asked at each acknowledgement: no
+    /// memory is taken for it.
+    fn reached_by_majority<T: Copy + Ord>(&self, reached: impl Fn(&NodeId) -> T) -> Option<T> {
+        let members = &self.options.members;
+        let is_common =
+            |least: &T| members.iter().filter(|member| reached(member) >= *least).count() >= self.majority();
+        members.iter().map(&reached).filter(is_common).max()
     }
 
     /// Check-quorum: a leader that hears no majority within the election timeout leads no more.

@@ -1,15 +1,13 @@
 //! Decides what becomes of a write, and puts it into the log buffer.
 
-use std::sync::Arc;
-
 use crate::codec::record::{BatchView, Header, RecordKind, padding, seal, sealed_length};
 use crate::consensus::Replica;
 use crate::limits::RECORD_HEADER_BYTES;
-use crate::types::{EventId, ExpectedVersion, LogPosition, Term, Ticks, base_stream};
+use crate::types::{ExpectedVersion, LogPosition, Term, Ticks, base_stream};
 
 use super::core::{Deferred, Engine, Pending};
-use super::heads::Head;
-use super::{Answer, Append, Reply, Revival, Ticket};
+use super::heads::{Head, StreamName, Validity};
+use super::{Answer, Append, Reply, Revival};
 
 /// The verdict on a claim.
 enum Verdict {
@@ -19,14 +17,13 @@ enum Verdict {
 }
 
 impl Engine {
-    pub(super) fn handle_append(&mut self, mut append: Deferred) -> Result<(), Deferred> {
-        let ticket = append.ticket;
+    pub(super) fn handle_append(&mut self, append: Deferred) -> Result<(), Deferred> {
         if !self.accepts_writes() {
-            self.reply(ticket, Answer::NotLeader);
+            self.answer_append(append, Answer::NotLeader);
             return Ok(());
         }
         if self.now > append.deadline {
-            self.reply(ticket, Answer::TooBusy);
+            self.answer_append(append, Answer::TooBusy);
             return Ok(());
         }
         let bytes = (sealed_length(append.body.len())
@@ -34,33 +31,38 @@ impl Engine {
             as u64;
         let limit = self.largest_record();
         if bytes > limit {
-            self.reply(ticket, Answer::TooLarge { bytes, limit });
+            self.answer_append(append, Answer::TooLarge { bytes, limit });
             return Ok(());
         }
         if self.is_overlay_full() || !self.has_room(bytes) {
             return if self.disk_full && !self.next_chunk_ready(bytes) {
-                self.reply(ticket, Answer::DiskFull);
+                self.answer_append(append, Answer::DiskFull);
                 Ok(())
             } else {
                 Err(append)
             };
         }
         self.stopwatch.taken(append.handed_over);
-        match self.judge(&append) {
-            Verdict::Answer(answer, end) => self.reply_when_committed(ticket, answer, end, false),
-            Verdict::Write => self.write(&mut append),
-        }
+        let stream = self.heads.name(append.stream());
+        let head = self.heads.get(stream);
+        let (answer, end) = match self.judge(&append, stream, head) {
+            Verdict::Answer(answer, end) => (answer, end),
+            Verdict::Write => self.write(&append, stream, head),
+        };
+        self.answer_when_committed(append, answer, end);
         Ok(())
     }
 
     /// The outcome table of the v5 protocol (tcp.md 5.1), without the comparison of committed events: that is the
-    /// edge's.
-    fn judge(&self, append: &Append) -> Verdict {
+    /// edge's. `head` is that of `stream`, which is written to.
+    fn judge(&self, append: &Append, stream: StreamName<'_>, head: Head) -> Verdict {
         if !matches!(append.kind, RecordKind::Append | RecordKind::Delete) {
             return Verdict::Write;
         }
-        let claimed = append.guard.as_deref().unwrap_or_else(|| append.stream());
-        let head = self.heads.get(claimed);
+        let (claimed, head) = match append.guard.as_deref() {
+            Some(guard) => (guard, self.heads.get(self.heads.name(guard))),
+            None => (stream.text, head),
+        };
         let wrong = || {
             let answer = Answer::WrongExpectedVersion { current: head.last_event_number, end: head.end };
             Verdict::Answer(answer, head.end)
@@ -69,7 +71,7 @@ impl Engine {
             return Verdict::Answer(Answer::StreamDeleted { end: head.end }, head.end);
         }
         // The metadata goes with the stream, whether or not it has a tombstone of its own.
-        let base = base_stream(claimed).map(|base| self.heads.get(base));
+        let base = base_stream(claimed).map(|base| self.heads.get(self.heads.name(base)));
         if let Some(base) = base.filter(Head::is_hard_deleted) {
             return Verdict::Answer(Answer::StreamDeleted { end: base.end }, base.end);
         }
@@ -81,7 +83,7 @@ impl Engine {
             ExpectedVersion::StreamExists if current < 0 && !head.has_metadata => return wrong(),
             ExpectedVersion::Any | ExpectedVersion::StreamExists => {
                 if append.guard.is_none()
-                    && let Some(verdict) = self.judge_repeat(append, head)
+                    && let Some(verdict) = self.judge_repeat(append, stream, head)
                 {
                     return verdict;
                 }
@@ -95,12 +97,12 @@ impl Engine {
     }
 
     /// Idempotence by identifier, for claims that name no number.
-    fn judge_repeat(&self, append: &Append, head: Head) -> Option<Verdict> {
+    fn judge_repeat(&self, append: &Append, stream: StreamName<'_>, head: Head) -> Option<Verdict> {
         let ids = || BatchView::ids_of(&append.body).take(usize::from(append.event_count));
-        let (first, first_end) = self.heads.recent(append.stream(), ids().next()?)?;
+        let (first, first_end) = self.heads.recent(stream, ids().next()?)?;
         let (mut last, mut end) = (first, first_end);
         for id in ids().skip(1) {
-            let Some((number, number_end)) = self.heads.recent(append.stream(), id) else {
+            let Some((number, number_end)) = self.heads.recent(stream, id) else {
                 let answer = Answer::WrongExpectedVersion { current: head.last_event_number, end: head.end };
                 return Some(Verdict::Answer(answer, head.end));
             };
@@ -117,7 +119,7 @@ impl Engine {
             return Verdict::Write;
         }
         let dead = match &append.metadata_of {
-            Some(effect) => self.heads.get(&effect.base),
+            Some(effect) => self.heads.get(self.heads.name(&effect.base)),
             None => head,
         };
         if !dead.soft_deleted || dead.is_hard_deleted() {
@@ -132,25 +134,42 @@ impl Engine {
         }
     }
 
-    fn write(&mut self, append: &mut Append) {
-        let (mut head, first) = self.next_head(append);
-        let (position, end) = self.append_record(append.kind, &append.body, append.event_count);
-        let last_prepare_position = last_entry(&append.body, append.event_count, position);
-        head.end = end;
-        let revival = append.revival.take().filter(|revival| self.heads.get(&revival.base).soft_deleted);
-        let base = append.metadata_of.as_ref().map(|effect| {
-            let base = self.heads.get(&effect.base);
-            (&effect.base, Head { soft_deleted: effect.soft_deletes, has_metadata: true, ..base })
-        });
-        if append.kind.is_visible() {
-            let ids: Vec<EventId> = BatchView::ids_of(&append.body).take(usize::from(append.event_count)).collect();
-            self.heads.wrote(&append.stream().into(), head, first, ids, base);
+    /// Writes the record and its revival. Returns the answer, and the end of what was written.
+    fn write(&mut self, append: &Append, stream: StreamName<'_>, head: Head) -> (Answer, LogPosition) {
+        let count = i64::from(append.event_count);
+        let (number, first, last) = match append.kind {
+            RecordKind::Append => {
+                let first = head.last_event_number + 1;
+                (Some(first), first, head.last_event_number + count)
+            }
+            RecordKind::Delete => (Some(i64::MAX), i64::MAX, i64::MAX),
+            // The transaction kinds keep something else in this place, and number nothing.
+            _ => (None, 0, count - 1),
+        };
+        let (position, end) = self.append_record(append.kind, &append.body, append.event_count, number);
+        let is_visible = append.kind.is_visible();
+        let mut last_entry = None;
+        let entries = BatchView::entries_of(&append.body).take(usize::from(append.event_count));
+        for (index, (offset, id)) in (0..).zip(entries) {
+            last_entry = Some(offset);
+            if is_visible {
+                self.heads.remember(stream, id, first.saturating_add(index), end);
+            }
         }
-        let end = revival.map_or(end, |revival| self.revive(&revival));
-        let last = first.saturating_add(i64::from(append.event_count)) - 1;
+        // The record itself when it has no events.
+        let last_prepare_position =
+            last_entry.map_or(position, |offset| position.plus((RECORD_HEADER_BYTES + offset) as u64));
+        let revival =
+            append.revival.as_ref().filter(|revival| self.heads.get(self.heads.name(&revival.base)).soft_deleted);
+        if is_visible {
+            self.heads.wrote(end);
+            self.heads.set(stream, Head { last_event_number: last, end, ..head }, Validity::Term);
+            self.note_metadata(append, stream, end);
+        }
+        let end = revival.map_or(end, |revival| self.revive(revival));
         let answer = Answer::Appended {
             first_event_number: first,
-            last_event_number: if append.kind == RecordKind::Delete { first } else { last },
+            last_event_number: last,
             position,
             last_prepare_position,
             end,
@@ -158,48 +177,50 @@ impl Engine {
             committed_at: Ticks(0),
         };
         self.stopwatch.appended(end);
-        self.reply_when_committed(append.ticket, answer, end, true);
+        (answer, end)
     }
 
-    /// The stream after this write, and the number of the write's first event.
-    fn next_head(&self, append: &mut Append) -> (Head, i64) {
-        let head = self.heads.get(append.stream());
-        let first = match append.kind {
-            RecordKind::Append => head.last_event_number + 1,
-            RecordKind::Delete => i64::MAX,
-            // The transaction kinds keep something else in this place, and number nothing.
-            _ => return (head, 0),
+    /// What a write to a metadata stream does to the stream that it is about.
+    fn note_metadata(&mut self, append: &Append, stream: StreamName<'_>, end: LogPosition) {
+        let Some(base) = append.metadata_of.as_ref().map(|effect| &*effect.base).or_else(|| base_stream(stream.text))
+        else {
+            return;
         };
-        BatchView::set_first_event_number(&mut append.body, first);
-        let last = match append.kind {
-            RecordKind::Delete => i64::MAX,
-            _ => head.last_event_number + i64::from(append.event_count),
+        let base = self.heads.name(base);
+        let before = self.heads.get(base);
+        let after = match &append.metadata_of {
+            Some(effect) => Head { soft_deleted: effect.soft_deletes, has_metadata: true, end, ..before },
+            None => Head { end, ..before },
         };
-        (Head { last_event_number: last, ..head }, first)
+        self.heads.set(base, after, Validity::UntilApplied);
     }
 
     /// Appends the metadata event that brings a stream back.
     fn revive(&mut self, revival: &Revival) -> LogPosition {
-        let metastream: Arc<str> = Arc::clone(&revival.metastream);
-        let meta = self.heads.get(&metastream);
+        let metastream = self.heads.name(&revival.metastream);
+        let meta = self.heads.get(metastream);
         let first = meta.last_event_number + 1;
-        let mut body = revival.body.clone();
-        BatchView::set_first_event_number(&mut body, first);
-        let (_, end) = self.append_record(RecordKind::Append, &body, 1);
-        let base = Head { soft_deleted: false, has_metadata: true, end, ..self.heads.get(&revival.base) };
-        let ids = BatchView::ids_of(&body).take(1).collect();
-        self.heads.wrote(
-            &metastream,
-            Head { last_event_number: first, end, ..meta },
-            first,
-            ids,
-            Some((&revival.base, base)),
-        );
+        let (_, end) = self.append_record(RecordKind::Append, &revival.body, 1, Some(first));
+        if let Some(id) = BatchView::ids_of(&revival.body).next() {
+            self.heads.remember(metastream, id, first, end);
+        }
+        self.heads.wrote(end);
+        self.heads.set(metastream, Head { last_event_number: first, end, ..meta }, Validity::Term);
+        let base = self.heads.name(&revival.base);
+        let revived = Head { soft_deleted: false, has_metadata: true, end, ..self.heads.get(base) };
+        self.heads.set(base, revived, Validity::UntilApplied);
         end
     }
 
-    /// Puts a record into the log buffer. Returns where it begins and ends.
-    fn append_record(&mut self, kind: RecordKind, body: &[u8], event_count: u16) -> (LogPosition, LogPosition) {
+    /// Puts a record into the log buffer, with the number of its first event if that is to be filled in. Returns where it
+    /// begins and ends.
+    fn append_record(
+        &mut self,
+        kind: RecordKind,
+        body: &[u8],
+        event_count: u16,
+        first_event_number: Option<i64>,
+    ) -> (LogPosition, LogPosition) {
         let (position, length) = self.place(sealed_length(body.len()));
         let term = self.replica.as_ref().map_or(Term::ZERO, Replica::term);
         let timestamp = self.wall_clock;
@@ -207,6 +228,9 @@ impl Engine {
         let body_end = RECORD_HEADER_BYTES + body.len();
         bytes[RECORD_HEADER_BYTES..body_end].copy_from_slice(body);
         bytes[body_end..].fill(0);
+        if let Some(number) = first_event_number {
+            BatchView::set_first_event_number(&mut bytes[RECORD_HEADER_BYTES..], number);
+        }
         seal(bytes, Header { length: 0, crc: 0, position, term, kind, flags: 0, event_count, timestamp });
         let end = position.plus(length as u64);
         self.extend_log(end);
@@ -265,22 +289,18 @@ impl Engine {
         self.options.layout.chunk_of(last) < self.log.chunks_ready()
     }
 
-    fn reply_when_committed(&mut self, ticket: Ticket, answer: Answer, end: LogPosition, wrote: bool) {
+    fn answer_when_committed(&mut self, mut append: Deferred, answer: Answer, end: LogPosition) {
         let committed = self.replica.as_ref().map_or(LogPosition::ZERO, Replica::commit_position);
         if end <= committed {
-            self.reply(ticket, answer);
+            self.answer_append(append, answer);
             return;
         }
+        self.released.take_from(&mut append.queued);
         // Answers leave in the order of the log: one about an older record waits for the ones before it.
         let end = self.pending.back().map_or(end, |last| last.end.max(end));
-        self.pending.push_back(Pending { end, reply: Reply { ticket, answer, spare: None }, wrote });
+        let reply = Reply { ticket: append.ticket, answer, spare: Some(append) };
+        self.pending.push_back(Pending { end, reply });
     }
-}
-
-/// The position of the last event's entry; of the record itself when it has no events.
-fn last_entry(body: &[u8], event_count: u16, position: LogPosition) -> LogPosition {
-    BatchView::last_entry_offset(body, event_count)
-        .map_or(position, |offset| position.plus((RECORD_HEADER_BYTES + offset) as u64))
 }
 
 #[cfg(test)]

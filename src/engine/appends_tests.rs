@@ -1,15 +1,16 @@
 //! Goal: what a claim is answered with, and that every record within the limit gets written. Method: a cluster of one,
 //! whose disk takes everything at once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
 use crate::codec::record::{BatchBuilder, MemberRecord, MembershipBody};
-use crate::engine::{Action, EngineOptions, Request, Stages};
+use crate::engine::{Action, EngineOptions, Request, Stages, Ticket};
 use crate::index::Index;
 use crate::storage::memory::MemoryLog;
 use crate::storage::{ChunkLayout, DurableState, Recovered};
-use crate::types::{ClusterId, Guid, NodeId, Ticks};
+use crate::types::{ClusterId, EventId, Guid, NodeId, Ticks};
 
 const LAYOUT: ChunkLayout = ChunkLayout { chunk_size: 1 << 20 };
 const LOG_BUFFER_BYTES: usize = 1 << 20;

@@ -59,7 +59,42 @@ impl QueuedBytes {
 
 impl Drop for QueuedBytes {
     fn drop(&mut self) {
-        self.counters.queued_bytes_now.fetch_sub(self.bytes, Ordering::Relaxed);
+        // The log thread may have given it back already.
+        if self.bytes > 0 {
+            self.counters.queued_bytes_now.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Shares that the log thread gives back together: one change of the common counter for all writes of a turn.
+#[derive(Debug, Default)]
+pub(super) struct ReleasedBytes {
+    counters: Option<Arc<ClientCounters>>,
+    bytes: u64,
+}
+
+impl ReleasedBytes {
+    /// Takes what the share stands for; the rest of it is left to its owner, for dropping it would touch what all edges
+    /// write to.
+    pub(super) fn take_from(&mut self, share: &mut Option<QueuedBytes>) {
+        let Some(share) = share else { return };
+        self.bytes += std::mem::take(&mut share.bytes);
+        if self.counters.is_none() {
+            self.counters = Some(Arc::clone(&share.counters));
+        }
+    }
+
+    /// Gives back what was taken.
+    pub(super) fn give_back(&mut self) {
+        if let Some(counters) = self.counters.as_ref().filter(|_| self.bytes > 0) {
+            counters.queued_bytes_now.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for ReleasedBytes {
+    fn drop(&mut self) {
+        self.give_back();
     }
 }
 
@@ -74,6 +109,20 @@ mod tests {
         assert!(QueuedBytes::take(&counters, 41, 100).is_none());
         let second = QueuedBytes::take(&counters, 40, 100).unwrap();
         drop((first, second));
+        assert_eq!(counters.queued_bytes_now.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_share_is_given_back_once_whoever_does_it() {
+        let counters = Arc::new(ClientCounters::default());
+        let mut shares: Vec<_> = [30, 12].map(|bytes| QueuedBytes::take(&counters, bytes, 100)).into();
+        let mut released = ReleasedBytes::default();
+        released.take_from(&mut shares[0]);
+        assert_eq!(counters.queued_bytes_now.load(Ordering::Relaxed), 42);
+        released.give_back();
+        released.give_back();
+        assert_eq!(counters.queued_bytes_now.load(Ordering::Relaxed), 12);
+        drop(shares);
         assert_eq!(counters.queued_bytes_now.load(Ordering::Relaxed), 0);
     }
 }

@@ -14,6 +14,7 @@ use crate::storage::{ChunkLayout, DurableState, Recovered};
 use crate::types::{Guid, LogPosition, NodeId, Ticks};
 
 use super::action::{Action, BufferToken};
+use super::client_counters::ReleasedBytes;
 use super::feeds::Feed;
 use super::heads::Heads;
 use super::log_writer::LogWriter;
@@ -56,8 +57,6 @@ pub struct EngineOptions {
 pub(super) struct Pending {
     pub(super) end: LogPosition,
     pub(super) reply: Reply,
-    /// True for a write of this leader, whose fate is unknown when leadership is lost before it commits.
-    pub(super) wrote: bool,
 }
 
 /// Reads that wait for proof of leadership.
@@ -92,6 +91,8 @@ pub struct Engine {
     pub(super) buffer_from: LogPosition,
     pub(super) heads: Heads,
     pub(super) pending: VecDeque<Pending>,
+    /// Shares of the common limit that this turn's appends have given back.
+    pub(super) released: ReleasedBytes,
     pub(super) barriers: Barriers,
     pub(super) feeds: BTreeMap<NodeId, Feed>,
     /// The kernel may still read the log buffer from here on for links that are closed already.
@@ -143,8 +144,9 @@ impl Engine {
             replica: None,
             recovered: Some(recovered),
             buffer_from: end,
-            heads: Heads::new(index),
+            heads: Heads::new(index, options.seed),
             pending: VecDeque::new(),
+            released: ReleasedBytes::default(),
             barriers: Barriers::default(),
             feeds: BTreeMap::new(),
             orphaned_hold: None,
@@ -286,9 +288,11 @@ impl Engine {
         self.poll_log();
         self.poll_accepting();
         self.poll_barriers();
+        self.poll_commit_news();
         self.poll_commit_hint();
         self.poll_saving();
         self.heads.evict();
+        self.released.give_back();
         self.publish();
     }
 
@@ -472,8 +476,15 @@ impl Engine {
         Some(result)
     }
 
+    /// Answers what is no append.
     pub(super) fn reply(&mut self, ticket: Ticket, answer: Answer) {
         self.actions.push(Action::Reply(Reply { ticket, answer, spare: None }));
+    }
+
+    /// Answers an append, and gives its memory back.
+    pub(super) fn answer_append(&mut self, mut append: Deferred, answer: Answer) {
+        self.released.take_from(&mut append.queued);
+        self.actions.push(Action::Reply(Reply { ticket: append.ticket, answer, spare: Some(append) }));
     }
 
     pub(super) fn control(&mut self, output: ControlOutput) {
@@ -578,7 +589,7 @@ impl Engine {
 
     /// Appends wait for a free slot while too many are not applied by the index yet.
     pub(super) fn is_overlay_full(&self) -> bool {
-        self.heads.len() >= crate::limits::UNAPPLIED_APPENDS_MAX
+        self.heads.unapplied() >= crate::limits::UNAPPLIED_APPENDS_MAX
     }
 
     pub(super) fn accepts_writes(&self) -> bool {

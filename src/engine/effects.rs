@@ -9,7 +9,7 @@ use super::action::{Action, BufferToken};
 use super::core::Engine;
 use super::feeds::Feed;
 use super::scanner::Scanner;
-use super::{Answer, ControlOutput};
+use super::{Answer, ControlOutput, Reply};
 
 /// Room in the log buffer for an epoch and a member list, each with padding before it.
 const CONTROL_ROOM_BYTES: u64 = 2048;
@@ -30,7 +30,7 @@ impl Engine {
                 self.state.voted_for = voted_for;
                 self.save_for_replica(sequence);
             }
-            Effect::Send { to, message } => self.actions.push(Action::Send { peer: to, message }),
+            Effect::Send { to, message } => self.send(to, message),
             Effect::RequestVote { to, pre, request } => self.control(ControlOutput::SendVote { to, pre, request }),
             Effect::AnswerVote { token, response } => self.control(ControlOutput::VoteAnswer { token, response }),
             Effect::RequestTransfer { to, request } => self.control(ControlOutput::SendTransfer { to, request }),
@@ -142,8 +142,10 @@ impl Engine {
         self.heads.clear();
         self.stopwatch.forget_appends();
         for pending in std::mem::take(&mut self.pending) {
-            let answer = if pending.wrote { Answer::Unknown } else { Answer::NotLeader };
-            self.reply(pending.reply.ticket, answer);
+            // A write of this leader may survive in the next one's log, or not.
+            let wrote = matches!(pending.reply.answer, Answer::Appended { .. });
+            let answer = if wrote { Answer::Unknown } else { Answer::NotLeader };
+            self.actions.push(Action::Reply(Reply { answer, ..pending.reply }));
         }
         let barriers = std::mem::take(&mut self.barriers);
         let asked = barriers.asked.into_iter().flat_map(|(_, tickets)| tickets);

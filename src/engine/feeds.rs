@@ -1,10 +1,10 @@
 //! What each follower is sent next.
 
-use crate::consensus::Replica;
+use crate::consensus::{Message, Replica};
 use crate::limits::{RECORD_HEADER_BYTES, SEND_MAX_BYTES};
 use crate::types::{Guid, LogPosition, NodeId};
 
-use super::action::SendPlan;
+use super::action::{Action, SendPlan};
 use super::core::Engine;
 use super::stopwatch::Marks;
 
@@ -21,12 +21,21 @@ pub struct Feed {
     held_from: Option<LogPosition>,
     /// Handed to the link, not acknowledged as durable.
     unacknowledged: Marks,
+    /// The last heartbeat round that was sent.
+    round: Option<u64>,
+    /// A heartbeat that brings only a new commit position, until there is something to send it with.
+    news: Option<Message>,
 }
 
 impl Feed {
     pub(super) fn new(subscription: Guid, start: LogPosition) -> Feed {
-        let unacknowledged = Marks::default();
-        Feed { subscription, start, next: start, planned: start, held_from: None, unacknowledged }
+        let (next, planned, unacknowledged) = (start, start, Marks::default());
+        Feed { subscription, start, next, planned, held_from: None, unacknowledged, round: None, news: None }
+    }
+
+    /// Some of what was sent, or is being sent, is not durable there yet.
+    fn is_unacknowledged(&self, acknowledged: LogPosition) -> bool {
+        self.planned > self.start && acknowledged < self.planned
     }
 
     /// Everything before this was handed to the kernel.
@@ -76,7 +85,49 @@ impl Engine {
         }
         feed.planned = end;
         feed.unacknowledged.push(end, self.stopwatch.now());
-        Some(SendPlan { position: feed.next, length: end.since(feed.next) as usize, from_file })
+        let plan = SendPlan { position: feed.next, length: end.since(feed.next) as usize, from_file };
+        if let Some(message) = feed.news.take() {
+            self.actions.push(Action::Send { peer: follower, message });
+        }
+        Some(plan)
+    }
+
+    /// Sends a message of the replica. A follower that is at work on what it was sent need not be woken for a commit
+    /// position alone: it learns of it with the next data, or when it has acknowledged everything. (What it has not flushed
+    /// is not committed for it anyway.)
+    pub(super) fn send(&mut self, to: NodeId, message: Message) {
+        let is_at_work = self.is_at_work(to);
+        if let (Message::Heartbeat { round, .. }, Some(feed)) = (&message, self.feeds.get_mut(&to)) {
+            // Whatever is said now is newer.
+            feed.news = None;
+            if feed.round == Some(*round) && is_at_work {
+                feed.news = Some(message);
+                return;
+            }
+            feed.round = Some(*round);
+        }
+        self.actions.push(Action::Send { peer: to, message });
+    }
+
+    /// Tells the followers that have nothing more to do what else is committed.
+    pub(super) fn poll_commit_news(&mut self) {
+        if self.feeds.values().all(|feed| feed.news.is_none()) {
+            return;
+        }
+        let mut feeds = std::mem::take(&mut self.feeds);
+        for (&follower, feed) in feeds.iter_mut().filter(|(_, feed)| feed.news.is_some()) {
+            if !feed.is_unacknowledged(self.acknowledged_by(follower))
+                && let Some(message) = feed.news.take()
+            {
+                self.actions.push(Action::Send { peer: follower, message });
+            }
+        }
+        self.feeds = feeds;
+    }
+
+    fn is_at_work(&self, follower: NodeId) -> bool {
+        let acknowledged = self.acknowledged_by(follower);
+        self.feeds.get(&follower).is_some_and(|feed| feed.is_unacknowledged(acknowledged))
     }
 
     /// `bytes` of the planned send were taken by the kernel (fewer than planned: the rest is planned again).

@@ -16,6 +16,7 @@ mod feeds;
 mod heads;
 mod log_writer;
 mod published;
+mod recent;
 mod request;
 mod scanner;
 mod small_state;

@@ -42,7 +42,8 @@ pub struct Append {
     pub guard: Option<Arc<str>>,
     /// Number of events in `body`.
     pub event_count: u16,
-    /// The body. For `Append` the log thread fills in the first event number; for the transaction kinds the edge has.
+    /// The body. For `Append` and `Delete` the log thread fills in the first event number, in the log; for the transaction
+    /// kinds the edge has.
     pub body: Vec<u8>,
     /// Set when this is a `$metadata` event for the stream named here: what it does to that stream.
     pub metadata_of: Option<MetadataEffect>,
@@ -97,8 +98,9 @@ pub struct Reply {
     pub ticket: Ticket,
     /// The answer.
     pub answer: Answer,
-    /// The request's memory, for the edge to use again: the log thread neither allocates nor frees for an append. Its
-    /// contents mean nothing any more.
+    /// The request itself, with every answer to an append and with no other: the edge finds in it what it asked for (body
+    /// and names are as it made them) and may use the memory again. The log thread neither allocates nor frees for an
+    /// append. What `queued` stood for is given back.
     pub spare: Option<Box<Append>>,
 }
 

@@ -2,6 +2,9 @@
 //!
 //! Many threads send, one receives. A full queue is an answer: [`Queue::push`] hands the item back. Senders push a
 //! batch and call [`Queue::wake`] once.
+//!
+//! Some items are hints only: what they say can be seen elsewhere, too. A receiver says with [`Queue::want_hints`] when
+//! none need be sent.
 
 use std::future::poll_fn;
 use std::io;
@@ -28,6 +31,8 @@ pub struct Queue<T> {
     items: ArrayQueue<T>,
     /// Written true by the receiver before it sleeps, false by the sender that wakes it (or the receiver itself).
     sleeping: AtomicBool,
+    /// Written by the receiver.
+    wants_hints: AtomicBool,
     wake: Wake,
 }
 
@@ -38,6 +43,7 @@ impl<T> Queue<T> {
         Queue {
             items: ArrayQueue::new(capacity),
             sleeping: AtomicBool::new(false),
+            wants_hints: AtomicBool::new(true),
             wake: Wake::Task(AtomicWaker::new()),
         }
     }
@@ -48,7 +54,12 @@ impl<T> Queue<T> {
     /// Those of `eventfd`.
     pub fn for_ring(capacity: usize) -> io::Result<Queue<T>> {
         let fd = eventfd(0, EventfdFlags::CLOEXEC)?;
-        Ok(Queue { items: ArrayQueue::new(capacity), sleeping: AtomicBool::new(false), wake: Wake::EventFd(fd) })
+        Ok(Queue {
+            items: ArrayQueue::new(capacity),
+            sleeping: AtomicBool::new(false),
+            wants_hints: AtomicBool::new(true),
+            wake: Wake::EventFd(fd),
+        })
     }
 
     /// Puts an item in, without waking anyone.
@@ -119,6 +130,21 @@ impl<T> Queue<T> {
     /// Takes the announcement of [`Queue::may_sleep`] back: the receiver was woken by something else. For the receiver.
     pub fn stay_awake(&self) {
         self.sleeping.store(false, Ordering::Relaxed);
+    }
+
+    /// Says whether hints are wanted from now on; at first they are. One who wants them again looks for itself after this
+    /// call, at what the hints would have told of before. For the receiver.
+    pub fn want_hints(&self, wanted: bool) {
+        self.wants_hints.store(wanted, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// True when a hint should be sent. Ask after the change that it tells of can be seen.
+    #[must_use]
+    pub fn wants_hints(&self) -> bool {
+        // Pairs with the fence in `want_hints`: either we see the wish, or the receiver sees the change.
+        fence(Ordering::SeqCst);
+        self.wants_hints.load(Ordering::Relaxed)
     }
 
     /// Waits until something is there. For a receiver made with [`Queue::for_task`]; safe to drop at any time.

@@ -315,10 +315,17 @@ impl World {
             engine.end_turn();
             engine.take_actions(&mut actions);
         }
-        for action in actions {
+        for action in actions.drain(..) {
             self.act(index, action);
         }
         self.feed_followers(index);
+        // What goes out with the data.
+        if let Some(engine) = &mut self.nodes[index].engine {
+            engine.take_actions(&mut actions);
+        }
+        for action in actions {
+            self.act(index, action);
+        }
         self.check_node(index);
         self.plan_deadline(index);
     }

@@ -58,9 +58,7 @@ impl LogThread {
                 self.drop_follower(follower, "this node does not serve it (any more)")
             }
             Action::Reply(reply) => {
-                if matches!(reply.answer, Answer::Appended { .. }) {
-                    self.published.counters.appends.fetch_add(1, Ordering::Relaxed);
-                }
+                self.appends += u64::from(matches!(reply.answer, Answer::Appended { .. }));
                 self.outboxes.reply(reply);
             }
             Action::Progress(progress) => self.outboxes.progress(progress),

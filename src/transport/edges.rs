@@ -105,10 +105,14 @@ impl Outboxes {
             || self.edges.iter().any(|edge| !edge.backlog.is_empty())
     }
 
-    /// Ends the turn: one wake-up for everyone who got something.
+    /// Ends the turn: one wake-up for everyone who got something. The turn's positions are published by then.
     pub(super) fn flush(&mut self) {
         if let Some(progress) = self.progress.take() {
             for edge in &mut self.edges {
+                // Whoever does not want to hear of it looks at the published position.
+                if !edge.queue.wants_hints() {
+                    continue;
+                }
                 if edge.backlog.is_empty() && edge.queue.push(EdgeMessage::Progress(progress)).is_ok() {
                     edge.dirty = true;
                 } else {
@@ -154,6 +158,21 @@ mod tests {
         assert_eq!(keys, [0, 1, 2, 3, 4]);
         assert_eq!(progress, [16]);
         assert!(!outboxes.has_backlog());
+    }
+
+    #[test]
+    fn an_edge_that_wants_no_progress_hears_of_none() {
+        let queues = [1, 2].map(|_| Arc::new(Queue::for_task(2)));
+        let mut outboxes = Outboxes::new(queues.to_vec(), Arc::new(Queue::for_task(1)));
+        queues[0].want_hints(false);
+        outboxes.progress(Progress { readable: LogPosition(8) });
+        outboxes.flush();
+        assert_eq!(queues.each_ref().map(|queue| queue.len()), [0, 1]);
+        assert!(!outboxes.has_backlog());
+        queues[0].want_hints(true);
+        outboxes.progress(Progress { readable: LogPosition(16) });
+        outboxes.flush();
+        assert_eq!(queues.each_ref().map(|queue| queue.len()), [1, 2]);
     }
 
     #[test]

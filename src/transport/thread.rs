@@ -174,6 +174,8 @@ pub struct LogThread {
     /// A request that the engine could not take yet.
     pub(super) deferred: Option<Request>,
     completions: Vec<Completion>,
+    /// Writes acknowledged, for the published counter.
+    pub(super) appends: u64,
     view_at: Ticks,
     /// Set when the thread is asked to stop: when it does at the latest.
     stop_at: Option<Ticks>,
@@ -242,6 +244,7 @@ impl LogThread {
             watches,
             deferred: None,
             completions: Vec::new(),
+            appends: 0,
             view_at: Ticks(0),
             stop_at: None,
         })
@@ -304,6 +307,8 @@ impl LogThread {
         self.engine.end_turn();
         self.carry_out()?;
         self.feed_followers();
+        // What goes out with the data: the commit position.
+        self.carry_out()?;
         self.send_outboxes();
         self.publish();
         self.outboxes.flush();
@@ -359,6 +364,7 @@ impl LogThread {
     fn publish(&mut self) {
         let (log_end, flushed, committed, readable) = self.engine.positions();
         self.published.set_positions(log_end, flushed, committed, readable);
+        self.published.counters.appends.store(self.appends, Ordering::Relaxed);
         if !self.followers.is_empty() && self.now.since(self.view_at) >= VIEW_INTERVAL {
             self.publish_view();
         }

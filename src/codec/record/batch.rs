@@ -115,18 +115,17 @@ impl<'a> BatchView<'a> {
         BatchView::head(body).map(|(stream, _)| stream)
     }
 
-    /// The event identifiers in a body that is not part of a record yet, in order.
-    pub fn ids_of(body: &'a [u8]) -> impl Iterator<Item = EventId> + 'a {
-        let at = BatchView::stream_of(body).map_or(body.len(), events_offset);
+    /// The event entries in a body that is not part of a record yet, in order: where each begins, and its identifier.
+    pub fn entries_of(body: &'a [u8]) -> impl Iterator<Item = (usize, EventId)> + 'a {
+        let name_length = body.first_chunk().map_or(body.len(), |length| usize::from(u16::from_le_bytes(*length)));
+        let at = first_entry_offset(name_length);
         std::iter::successors(Some(at), move |&at| Some(at + entry_size(body, at)?))
-            .map_while(move |at| Some(EventId(Guid(body.get(at + 8..at + 24)?.try_into().ok()?))))
+            .map_while(move |at| Some((at, EventId(Guid(body.get(at + 8..at + 24)?.try_into().ok()?)))))
     }
 
-    /// Where the last of `event_count` entries begins in a body that is not part of a record yet.
-    #[must_use]
-    pub fn last_entry_offset(body: &[u8], event_count: u16) -> Option<usize> {
-        let first = events_offset(BatchView::stream_of(body)?);
-        (1..event_count).try_fold(first, |at, _| Some(at + entry_size(body, at)?)).filter(|_| event_count > 0)
+    /// The event identifiers in a body that is not part of a record yet, in order.
+    pub fn ids_of(body: &'a [u8]) -> impl Iterator<Item = EventId> + 'a {
+        BatchView::entries_of(body).map(|(_, id)| id)
     }
 
     /// Fills in the number of the first event.
@@ -202,7 +201,11 @@ impl<'a> BatchView<'a> {
 }
 
 fn events_offset(stream: &str) -> usize {
-    (BATCH_HEADER_BYTES + stream.len()).next_multiple_of(RECORD_ALIGNMENT)
+    first_entry_offset(stream.len())
+}
+
+fn first_entry_offset(name_length: usize) -> usize {
+    (BATCH_HEADER_BYTES + name_length).next_multiple_of(RECORD_ALIGNMENT)
 }
 
 fn entry_size(body: &[u8], at: usize) -> Option<usize> {
