@@ -367,6 +367,9 @@ fn a_write_in_many_pieces_and_many_writes_in_one_piece() {
         let written: WriteEventsCompleted = client.expect(Command::WriteEventsCompleted, id);
         assert_eq!(written.first_event_number, index as i64, "in the order in which they were sent");
     }
+    let (name, answers) = node.links.published.stages.snapshot().pop().unwrap();
+    assert_eq!((&*name, answers.len()), ("answer", 501));
+    assert!(answers.max() < 10_000_000_000, "{} ns", answers.max());
     let too_large = client.send(Command::WriteEvents, &write("a", ANY, vec![event(3, &"x".repeat((1 << 20) + 1))]));
     assert!(client.expect_text(Command::BadRequest, too_large).contains("MaxAppendSize"));
 }

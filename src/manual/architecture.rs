@@ -61,6 +61,22 @@
 //!
 //! A write that reaches a follower goes over 1112 to an edge of the leader, and the answer comes back the same way.
 //!
+//! Where the time goes is in member `stages` of `/stats`: count, mean and quantiles in microseconds since start, and
+//! with `?histograms=true` all recorded values as `[nanoseconds, count]`, so that two answers can be subtracted.
+//!
+//! | stage | from | until | counted |
+//! | --- | --- | --- | --- |
+//! | `queue` | an edge hands a write over | the log thread decides on it; waiting for room in the log buffer is included | each write |
+//! | `batchWait` | in the log buffer | the disk write that contains it is submitted | each append |
+//! | `write` | a disk write is submitted | the log thread sees it complete | each disk write, on followers, too |
+//! | `flush` | a flush is submitted | the log thread sees it complete | each flush, on followers, too |
+//! | `replication/<node id>` | bytes are handed to a follower's link | it has acknowledged all of them as durable | each send |
+//! | `commit` | in the log buffer | committed | each append |
+//! | `answer` | committed | in the send buffer of the client's connection (of the forward link); the index is included | each append |
+//!
+//! Appends of one turn share one look at the clock, and up to 64 of them count together when the last of them arrives.
+//! The cutting of a deposed leader's tail is not counted, and what it had not committed has no `commit`.
+//!
 //! # The log
 //!
 //! A sequence of bytes addressed by **log position**. A **record** is the unit of everything: appended whole,

@@ -213,6 +213,36 @@ fn three_nodes_hold_the_same_log_over_many_chunks() {
 }
 
 #[test]
+fn every_stage_of_a_write_is_counted() {
+    let cluster = Cluster::new(3);
+    let appends = [cluster.append(70, 100), cluster.append(30, 50_000)];
+    cluster.wait_until_all_have(appends[1]);
+    // The thread reports at the end of the turn in which it answers.
+    let counts = |stage: &str| -> Vec<u64> {
+        let of = |index| {
+            let stages = cluster.with(index, |node| node.published.stages.snapshot());
+            stages.iter().find(|(name, _)| name == stage).map_or(0, |(_, spans)| spans.len())
+        };
+        (0..3).map(of).collect()
+    };
+    for stage in ["queue", "batchWait", "commit"] {
+        until(stage, || counts(stage).iter().sum::<u64>() >= 100);
+        assert_eq!(counts(stage).iter().sum::<u64>(), 100, "{stage}");
+    }
+    let leader = cluster.leader().unwrap();
+    let stages = cluster.with(leader, |node| node.published.stages.snapshot());
+    let commit = &stages.iter().find(|(name, _)| name == "commit").unwrap().1;
+    assert!(commit.min() > 100 && commit.max() < 20_000_000_000, "{} to {} ns", commit.min(), commit.max());
+    for stage in ["write", "flush"] {
+        until(stage, || counts(stage).iter().all(|&count| count > 0));
+    }
+    for follower in (0..3).filter(|&index| index != leader) {
+        let stage = format!("replication/{}", node_id(follower));
+        until(&stage, || counts(&stage)[leader] > 0);
+    }
+}
+
+#[test]
 fn a_follower_that_was_away_is_served_from_chunk_files_while_writes_go_on() {
     let cluster = Cluster::new(3);
     let leader = cluster.wait_for_leader();
