@@ -67,6 +67,8 @@ pub(super) enum Work {
         source: Source,
         offset: u64,
         done: u32,
+        /// Complete only when the bytes are durable.
+        durable: bool,
     },
     Sync,
     Read {
