@@ -25,7 +25,7 @@ EVENT_WIRE_BYTES=291
 CHUNK_BYTES=$((64 << 20))
 IDLE=5000
 
-rounds='' seconds='' quick='' results='' only=()
+rounds='' seconds='' length='' quick='' results='' only=()
 while [[ $# -gt 0 ]]; do
   case $1 in
     --quick) quick=yes; shift ;;
@@ -134,12 +134,16 @@ keep() {
 run() {
   local what=$1
   shift
+  local status=0 folder
   rm -f "$DATA/$what.json"
-  "$@" --json "$DATA/$what.json" >"$DATA/$what.out" 2>&1 || {
+  "$@" --json "$DATA/$what.json" >"$DATA/$what.out" 2>&1 || status=$?
+  if [[ $status != 0 ]]; then
     tail -n 15 "$DATA/$what.out" >&2
-    [[ $what == floor || $what == echo ]] || last_words "${FOLDERS[@]}"
-    die "$line, $what: status $? of $*"
-  }
+    for folder in "${FOLDERS[@]}"; do
+      [[ ! -d $folder || -n $(node_pid "$folder") ]] || last_words "$folder"
+    done
+    die "$line, $what: status $status of $*"
+  fi
   keep "$what" "$DATA/$what.json"
 }
 
@@ -152,11 +156,11 @@ echo_hop() {
   run echo "$ECHO" --connections "$1" --in-flight "$2" --size "$3" --answer-size 60 --seconds "$seconds" --warm-up 1
 }
 
-# load WHAT WORKLOAD OPTION...
+# load WHAT WORKLOAD OPTION...: for $seconds, or what `length` says.
 load() {
   local what=$1 workload=$2
   shift 2
-  run "$what" "$LOAD" "$workload" --seed "$HTTP" --warm-up "$warm_up" --seconds "$seconds" "$@"
+  run "$what" "$LOAD" "$workload" --seed "$HTTP" --warm-up "$warm_up" --seconds "${length:-$seconds}" "$@"
 }
 
 sample() { python3 scripts/threads.py sample "$LEADER_PID" "$LEADER:2113" >"$DATA/$1"; }
@@ -243,7 +247,7 @@ openloop() {
   fi
   fresh --chunk-size "$CHUNK_BYTES" --max-append-size $((16 << 20))
   before=$(log_end)
-  load cluster writes --connections 32 --in-flight 32 --size 256 --rate "$rate" --seconds "$open_seconds" \
+  length=$open_seconds load cluster writes --connections 32 --in-flight 32 --size 256 --rate "$rate" \
     --hgrm "$DATA/openloop.hgrm"
   cp "$DATA/openloop.hgrm" "$results/openloop.hgrm"
   say "{\"ratePerSecond\": $rate, \"chunkBytes\": $CHUNK_BYTES, \"seconds\": $open_seconds," \
