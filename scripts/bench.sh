@@ -22,7 +22,7 @@ DATA=$TARGET/bench
 DATA_MIB_MAX=${BENCH_DATA_MIB:-6144}
 # One line for each event: protocol buffers' framing, name of its type, identifier.
 EVENT_WIRE_BYTES=291
-CHUNK_BYTES=$((64 << 20))
+CHUNK_BYTES=$((32 << 20))
 IDLE=5000
 
 rounds='' seconds='' length='' quick='' results='' only=()
@@ -206,8 +206,8 @@ large() {
 
 reads() {
   cluster
-  load stream reads --connections 1 --in-flight 1 --page 500
-  load all reads --connections 1 --in-flight 1 --page 500 --direction all
+  load stream reads --connections 1 --in-flight 4 --page 500
+  load all reads --connections 1 --in-flight 4 --page 500 --direction all
 }
 
 catchup() {
@@ -245,7 +245,7 @@ openloop() {
     line=$asked
     rate=$(python3 scripts/bench_summary.py half-rate "$results")
   fi
-  fresh --chunk-size "$CHUNK_BYTES" --max-append-size $((16 << 20))
+  fresh --chunk-size "$CHUNK_BYTES" --max-append-size $((CHUNK_BYTES / 4))
   before=$(log_end)
   length=$open_seconds load cluster writes --connections 32 --in-flight 32 --size 256 --rate "$rate" \
     --hgrm "$DATA/openloop.hgrm"
