@@ -133,8 +133,6 @@ pub(crate) struct Reads {
     /// Where each page of the span begins. Empty: a connection learns it from the page before, one page at a time.
     pub starts: Vec<(i64, i64)>,
     pub require_leader: bool,
-    /// The connections that share the span.
-    pub connections: usize,
 }
 
 impl Reads {
@@ -392,14 +390,15 @@ impl Place {
         let fresh = self.fresh.into_iter().map(|sequence| Acknowledged {
             stream: writes.stream_name(sequence),
             events,
-            last: writes.events.into(),
+            last: i64::from(writes.events) - 1,
         });
-        let fresh = fresh.map(|found| Acknowledged { last: found.last - 1, ..found });
         let written = self.written.into_iter().filter(|written| written.acknowledged != 0);
-        written
-            .map(|written| Acknowledged { stream: written.stream, events: written.acknowledged, last: written.last })
-            .chain(fresh)
-            .collect()
+        let written = written.map(|Written { stream, acknowledged, last, .. }| Acknowledged {
+            stream,
+            events: acknowledged,
+            last,
+        });
+        written.chain(fresh).collect()
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::directory::{Target, endpoint};
-use crate::load::Expected;
+use crate::load::{Expected, Way};
 use crate::size::{SIZE_MAX, Sizes};
 
 #[derive(Debug, Parser)]
@@ -33,6 +33,58 @@ pub(crate) enum Workload {
         common: Common,
         #[command(flatten)]
         shape: WriteShape,
+    },
+    /// Reads pages of a stream, or of the all-stream. What is read is written first where it is not there yet.
+    #[command(after_help = "Examples:\n  ringstore-bench reads --page 500 --in-flight 4\n  \
+        ringstore-bench reads --direction all --span 1000000 --connections 8\n  \
+        ringstore-bench reads --target follower --direction backward --cold")]
+    Reads {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        shape: ReadShape,
+    },
+    /// Writes events and receives them through subscriptions: the time from the write's start to the arrival.
+    #[command(
+        after_help = "Examples:\n  ringstore-bench subscriptions --rate 5000 --connections 4 --subscribers 8\n  \
+        ringstore-bench subscriptions --all --in-flight 32 --verify"
+    )]
+    Subscriptions {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        shape: WriteShape,
+        /// Connections that subscribe
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        subscribers: u32,
+        /// Each of them subscribes to the all-stream; without it they share the streams, and every stream has one at
+        /// least
+        #[arg(long)]
+        all: bool,
+    },
+    /// Writes and reads over the same connections.
+    #[command(after_help = "Example:\n  ringstore-bench mixed --writes 80 --page 20 --connections 16 --in-flight 4")]
+    Mixed {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        shape: WriteShape,
+        #[command(flatten)]
+        reads: ReadShape,
+        /// Writes among 100 requests
+        #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(0..=100))]
+        writes: u32,
+    },
+    /// Many idle connections that only answer heartbeats, and some that write: memory for each, and the latency.
+    #[command(after_help = "Example:\n  ringstore-bench connections --idle 5000 --connections 32")]
+    Connections {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        shape: WriteShape,
+        /// Connections that are idle, beside the `--connections` that write
+        #[arg(long, value_name = "N", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+        idle: u32,
     },
 }
 
@@ -102,12 +154,33 @@ pub(crate) struct WriteShape {
     /// Bytes of metadata in each event
     #[arg(long, value_name = "BYTES", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=SIZE_MAX as i64))]
     pub metadata: u32,
-    /// Streams that are written in turn
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub streams: u32,
+    /// Streams that are written in turn [default: 1000; 10 with subscriptions]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub streams: Option<u32>,
     /// Expected version of each write
     #[arg(long, value_enum, default_value_t = Expected::Any)]
     pub expected: Expected,
+}
+
+/// How pages are read.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct ReadShape {
+    /// Which way
+    #[arg(long, value_enum, default_value_t = Way::Forward)]
+    pub direction: Way,
+    /// Events in a page; the protocol's limit is 4096
+    #[arg(long, value_name = "EVENTS", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub page: u32,
+    /// Events that are read again and again: of one stream, or from the end of the log where the direction begins
+    #[arg(long, value_name = "EVENTS", default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub span: u32,
+    /// Bytes of data in each event of the stream that is prepared
+    #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(..=1_048_576))]
+    pub read_size: u32,
+    /// Do not read the span once before the run. To empty the kernel's page cache as well is the caller's matter. The
+    /// all-stream is then read one page after the other on each connection: only a page says where the next one begins
+    #[arg(long)]
+    pub cold: bool,
 }
 
 fn number(text: &str) -> Result<f64, String> {
@@ -153,6 +226,21 @@ mod tests {
     }
 
     #[test]
+    fn every_example_is_understood() {
+        use clap::CommandFactory;
+        let command = Options::command();
+        for workload in command.get_subcommands() {
+            let help = workload.get_after_help().expect("examples").to_string();
+            let examples: Vec<_> = help.lines().filter(|line| line.contains("ringstore-bench")).collect();
+            assert!(!examples.is_empty(), "{}", workload.get_name());
+            for example in examples {
+                Options::try_parse_from(example.split_whitespace())
+                    .unwrap_or_else(|error| panic!("{example}: {error}"));
+            }
+        }
+    }
+
+    #[test]
     fn bad_values_are_refused_with_the_limit() {
         for (arguments, reason) in [
             (&["--seconds", "0"][..], "0.1 to 86400"),
@@ -164,6 +252,7 @@ mod tests {
             (&["--size", "huge"], "not a size"),
             (&["--seed", "nowhere"], "HOST:PORT"),
             (&["--expected", "some"], "no-stream"),
+            (&["--metadata", "99999999"], "16766216"),
         ] {
             let all = ["ringstore-bench", "writes"].iter().chain(arguments);
             let error = Options::try_parse_from(all).unwrap_err().to_string();

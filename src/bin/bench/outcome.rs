@@ -74,6 +74,8 @@ pub(crate) struct NodeReport {
     pub endpoint: String,
     /// `leader`, `follower` … at the end.
     pub role: String,
+    /// The process was started in the measured span: its figures begin there.
+    pub restarted: bool,
     /// CPU time that the process used.
     pub cpu: Duration,
     /// Resident memory at the end, bytes.

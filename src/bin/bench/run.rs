@@ -20,27 +20,41 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Between the last connection and the first request, so that all threads begin together.
 const START_AFTER: Duration = Duration::from_millis(60);
 
+/// The main thread looks at the time at least, and at most, this often.
+const WAIT_MIN: Duration = Duration::from_millis(1);
+const WAIT_MAX: Duration = Duration::from_millis(100);
+/// A cut that is shorter is no second of the timeline.
+const SECOND_MIN: Duration = Duration::from_millis(900);
+
 /// What the workers found, all together.
 pub(crate) struct Found {
     pub outcome: Outcome,
     pub done: Done,
 }
 
-/// Runs the plan to its end. `at_start` and `at_end` are called at the ends of the measured span.
+/// What else happens at which moment of a run: when all connections are there, and at the measured span's two ends.
+pub(crate) trait Moments {
+    fn connected(&mut self);
+    fn measured_span_begins(&mut self);
+    fn measured_span_ends(&mut self);
+}
+
+/// Runs the plan to its end.
 ///
 /// # Errors
 /// When not all connections can be made, or a worker cannot run.
-pub(crate) fn run(plan: &Arc<Plan>, at_start: impl FnOnce(), at_end: impl FnOnce()) -> anyhow::Result<Found> {
+pub(crate) fn run(plan: &Arc<Plan>, moments: &mut impl Moments) -> anyhow::Result<Found> {
     let (sender, reports) = channel();
     for index in 0..plan.threads {
         let (plan, sender) = (Arc::clone(plan), sender.clone());
         std::thread::Builder::new().name(format!("load-{index}")).spawn(move || worker::run(&plan, index, &sender))?;
     }
     await_connections(plan, &reports)?;
+    moments.connected();
     let go = Instant::now() + START_AFTER;
     plan.control.go.get_or_init(|| go);
     let mut collector = Collector::new(plan, go);
-    collector.collect(&reports, at_start, at_end)?;
+    collector.collect(&reports, moments)?;
     Ok(collector.found())
 }
 
@@ -91,36 +105,27 @@ impl<'a> Collector<'a> {
         }
     }
 
-    fn collect(
-        &mut self,
-        reports: &Receiver<Report>,
-        at_start: impl FnOnce(),
-        at_end: impl FnOnce(),
-    ) -> anyhow::Result<()> {
-        let (mut at_start, mut at_end) = (Some(at_start), Some(at_end));
+    fn collect(&mut self, reports: &Receiver<Report>, moments: &mut impl Moments) -> anyhow::Result<()> {
+        let (mut begun, mut ended) = (false, false);
         let end = self.measured_from + self.plan.measured;
         while self.finished < self.plan.threads {
-            if Instant::now() >= self.measured_from
-                && let Some(at_start) = at_start.take()
-            {
-                at_start();
+            let now = Instant::now();
+            if now >= self.measured_from && !begun {
+                begun = true;
+                moments.measured_span_begins();
             }
-            if Instant::now() >= end
-                && let Some(at_end) = at_end.take()
-            {
-                at_end();
+            if begun && !ended && (now >= end || self.plan.control.stop.load(Ordering::Relaxed)) {
+                ended = true;
+                moments.measured_span_ends();
             }
-            let next = if at_start.is_some() { self.measured_from } else { end };
-            let wait = next.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            let next = if begun { end } else { self.measured_from };
+            let wait = next.saturating_duration_since(now).clamp(WAIT_MIN, WAIT_MAX);
             match reports.recv_timeout(wait) {
                 Ok(Report::Cut(cut)) => self.take(cut),
                 Ok(Report::Done(done)) => self.finish(done)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => bail!("a thread of the load ended by itself"),
             }
-        }
-        if let Some(at_end) = at_end.take() {
-            at_end();
         }
         for (_, cut) in std::mem::take(&mut self.open).into_values() {
             self.close(&cut);
@@ -158,11 +163,14 @@ impl<'a> Collector<'a> {
 
     fn close(&mut self, cut: &Cut) {
         let before = if cut.measured { self.measured } else { Duration::ZERO };
-        let second = second(cut, before);
+        let second = second(cut);
         let note = self.plan.control.take_note().filter(|_| second.errors != 0);
         eprintln!("{}", progress(cut, &second, note.as_deref()));
         if cut.measured {
-            self.timeline.push(second);
+            // An end in the midst of a second is no second of its own.
+            if cut.at.saturating_sub(before) >= SECOND_MIN {
+                self.timeline.push(second);
+            }
             self.measured = cut.at;
             self.total.merge(&cut.recorder);
         }
@@ -189,7 +197,7 @@ fn into_series(kind: Kind, tally: Tally) -> Series {
 }
 
 /// All requests of a cut together; deliveries are no requests.
-fn second(cut: &Cut, _before: Duration) -> Second {
+fn second(cut: &Cut) -> Second {
     let mut all = Tally::default();
     for kind in [Kind::Write, Kind::Read] {
         all.merge(&cut.recorder.tallies[kind as usize]);

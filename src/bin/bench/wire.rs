@@ -138,7 +138,7 @@ impl EventTemplate {
     }
 }
 
-/// WriteEvents; `name` appends the stream's name, which is `name_bytes` long, and `events` the events.
+/// WriteEvents; `events` appends the events.
 pub(crate) fn write_events(
     out: &mut Vec<u8>,
     correlation: Correlation,
