@@ -24,6 +24,8 @@ DATA_MIB_MAX=${BENCH_DATA_MIB:-6144}
 EVENT_WIRE_BYTES=291
 CHUNK_BYTES=$((32 << 20))
 IDLE=5000
+# Longer than any run takes that is not stuck: the longest measured span is a minute.
+RUN_SECONDS_MAX=300
 
 rounds='' seconds='' length='' quick='' results='' only=()
 while [[ $# -gt 0 ]]; do
@@ -130,21 +132,33 @@ keep() {
   python3 scripts/bench_summary.py add "$results" --line "$line" --round "$round" --what "$1" "$2"
 }
 
+# Runs that failed, as ROUND LINE WHAT.
+failed=()
+
+# fail WHAT FILE TEXT: says so with the last lines that the program printed; the rest of the set goes on.
+fail() {
+  local folder
+  say "FAILED: round $round, $line, $1: $3"
+  tail -n 15 "$2"
+  for folder in "${FOLDERS[@]}"; do
+    [[ ! -d $folder || -n $(node_pid "$folder") ]] || last_words "$folder"
+  done
+  failed+=("round $round, $line, $1: $3")
+  # Whatever it was, the next line begins with new nodes.
+  running=-
+} >&2
+
 # run WHAT COMMAND...: a program that writes its result as JSON to $DATA/WHAT.json.
 run() {
-  local what=$1
+  local what=$1 status=0
   shift
-  local status=0 folder
   rm -f "$DATA/$what.json"
-  "$@" --json "$DATA/$what.json" >"$DATA/$what.out" 2>&1 || status=$?
-  if [[ $status != 0 ]]; then
-    tail -n 15 "$DATA/$what.out" >&2
-    for folder in "${FOLDERS[@]}"; do
-      [[ ! -d $folder || -n $(node_pid "$folder") ]] || last_words "$folder"
-    done
-    die "$line, $what: status $status of $*"
+  timeout --foreground --kill-after=10 "$RUN_SECONDS_MAX" "$@" --json "$DATA/$what.json" >"$DATA/$what.out" 2>&1 || status=$?
+  if [[ $status == 0 ]]; then
+    keep "$what" "$DATA/$what.json"
+  else
+    fail "$what" "$DATA/$what.out" "status $status of $(basename "$1") ${*:2}"
   fi
-  keep "$what" "$DATA/$what.json"
 }
 
 floor() {
@@ -216,10 +230,11 @@ catchup() {
   # It starts nodes of its own; two clusters at once would disturb each other.
   nodes_stop "${FOLDERS[@]}"
   running=-
-  "$FAULT" --mode catchup --mib "$catchup_mib" --seed "$round" --chunk-size $((256 << 20)) >"$DATA/catchup.out" 2>&1 || {
-    tail -n 15 "$DATA/catchup.out" >&2
-    die "catch-up failed"
-  }
+  if ! timeout --foreground --kill-after=10 "$RUN_SECONDS_MAX" "$FAULT" --mode catchup --mib "$catchup_mib" --seed "$round" \
+    --chunk-size $((256 << 20)) >"$DATA/catchup.out" 2>&1; then
+    fail catchup "$DATA/catchup.out" "see what it printed"
+    return
+  fi
   # result mode=catchup mib=… seconds=… catchup_mib_per_s=… …
   python3 -c '
 import json, sys
@@ -244,12 +259,12 @@ openloop() {
     saturation
     line=$asked
     rate=$(python3 scripts/bench_summary.py half-rate "$results")
+    [[ -n $rate ]] || return 0
   fi
   fresh --chunk-size "$CHUNK_BYTES" --max-append-size $((CHUNK_BYTES / 4))
   before=$(log_end)
   length=$open_seconds load cluster writes --connections 32 --in-flight 32 --size 256 --rate "$rate" \
-    --hgrm "$DATA/openloop.hgrm"
-  cp "$DATA/openloop.hgrm" "$results/openloop.hgrm"
+    --hgrm "$results/openloop.hgrm"
   say "{\"ratePerSecond\": $rate, \"chunkBytes\": $CHUNK_BYTES, \"seconds\": $open_seconds," \
     "\"chunkChanges\": $(($(log_end) / CHUNK_BYTES - before / CHUNK_BYTES))}" >"$DATA/chunks.json"
   keep chunks "$DATA/chunks.json"
@@ -277,9 +292,12 @@ idle() {
   sleep 1
   say "{\"connections\": $IDLE, \"seen\": $(tcp_connections), \"beforeKib\": $before, \"afterKib\": $(resident_kib)}" \
     >"$DATA/memory.json"
-  wait "$load_pid" || { tail -n 15 "$DATA/memory.out" >&2; die "the idle connections failed"; }
+  if wait "$load_pid"; then
+    keep memory "$DATA/memory.json"
+  else
+    fail memory "$DATA/memory.out" "the idle connections"
+  fi
   load_pid=
-  keep memory "$DATA/memory.json"
   load quiet writes --connections 32 --in-flight 1 --size 256
   load crowded connections --idle "$IDLE" --connections 32 --in-flight 1 --size 256
 }
@@ -315,6 +333,10 @@ for ((round = 1; round <= rounds; round++)); do
     say "round $round of $rounds, $line: $((SECONDS - begin)) s"
   done
 done
-python3 scripts/bench_summary.py summary "$results" | tee "$results/summary.md"
+{
+  python3 scripts/bench_summary.py summary "$results"
+  [[ ${#failed[@]} == 0 ]] || printf '\nFailed: %s\n' "${failed[@]}"
+} | tee "$results/summary.md"
 say ""
 say "raw results and this table: $results"
+[[ ${#failed[@]} == 0 ]]
