@@ -92,7 +92,12 @@ impl LogFile {
         for chunk in 0..FILES {
             let path = options.node_folder(node).join(FileName::Chunk(chunk).to_string());
             ring_files.push(driver.attach(open(&path, direct)?.into()));
-            plain_files.push(open(&path, false)?);
+            let plain = open(&path, false)?;
+            if !direct {
+                // As a chunk that was just prepared: a trial of O_DIRECT before may have emptied the page cache.
+                std::io::copy(&mut &plain, &mut std::io::sink()).context("the log files cannot be read")?;
+            }
+            plain_files.push(plain);
         }
         Ok(LogFile {
             variant,
