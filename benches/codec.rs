@@ -3,10 +3,10 @@
 
 use std::hint::black_box;
 
-use bytes::{Bytes, BytesMut};
-use ringstore::codec::client::frame::{put_message, take_package};
+use bytes::Bytes;
+use ringstore::codec::client::frame::{LENGTH_BYTES, frame_bytes, put_message};
 use ringstore::codec::client::response::{Written, write_succeeded};
-use ringstore::codec::client::{Command, Request, RequestLimits, messages};
+use ringstore::codec::client::{Command, Package, Request, RequestLimits, messages};
 use ringstore::types::Guid;
 
 mod support;
@@ -16,7 +16,7 @@ use support::Bench;
 /// Frames in one receive buffer.
 const FRAMES: u64 = 32;
 
-fn write_frames(events: usize) -> Vec<u8> {
+fn write_frames(events: usize) -> Bytes {
     let event = messages::NewEvent {
         event_id: Bytes::from_static(&[7; 16]),
         event_type: "bench-event".to_owned(),
@@ -33,18 +33,19 @@ fn write_frames(events: usize) -> Vec<u8> {
     };
     let mut out = Vec::new();
     (0..FRAMES).for_each(|_| put_message(&mut out, Command::WriteEvents, Guid([9; 16]), &message));
-    out
+    out.into()
 }
 
-/// All requests of a receive buffer; counts the events in them.
-fn decode(frames: &[u8]) -> usize {
-    let mut buffer = BytesMut::from(frames);
-    let mut events = 0;
-    while let Some(package) = take_package(&mut buffer).expect("whole frames") {
+/// All requests of a receive buffer, without the copy that received bytes may need; counts the events in them.
+fn decode(frames: &Bytes) -> usize {
+    let (mut at, mut events) = (0, 0);
+    while let Some(size) = frame_bytes(&frames[at..]).expect("a frame") {
+        let package = Package::read(frames.slice(at + LENGTH_BYTES..at + size)).expect("a whole package");
         match Request::read(&package, &RequestLimits::default()) {
             Ok(Request::WriteEvents(write)) => events += write.events.len(),
             other => panic!("not a write: {other:?}"),
         }
+        at += size;
     }
     events
 }
