@@ -93,7 +93,10 @@ impl Follower {
                 self.acknowledging = false;
                 Ok(())
             }
-            (Tag::Write(id), Outcome::Written { result, .. }) => self.log.handle_written(id, result),
+            (Tag::Write(id), Outcome::Written { result, .. }) => self.log.handle_written(&mut self.driver, id, result),
+            (Tag::Write(id), Outcome::WrittenGathered { result, .. }) => {
+                self.log.handle_written(&mut self.driver, id, result)
+            }
             (Tag::Sync(id), Outcome::Synced(result)) => self.log.handle_synced(id, result),
             (tag, outcome) => bail!("{tag:?} brought {outcome:?}"),
         }

@@ -190,7 +190,7 @@ impl Leader {
 
     fn handle(&mut self, completion: Completion) -> Result<()> {
         match (Tag::unpack(completion.tag), completion.outcome) {
-            (Tag::Write(id), Outcome::Written { result, .. }) => self.log.handle_written(id, result),
+            (Tag::Write(id), Outcome::Written { result, .. }) => self.log.handle_written(&mut self.driver, id, result),
             (Tag::Sync(id), Outcome::Synced(result)) => self.log.handle_synced(id, result),
             (Tag::Stream(peer), Outcome::Streamed(slice)) => {
                 self.peers[peer].acknowledged(&slice);

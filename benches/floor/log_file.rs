@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 use ringstore::limits::DISK_WRITE_MAX_BYTES;
-use ringstore::ring::{Driver, Failure, FileId, MirroredBuffer, Slice, Source};
+use ringstore::ring::{Driver, Failure, FileId, GATHERED_MAX, MirroredBuffer, Slice, Source};
 use ringstore::storage::{ChunkHeader, ChunkLayout, Disk, FileDisk, FileName};
 use ringstore::types::LogPosition;
 
@@ -87,12 +87,17 @@ fn open(path: &Path, direct: bool) -> Result<File> {
 impl LogFile {
     pub(crate) fn open(driver: &mut Driver, options: &Options, node: usize) -> Result<LogFile> {
         let variant = options.variant();
-        let direct = variant.mode == WriteMode::Direct;
+        let direct = variant.mode.is_direct();
         let (mut ring_files, mut plain_files) = (Vec::new(), Vec::new());
         for chunk in 0..FILES {
             let path = options.node_folder(node).join(FileName::Chunk(chunk).to_string());
             ring_files.push(driver.attach(open(&path, direct)?.into()));
-            plain_files.push(open(&path, false)?);
+            let plain = open(&path, false)?;
+            if !direct {
+                // As a chunk that was just prepared: a trial of O_DIRECT before may have emptied the page cache.
+                std::io::copy(&mut &plain, &mut std::io::sink()).context("the log files cannot be read")?;
+            }
+            plain_files.push(plain);
         }
         Ok(LogFile {
             variant,
@@ -130,7 +135,7 @@ impl LogFile {
     /// Goes on with what lies in the log buffer below `end`.
     pub(crate) fn poll_buffer(&mut self, driver: &mut Driver, buffer: &mut MirroredBuffer, end: u64) -> Result<()> {
         while self.issued < end && self.may_write() {
-            if self.variant.mode.is_durable_write() {
+            if self.variant.mode.is_one_step() {
                 if !self.write_durable(driver, buffer, end) {
                     break;
                 }
@@ -149,7 +154,10 @@ impl LogFile {
 
     /// Goes on with what was received, written from where it lies.
     pub(crate) fn poll_received(&mut self, driver: &mut Driver, incoming: &mut VecDeque<Slice>) -> Result<()> {
-        while self.may_write() {
+        while self.variant.mode.is_one_step() && self.may_write() && !incoming.is_empty() {
+            self.write_gathered(driver, incoming);
+        }
+        while !self.variant.mode.is_one_step() && self.may_write() {
             let Some(slice) = incoming.pop_front() else { break };
             let length = u64::from(slice.length()).min(self.room()) as u32;
             if length < slice.length() {
@@ -170,7 +178,7 @@ impl LogFile {
     }
 
     fn may_write(&self) -> bool {
-        if self.variant.mode.is_durable_write() {
+        if self.variant.mode.is_one_step() {
             return self.writes.len() < self.variant.flushes;
         }
         self.writes.len() < WRITES_IN_FLIGHT_MAX && !(self.variant.lazy && self.flushes.len() >= self.variant.flushes)
@@ -220,7 +228,7 @@ impl LogFile {
         let mut end = end.min(self.issued + room);
         let mut start = self.issued;
         let mut padded = end;
-        if self.variant.mode == WriteMode::Direct {
+        if self.variant.mode.is_direct() {
             start = start / BLOCK_BYTES * BLOCK_BYTES;
             if start < self.issued && !self.writes.is_empty() {
                 // Two writes of one block at a time may reach the disk in either order.
@@ -237,10 +245,35 @@ impl LogFile {
         let (file, offset) = self.place(start);
         let window = buffer.window(LogPosition(start), (padded - start) as u32);
         let write = self.in_flight(end, 1);
-        driver.write_durable(self.ring_files[file], Source::Log(window), offset, Tag::Write(write.id).pack());
+        let tag = Tag::Write(write.id).pack();
+        if self.variant.mode == WriteMode::DirectSync {
+            driver.write(self.ring_files[file], Source::Log(window), offset, tag);
+        } else {
+            driver.write_durable(self.ring_files[file], Source::Log(window), offset, tag);
+        }
         self.writes.push_back(write);
         self.issued = end;
         true
+    }
+
+    /// Everything that was received, as far as it goes into one file, in one write that is its own flush.
+    fn write_gathered(&mut self, driver: &mut Driver, incoming: &mut VecDeque<Slice>) {
+        let (file, offset) = self.place(self.issued);
+        let mut room = self.layout.room(LogPosition(self.issued)).min(DURABLE_WRITE_MAX_BYTES);
+        let mut slices = Vec::new();
+        while room > 0 && slices.len() < GATHERED_MAX {
+            let Some(slice) = incoming.pop_front() else { break };
+            let length = u64::from(slice.length()).min(room) as u32;
+            if length < slice.length() {
+                incoming.push_front(slice.part(length, slice.length() - length));
+            }
+            slices.push(slice.part(0, length));
+            room -= u64::from(length);
+            self.issued += u64::from(length);
+        }
+        let write = self.in_flight(self.issued, 1);
+        driver.write_gathered_durable(self.ring_files[file], slices, offset, Tag::Write(write.id).pack());
+        self.writes.push_back(write);
     }
 
     fn poll_flush(&mut self, driver: &mut Driver) -> Result<()> {
@@ -267,21 +300,35 @@ impl LogFile {
         Ok(())
     }
 
-    pub(crate) fn handle_written(&mut self, id: u64, result: Result<(), Failure>) -> Result<()> {
+    pub(crate) fn handle_written(&mut self, driver: &mut Driver, id: u64, result: Result<(), Failure>) -> Result<()> {
         result.context("a write failed")?;
+        if self.variant.mode == WriteMode::DirectSync {
+            let write = self.writes.iter().find(|write| write.id == id).expect("a write that was submitted");
+            let (file, _) = self.place(write.end - 1);
+            driver.sync(self.ring_files[file], Tag::Sync(id).pack());
+            return Ok(());
+        }
+        self.finish_write(id);
+        Ok(())
+    }
+
+    fn finish_write(&mut self, id: u64) {
         let nanos = finish(&mut self.writes, id, &mut self.written);
-        if self.variant.mode.is_durable_write() {
+        if self.variant.mode.is_one_step() {
             self.flushed = self.written;
             self.flush_begun = self.written;
             self.flush_nanos.saturating_record(nanos);
         } else {
             self.write_nanos.saturating_record(nanos);
         }
-        Ok(())
     }
 
     pub(crate) fn handle_synced(&mut self, id: u64, result: Result<(), Failure>) -> Result<()> {
         result.context("a flush failed")?;
+        if self.variant.mode == WriteMode::DirectSync {
+            self.finish_write(id);
+            return Ok(());
+        }
         let nanos = finish(&mut self.flushes, id, &mut self.flushed);
         self.flush_nanos.saturating_record(nanos);
         Ok(())

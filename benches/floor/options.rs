@@ -36,7 +36,7 @@ pub(crate) struct Options {
     /// A moment only, with small files: for CI
     #[arg(long)]
     pub(crate) small: bool,
-    /// How the log reaches the disk: buffered, inline, blocking, dsync or direct
+    /// How the log reaches the disk: buffered, inline, blocking, dsync, gathered, direct or direct-sync
     #[arg(long, value_name = "MODE", default_value = "buffered")]
     pub(crate) write_mode: WriteMode,
     /// Flushes in flight at a time
@@ -45,7 +45,7 @@ pub(crate) struct Options {
     /// Write only when a flush may follow, not as soon as there are bytes
     #[arg(long)]
     pub(crate) lazy: bool,
-    /// Followers copy into a log buffer of their own and write from there (dsync and direct always do)
+    /// Followers copy into a log buffer of their own and write from there (some modes always do)
     #[arg(long)]
     pub(crate) copy: bool,
     /// A thread of the leader reads what is committed through a memory map of the files
@@ -79,26 +79,42 @@ pub(crate) enum WriteMode {
     Blocking,
     /// One buffered write with RWF_DSYNC through the ring.
     Dsync,
+    /// Like `Dsync`, and followers write what they received from where it lies (a vector).
+    Gathered,
     /// One O_DIRECT write of whole blocks with RWF_DSYNC through the ring.
     Direct,
+    /// One O_DIRECT write of whole blocks, then fdatasync.
+    DirectSync,
 }
 
 impl WriteMode {
-    const NAMES: [(&str, WriteMode); 5] = [
+    const NAMES: [(&str, WriteMode); 7] = [
         ("buffered", WriteMode::Buffered),
         ("inline", WriteMode::Inline),
         ("blocking", WriteMode::Blocking),
         ("dsync", WriteMode::Dsync),
+        ("gathered", WriteMode::Gathered),
         ("direct", WriteMode::Direct),
+        ("direct-sync", WriteMode::DirectSync),
     ];
 
     pub(crate) fn name(self) -> &'static str {
         WriteMode::NAMES.iter().find(|(_, mode)| *mode == self).expect("all have a name").0
     }
 
-    /// A write is its own flush.
-    pub(crate) fn is_durable_write(self) -> bool {
-        matches!(self, WriteMode::Dsync | WriteMode::Direct)
+    /// A write and its flush are one step: none of it is done ahead.
+    pub(crate) fn is_one_step(self) -> bool {
+        matches!(self, WriteMode::Dsync | WriteMode::Gathered) || self.is_direct()
+    }
+
+    /// Past the page cache.
+    pub(crate) fn is_direct(self) -> bool {
+        matches!(self, WriteMode::Direct | WriteMode::DirectSync)
+    }
+
+    /// Followers cannot write from where they received.
+    pub(crate) fn must_copy(self) -> bool {
+        self == WriteMode::Dsync || self.is_direct()
     }
 
     /// Written on the thread itself.
@@ -136,7 +152,7 @@ impl Variant {
         if self.lazy {
             name += "+lazy";
         }
-        if self.copy && !self.mode.is_durable_write() {
+        if self.copy && !self.mode.must_copy() {
             name += "+copy";
         }
         name
@@ -149,7 +165,7 @@ impl FromStr for Variant {
     fn from_str(text: &str) -> Result<Variant> {
         let mut words = text.split('+');
         let mode: WriteMode = words.next().unwrap_or_default().parse()?;
-        let mut variant = Variant { mode, flushes: 1, lazy: false, copy: mode.is_durable_write() };
+        let mut variant = Variant { mode, flushes: 1, lazy: false, copy: mode.must_copy() };
         for word in words {
             match word {
                 "lazy" => variant.lazy = true,
@@ -207,7 +223,7 @@ impl Options {
 
     /// The one variant of a run.
     pub(crate) fn variant(&self) -> Variant {
-        let copy = self.copy || self.write_mode.is_durable_write();
+        let copy = self.copy || self.write_mode.must_copy();
         Variant { mode: self.write_mode, flushes: self.flushes, lazy: self.lazy, copy }
     }
 

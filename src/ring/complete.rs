@@ -4,6 +4,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use io_uring::cqueue;
 
+use super::buffers::Slice;
 use super::driver::{Completion, Driver, Outcome};
 use super::error::{Failure, completed};
 use super::operation::{Operation, Work};
@@ -49,10 +50,12 @@ impl Driver {
             Work::Accept => self.complete_accept(slot, result, flags),
             Work::Stream { group } => return self.complete_stream(slot, group, result, flags, outcomes),
             Work::Send { .. } => return self.complete_send(slot, result, flags, outcomes),
-            Work::Receive { .. } | Work::Read { .. } | Work::Write { .. } => match self.complete_bytes(slot, result) {
-                Some(outcome) => outcome,
-                None => return,
-            },
+            Work::Receive { .. } | Work::Read { .. } | Work::Write { .. } | Work::WriteGathered { .. } => {
+                match self.complete_bytes(slot, result) {
+                    Some(outcome) => outcome,
+                    None => return,
+                }
+            }
             Work::Connect { .. } => {
                 self.finish(slot);
                 Outcome::Connected(completed(result).map(drop))
@@ -100,6 +103,7 @@ impl Driver {
                 moved(done, buffer.len() as u32, result)
             }
             Work::Write { source, done, .. } => moved(done, source.length(), result),
+            Work::WriteGathered { slices, done, .. } => moved(done, slices.iter().map(Slice::length).sum(), result),
             other => panic!("not an operation on bytes: {:?}", other.kind()),
         };
         let result = match state {
@@ -126,6 +130,11 @@ impl Driver {
                 // A file that takes no bytes and gives no reason: nothing sane does that.
                 let result = result.and_then(|count| in_full(count, length, Failure::InputOutput));
                 Outcome::Written { source, result }
+            }
+            Work::WriteGathered { slices, .. } => {
+                let length = slices.iter().map(Slice::length).sum();
+                let result = result.and_then(|count| in_full(count, length, Failure::InputOutput));
+                Outcome::WrittenGathered { slices, result }
             }
             other => panic!("not an operation on bytes: {:?}", other.kind()),
         })

@@ -70,6 +70,13 @@ pub enum Outcome {
         /// How it went.
         result: Result<(), Failure>,
     },
+    /// Everything of a gathered write is in the file and durable, or not. Final.
+    WrittenGathered {
+        /// What was written, back.
+        slices: Vec<Slice>,
+        /// How it went.
+        result: Result<(), Failure>,
+    },
     /// The file's data is durable, or not. Final.
     Synced(Result<(), Failure>),
     /// Bytes of a file: fewer than asked for only at its end. Final.

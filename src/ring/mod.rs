@@ -35,3 +35,4 @@ pub use operation::{FileId, Source};
 pub use probe::{Capabilities, Finding, Mode, probe};
 pub use read_map::ReadMap;
 pub use socket::{abort_on_close, listen, local_address, outgoing, peer_address, pin_thread, prepare_link};
+pub use submit::GATHERED_MAX;

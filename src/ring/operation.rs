@@ -70,6 +70,14 @@ pub(super) enum Work {
         /// Complete only when the bytes are durable.
         durable: bool,
     },
+    WriteGathered {
+        slices: Vec<Slice>,
+        /// The parts that are left to write. Kept here because the kernel reads them when it gets to the operation.
+        vectors: Vec<libc::iovec>,
+        offset: u64,
+        done: u32,
+        durable: bool,
+    },
     Sync,
     Read {
         buffer: Vec<u8>,
@@ -101,7 +109,7 @@ impl Work {
             Work::Receive { .. } => Kind::Receive,
             Work::Stream { .. } => Kind::Stream,
             Work::Send { .. } => Kind::Send,
-            Work::Write { .. } => Kind::Write,
+            Work::Write { .. } | Work::WriteGathered { .. } => Kind::Write,
             Work::Sync => Kind::Sync,
             Work::Read { .. } => Kind::Read,
             Work::Watch { .. } => Kind::Watch,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use io_uring::{opcode, squeue};
 use socket2::SockAddr;
 
-use super::buffers::Next;
+use super::buffers::{Next, Slice};
 use super::driver::{Driver, GroupId};
 use super::mirror::Window;
 use super::operation::{FileId, Operation, Source, Work, ZeroCopy};
@@ -15,6 +15,9 @@ const REPORT_USAGE: u16 = 1 << 3;
 
 /// Ask the file system for the data only: chunk files are preallocated, so their size never changes.
 const DATA_ONLY: io_uring::types::FsyncFlags = io_uring::types::FsyncFlags::DATASYNC;
+
+/// Slices in one gathered write at most; the kernel's limit is 1024 (UIO_MAXIOV).
+pub const GATHERED_MAX: usize = 1024;
 
 impl Driver {
     /// Accepts connections until it fails; each comes as an outcome.
@@ -67,6 +70,17 @@ impl Driver {
     /// block size: a [`Window`] at such a position is, because the log buffer begins at a page.
     pub fn write_durable(&mut self, file: FileId, source: Source, offset: u64, tag: u64) {
         self.start(file, tag, Work::Write { source, offset, done: 0, durable: true });
+    }
+
+    /// Writes received bytes that lie in several places to the file at `offset`, one behind the other, and completes when
+    /// they are durable: [`Driver::write_durable`] for a follower, whose bytes stay where the kernel received them.
+    ///
+    /// # Panics
+    /// With more than [`GATHERED_MAX`] slices, or none.
+    pub fn write_gathered_durable(&mut self, file: FileId, slices: Vec<Slice>, offset: u64, tag: u64) {
+        assert!((1..=GATHERED_MAX).contains(&slices.len()), "{} slices in a write", slices.len());
+        let work = Work::WriteGathered { slices, vectors: Vec::new(), offset, done: 0, durable: true };
+        self.start(file, tag, work);
     }
 
     /// Makes what was written to the file durable. Submit it when the writes have completed: it waits for nothing.
@@ -142,6 +156,12 @@ impl Driver {
                 let flags = if *durable { libc::RWF_DSYNC } else { 0 };
                 write.offset(*offset + u64::from(*done)).rw_flags(flags).build()
             }
+            Work::WriteGathered { slices, vectors, offset, done, durable } => {
+                *vectors = vectors_of(slices, *done);
+                let write = opcode::Writev::new(fd, vectors.as_ptr(), vectors.len() as u32);
+                let flags = if *durable { libc::RWF_DSYNC } else { 0 };
+                write.offset(*offset + u64::from(*done)).rw_flags(flags).build()
+            }
             Work::Sync => opcode::Fsync::new(fd).flags(DATA_ONLY).build(),
             Work::Read { buffer, offset, done } => {
                 let (pointer, length) = rest_of(buffer, *done);
@@ -153,6 +173,21 @@ impl Driver {
             }
         })
     }
+}
+
+/// What is left of the slices after their first `done` bytes, as the kernel takes it.
+pub(super) fn vectors_of(slices: &[Slice], done: u32) -> Vec<libc::iovec> {
+    let mut skip = done as usize;
+    let mut vectors = Vec::with_capacity(slices.len());
+    for slice in slices {
+        let skipped = skip.min(slice.len());
+        skip -= skipped;
+        let rest = &slice[skipped..];
+        if !rest.is_empty() {
+            vectors.push(libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: rest.len() });
+        }
+    }
+    vectors
 }
 
 /// Where the unfilled part of a buffer begins, and how long it is.

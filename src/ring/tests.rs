@@ -6,8 +6,10 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
+use super::submit::vectors_of;
 use super::*;
 use crate::queue::Queue;
 use crate::types::LogPosition;
@@ -288,6 +290,79 @@ fn writes_from_the_log_buffer_and_reads_back() {
     world.expect(|outcome| {
         assert!(matches!(outcome, Outcome::Read { buffer, result: Ok(100) } if buffer == pattern(100)))
     });
+}
+
+/// The log buffer begins at a page, so a window of whole blocks fits O_DIRECT as it is.
+#[test]
+fn durable_writes_go_to_files_with_and_without_page_cache() {
+    for direct in [false, true] {
+        let mut world = World::new();
+        let mut log = MirroredBuffer::new(8192).unwrap();
+        let position = LogPosition(4096 * 3);
+        log.slice_mut(position, 8192).copy_from_slice(&pattern(8192));
+        let file = temporary_file("durable");
+        if direct {
+            rustix::fs::fcntl_setfl(&file, rustix::fs::OFlags::DIRECT).expect("a file system with O_DIRECT");
+        }
+        let plain = file.try_clone().unwrap();
+        let file = world.driver.attach(file);
+        world.driver.write_durable(file, Source::Log(log.window(position, 8192)), 4096, 1);
+        world.expect(|outcome| assert!(matches!(outcome, Outcome::Written { result: Ok(()), .. }), "{outcome:?}"));
+        rustix::fs::fcntl_setfl(&plain, rustix::fs::OFlags::empty()).unwrap();
+        let mut found = vec![0; 8192];
+        std::fs::File::from(plain).read_exact_at(&mut found, 4096).unwrap();
+        assert!(found == pattern(8192), "direct: {direct}");
+    }
+}
+
+#[test]
+fn a_gathered_write_puts_slices_one_behind_the_other() {
+    let mut world = World::new();
+    let (near, mut far) = world.pair();
+    let group = world.driver.add_group(4, 4096).unwrap();
+    let file = world.driver.attach(temporary_file("gathered"));
+    world.driver.stream(near, group, 7);
+    let sent = pattern(9000);
+    far.write_all(&sent).unwrap();
+    let mut slices = Vec::new();
+    while slices.iter().map(Slice::length).sum::<u32>() < 9000 {
+        for completion in world.turn(Duration::from_secs(10)) {
+            let Outcome::Streamed(slice) = completion.outcome else { panic!("{:?}", completion.outcome) };
+            // Small pieces, so that the write is one of many.
+            let half = slice.length() / 2;
+            slices.extend([slice.part(0, half), slice.part(half, slice.length() - half)]);
+        }
+    }
+    let count = slices.len();
+    world.driver.write_gathered_durable(file, slices, 100, 8);
+    world.expect(|outcome| match outcome {
+        Outcome::WrittenGathered { slices, result } => assert_eq!((slices.len(), result), (count, Ok(()))),
+        other => panic!("{other:?}"),
+    });
+    world.driver.read(file, vec![0; 9000], 100, 9);
+    world.expect(|outcome| {
+        assert!(matches!(outcome, Outcome::Read { buffer, result: Ok(9000) } if buffer == pattern(9000)))
+    });
+}
+
+#[test]
+fn a_gathered_write_that_stopped_goes_on_where_it_was() {
+    let mut world = World::new();
+    let (near, mut far) = world.pair();
+    let group = world.driver.add_group(4, 4096).unwrap();
+    world.driver.stream(near, group, 7);
+    far.write_all(&pattern(30)).unwrap();
+    let slice = world.expect(|outcome| match outcome {
+        Outcome::Streamed(slice) => slice,
+        other => panic!("{other:?}"),
+    });
+    let slices = [slice.part(0, 10), slice.part(10, 10), slice.part(20, 10)];
+    let lengths = |done| -> Vec<usize> { vectors_of(&slices, done).iter().map(|vector| vector.iov_len).collect() };
+    assert_eq!(lengths(0), [10, 10, 10]);
+    assert_eq!(lengths(4), [6, 10, 10]);
+    assert_eq!(lengths(10), [10, 10]);
+    assert_eq!(lengths(25), [5]);
+    assert_eq!(vectors_of(&slices, 25)[0].iov_base.cast_const().cast(), slices[2].as_ptr().wrapping_add(5));
 }
 
 #[test]
