@@ -1,5 +1,6 @@
 //! The real program as an operator and a client see it: its options, its ports, its files, its end.
 
+mod bench;
 mod cluster;
 mod disk_full;
 mod frames;

@@ -474,8 +474,7 @@ impl Connection {
 
     /// Its place, for what was acknowledged; it is given out once.
     pub(crate) fn take_place(&self) -> Place {
-        let nothing = Place::new(&crate::load::Load { writes: None, reads: None, writes_percent: 0 }, 0, 1);
-        std::mem::replace(&mut self.state.borrow_mut().place, nothing)
+        std::mem::replace(&mut self.state.borrow_mut().place, Place::outside())
     }
 }
 

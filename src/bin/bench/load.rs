@@ -243,6 +243,11 @@ impl Place {
         }
     }
 
+    /// The place of a connection that makes no requests.
+    pub(crate) fn outside() -> Self {
+        Self::new(&Load { writes: None, reads: None, writes_percent: 0 }, 0, 1)
+    }
+
     /// The next request, unless there is none at this time.
     pub(crate) fn begin(&mut self, load: &Load, intended: Instant, now: Instant) -> Option<Request> {
         match (&load.writes, &load.reads) {

@@ -2,10 +2,12 @@
 //! its pages begin, which only reading it tells.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
 use crate::blocking::Client;
+use crate::directory::Directory;
 use crate::load::{Reads, Way};
 use crate::slots::Correlation;
 use crate::wire;
@@ -15,6 +17,10 @@ use crate::wire::{EventTemplate, PageAnswer, WriteAnswer};
 const WRITE_BYTES: u32 = 512 * 1024;
 const WRITE_EVENTS: u32 = 500;
 const WRITES_IN_FLIGHT: usize = 8;
+/// Attempts go on for so long, and between two of them lies a pause.
+const PREPARE_LIMIT: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(300);
+const WHOLE_LIMIT: Duration = Duration::from_secs(10);
 const READS_IN_FLIGHT: usize = 4;
 
 /// What is read.
@@ -30,17 +36,33 @@ pub(crate) struct Span {
     pub require_leader: bool,
 }
 
-/// Makes sure that the span is there, and reads it once unless it is to be cold.
+/// Makes sure that the span is there, and reads it once unless it is to be cold. Begins again where it was when the
+/// leader changes.
 ///
 /// # Errors
-/// When the node does not take the writes or reads.
-pub(crate) fn prepare(span: &Span, address: SocketAddr, user: &(String, String)) -> anyhow::Result<Reads> {
+/// When for a long time the nodes do not take the writes or reads.
+pub(crate) fn prepare(span: &Span, directory: &Directory, user: &(String, String)) -> anyhow::Result<Reads> {
+    let start = Instant::now();
+    loop {
+        let address = directory.address(0).context("no node to read from")?;
+        match attempt(span, address, user) {
+            Ok(reads) => return Ok(reads),
+            Err(error) if start.elapsed() > PREPARE_LIMIT => return Err(error),
+            Err(error) => eprintln!("preparing: {error:#}; trying again"),
+        }
+        directory.suspect();
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn attempt(span: &Span, address: SocketAddr, user: &(String, String)) -> anyhow::Result<Reads> {
     let mut client = Client::connect(address, user)?;
     let stream = format!("bench-read-{}", span.size).into_bytes();
     let there = last_number(&mut client, &stream, span.require_leader)? + 1;
     if there < i64::from(span.events) {
         eprintln!("preparing: writing {} events of {} bytes", i64::from(span.events) - there, span.size);
         write(&mut client, &stream, there, span).context("the stream to read cannot be prepared")?;
+        await_whole(&mut client, &stream, span)?;
     }
     let mut reads = Reads {
         way: span.way,
@@ -67,6 +89,16 @@ fn last_number(client: &mut Client, stream: &[u8], require_leader: bool) -> anyh
         Ok(())
     })?;
     Ok(last)
+}
+
+/// A follower shows what was written a little later.
+fn await_whole(client: &mut Client, stream: &[u8], span: &Span) -> anyhow::Result<()> {
+    let start = Instant::now();
+    while last_number(client, stream, span.require_leader)? + 1 < i64::from(span.events) {
+        ensure!(start.elapsed() < WHOLE_LIMIT, "the node does not show all events {} s later", WHOLE_LIMIT.as_secs());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 fn page(answer: Result<PageAnswer, wire::Malformed>) -> anyhow::Result<PageAnswer> {

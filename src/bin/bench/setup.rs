@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 
 use crate::connection::Role;
 use crate::directory::{Directory, Target};
@@ -160,10 +160,7 @@ impl Wanted {
         let common = &self.common;
         let writes = self.writes.as_ref().map(|shape| writes(common, shape));
         let reads = match &self.reads {
-            Some(shape) => {
-                let address = directory.address(0).context("no node to read from")?;
-                Some(prepare(&span(common, shape), address, &common.user)?)
-            }
+            Some(shape) => Some(prepare(&span(common, shape), &directory, &common.user)?),
             None => None,
         };
         let mut roles = vec![Role::Active; common.connections as usize];

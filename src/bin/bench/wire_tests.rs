@@ -108,13 +108,13 @@ fn a_page_is_counted() {
 
 #[test]
 fn an_event_that_appeared_and_a_page_of_all() {
-    // ResolvedEvent: the example's event, then its two positions.
-    let event = "0A 4F 0A 48 0A 06 74 65 73 74 2D 31 10 05 1A 10 A1 A1 F4 FB A3 B4 FE 4D A0 1F EC 52 C3 4E 16 E4 22 0A
-         69 74 65 6D 2D 61 64 64 65 64 28 01 30 01 3A 07 7B 22 61 22 3A 31 7D 42 00 48 E0 E9 89 ED 86 E6 E3 EB 08 50
-         AE 9E D7 A1 F6 2D 18 80 20 20 80";
-    let mut event = hex(event);
-    event.push(0x20);
-    event[1] = 0x50;
+    // ResolvedEvent: the example's event as number 5, then its two positions.
+    let mut event = hex(
+        "0A 48 0A 06 74 65 73 74 2D 31 10 05 1A 10 A1 A1 F4 FB A3 B4 FE 4D A0 1F EC 52 C3 4E 16 E4 22 0A 69 74 65 6D 2D
+         61 64 64 65 64 28 01 30 01 3A 07 7B 22 61 22 3A 31 7D 42 00 48 E0 E9 89 ED 86 E6 E3 EB 08 50 AE 9E D7 A1 F6 2D
+         18 80 20 20 80 20",
+    );
+    event.splice(0..0, [0x0A, event.len() as u8]);
     let appeared = Appeared::parse(&event).unwrap();
     assert_eq!((appeared.stream, appeared.number, appeared.payload_bytes), (&b"test-1"[..], 5, 7));
     assert_eq!(appeared.id, hex("A1 A1 F4 FB A3 B4 FE 4D A0 1F EC 52 C3 4E 16 E4"));

@@ -198,7 +198,7 @@ fn connections(worker: &Rc<Worker>, index: usize) -> Rc<[Rc<Connection>]> {
     let own = plan.roles.iter().enumerate().skip(index).step_by(plan.threads).enumerate();
     own.map(|(local, (number, role))| {
         // The active ones are the first, so their numbers are their places.
-        let place = Place::new(&plan.load, number.min(active.saturating_sub(1)), active.max(1));
+        let place = if *role == Role::Active { Place::new(&plan.load, number, active) } else { Place::outside() };
         Rc::new(Connection::new(Rc::clone(worker), number, local, role.clone(), place))
     })
     .collect()
