@@ -12,7 +12,7 @@
 #
 # The nodes run on 127.0.0.51 to .53 (BENCH_FIRST: another first), with their data in target/bench. A round begins with a
 # fresh cluster, and so does a line when more than BENCH_DATA_MIB (6144) lie there. Wants 24 GiB of disk and a machine
-# that does nothing else. RINGSTORE_BIN: another server. BENCH_BIN_DIR: a folder with ringstore-bench, floor and echo.
+# that does nothing else. RINGSTORE_BIN: another server. BENCH_BIN_DIR: a folder with ringstore-bench, floor, echo and fault.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
