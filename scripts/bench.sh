@@ -12,7 +12,7 @@
 #
 # The nodes run on 127.0.0.51 to .53 (BENCH_FIRST: another first), with their data in target/bench. A round begins with a
 # fresh cluster, and so does a line when more than BENCH_DATA_MIB (6144) lie there. Wants 24 GiB of disk and a machine
-# that does nothing else. RINGSTORE_BIN: another server. BENCH_BIN_DIR: a folder with ringstore-bench, floor and echo.
+# that does nothing else. RINGSTORE_BIN: another server. BENCH_BIN_DIR: a folder with ringstore-bench, floor, echo and fault.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -273,24 +273,24 @@ openloop() {
 resident_kib() { awk '/^VmRSS:/ { print $2 }' "/proc/$LEADER_PID/status"; }
 
 tcp_connections() {
-  python3 scripts/nodes.py status "$LEADER:2113" --full | awk '$1 == "clients.tcpConnectionsNow" { print $2 }'
+  { python3 scripts/nodes.py status "$LEADER:2113" --full || true; } | awk '$1 == "clients.tcpConnectionsNow" { print $2 }'
 }
 
 idle() {
-  local before wait
+  local before seen=0 until
   cluster
   # Memory first and on its own: nothing is written that could take some, and the allocator has no room left over from
   # as many connections before.
   before=$(resident_kib)
-  "$LOAD" connections --seed "$HTTP" --idle "$IDLE" --connections 1 --rate 1 --warm-up 0 --seconds 4 \
+  "$LOAD" connections --seed "$HTTP" --idle "$IDLE" --connections 1 --rate 1 --warm-up 0 --seconds 6 \
     >"$DATA/memory.out" 2>&1 &
   load_pid=$!
-  for ((wait = 0; wait < 200; wait++)); do
-    [[ $(tcp_connections) -lt $IDLE ]] || break
-    sleep 0.1
+  until=$((SECONDS + 60))
+  while kill -0 "$load_pid" 2>/dev/null && [[ $seen -lt $IDLE && $SECONDS -lt $until ]]; do
+    seen=$(tcp_connections)
+    seen=${seen:-0}
   done
-  sleep 1
-  say "{\"connections\": $IDLE, \"seen\": $(tcp_connections), \"beforeKib\": $before, \"afterKib\": $(resident_kib)}" \
+  say "{\"connections\": $IDLE, \"seen\": $seen, \"beforeKib\": $before, \"afterKib\": $(resident_kib)}" \
     >"$DATA/memory.json"
   if wait "$load_pid"; then
     keep memory "$DATA/memory.json"
