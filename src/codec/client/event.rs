@@ -304,6 +304,34 @@ mod tests {
     }
 
     #[test]
+    fn random_events_have_the_bytes_of_the_derived_messages() {
+        let mut random = fastrand::Rng::with_seed(3);
+        let text = |random: &mut fastrand::Rng, most: usize| -> String {
+            (0..random.usize(..most)).map(|_| random.char(..)).collect()
+        };
+        for _ in 0..2_000 {
+            let (stream, event_type) = (text(&mut random, 70), text(&mut random, 200));
+            let bytes: Vec<u8> = (0..random.usize(..20_000)).map(|_| random.u8(..)).collect();
+            let (data, metadata) = bytes.split_at(random.usize(..=bytes.len()));
+            let event = EventView {
+                stream: &stream,
+                event_number: EventNumber(random.i64(0..) >> random.u32(..63)),
+                id: EventId(Guid(random.u128(..).to_le_bytes())),
+                event_type: &event_type,
+                is_json: random.bool(),
+                data,
+                metadata,
+                timestamp: 637_135_310_456_780_000,
+                commit_position: LogPosition(4096),
+                prepare_position: LogPosition(1 << 40),
+            };
+            let level = if random.bool() { ProtocolLevel::V1 } else { ProtocolLevel::V2 };
+            check(Some(&event), None, level);
+            check(Some(&event), Some(&event), level);
+        }
+    }
+
+    #[test]
     fn numbers_of_every_length_are_those_of_the_library() {
         let mut random = fastrand::Rng::with_seed(7);
         let edges = (0..64).flat_map(|bit| [(1_u64 << bit) - 1, 1 << bit, u64::MAX >> bit, u64::MAX << bit]);
