@@ -51,7 +51,7 @@ impl Model {
                 1 => model.set_limits(),
                 _ => model.append(),
             }
-            model.log.now += model.random.i64(..2 * SECOND);
+            model.log.now += model.random.i64(0..2 * SECOND);
         }
         model
     }

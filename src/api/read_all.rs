@@ -14,7 +14,7 @@ use crate::codec::client::messages::ReadAllResult;
 use crate::codec::client::page::AllPage;
 use crate::codec::client::request::{Direction, ReadAll};
 use crate::codec::client::{AllPosition, Command, ProtocolLevel};
-use crate::codec::record::{BatchView, EventView};
+use crate::codec::record::{BatchView, EVENT_HEADER_BYTES, EventView};
 use crate::types::{Guid, LogPosition};
 
 /// The place of an event.
@@ -88,7 +88,13 @@ impl Reader<'_> {
             return Err(Refusal::Denied);
         }
         let room = usize::try_from(size).expect("checked");
-        page.expect(room);
+        let (commit, applied_bytes) = (from.commit.cast_unsigned(), applied.0);
+        let bytes_left = match request.direction {
+            Direction::Forward => applied_bytes.saturating_sub(commit),
+            Direction::Backward => applied_bytes.min(commit),
+        };
+        // No event takes less of the log than the head of its entry.
+        page.expect(usize::try_from(bytes_left).map_or(room, |bytes| room.min(bytes / EVENT_HEADER_BYTES + 1)));
         let mut filling = Filling {
             page,
             room,

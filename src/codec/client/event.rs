@@ -60,10 +60,18 @@ fn put_length(out: &mut Vec<u8>, field: u8, length: usize) {
     put_varint(out, field << 3 | 2, length as u64);
 }
 
-/// Appends a tag and a varint. Up to seven bytes of the varint are made at once and go out with the tag in one word: byte
-/// by byte, these would take most of an event's time.
+/// Appends a tag and a varint.
 #[inline]
 fn put_varint(out: &mut Vec<u8>, tag: u8, value: u64) {
+    match u8::try_from(value) {
+        Ok(byte) if byte < 0x80 => out.extend_from_slice(&[tag, byte]),
+        _ => put_long_varint(out, tag, value),
+    }
+}
+
+/// Up to seven bytes of the varint are made at once and go out with the tag in one word: byte by byte, these would take
+/// most of an event's time.
+fn put_long_varint(out: &mut Vec<u8>, tag: u8, value: u64) {
     const IN_ONE_WORD: u64 = 1 << (7 * 7);
     const CONTINUED: u64 = 0x8080_8080_8080_8080;
     if value < IN_ONE_WORD {
