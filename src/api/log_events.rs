@@ -1,12 +1,15 @@
 //! Events where they lie in the log: one by its position, or all of a range in order.
 
 use std::ops::ControlFlow;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::codec::record::{BatchView, EventView, RecordError, RecordView};
 use crate::index::Index;
 use crate::storage::{ChunkLayout, LogRead, ReadError};
 use crate::types::{EventNumber, LogPosition};
+
+/// The smallest piece of a file that the kernel brings into memory.
+const MEMORY_PAGE_BYTES: u64 = 4096;
 
 /// What a read works on. **Invariant:** nothing in it changes the log or the index, and none of it waits.
 #[derive(Clone, Copy)]
@@ -66,27 +69,68 @@ impl Reader<'_> {
         visit: impl FnOnce(&EventView<'_>) -> T,
     ) -> Result<T, FetchError> {
         // The record begins before the entry, but in the same chunk.
-        let start = self.layout.chunk_start(self.layout.chunk_of(position));
+        let start = self.chunk_start(position);
         self.with_bytes(start, |bytes| {
-            let missing = || FetchError::Event { position };
-            let entry = bytes.get(offset(start, position)..).ok_or_else(missing)?;
-            let at = BatchView::record_of(entry, position).filter(|&at| at >= start).ok_or_else(missing)?;
-            let batch = self.batch_at(&bytes[offset(start, at)..], at)?;
-            let event = batch.event_at(position, EventNumber(number)).ok_or_else(missing)?;
+            let event = Chunk { reader: self, start, bytes, record: None }.event(position, number)?;
             Ok(visit(&event))
         })
     }
 
-    /// Calls `visit` with the events of the record at `position`.
+    /// Calls `visit` with each of the events that `wanted` names by number and by the position of their entry, in that
+    /// order, until it says break or fails. The log is asked once for all neighbours that lie in the same chunk, and a record
+    /// is looked at once for all its events in a row.
     ///
     /// # Errors
-    /// [`FetchError`], and then `visit` was not called.
-    pub(super) fn with_batch<T>(
+    /// That of `visit`, or a [`FetchError`]: the events before the bad one were visited.
+    pub(super) fn with_events<E: From<FetchError>>(
         &self,
-        position: LogPosition,
-        visit: impl FnOnce(&BatchView<'_>) -> T,
-    ) -> Result<T, FetchError> {
-        self.with_bytes(position, |bytes| Ok(visit(&self.batch_at(bytes, position)?)))
+        wanted: impl Iterator<Item = (i64, LogPosition)>,
+        mut visit: impl FnMut(&EventView<'_>) -> Result<ControlFlow<()>, E>,
+    ) -> Result<(), E> {
+        self.with_chunks(wanted, |&(_, at)| at, |chunk, (number, at)| visit(&chunk.event(at, number)?))
+    }
+
+    /// Calls `visit` with the record at each position of `wanted`, in that order, until it says break or fails.
+    ///
+    /// # Errors
+    /// That of `visit`, or a [`FetchError`]: the records before the bad one were visited.
+    pub(super) fn with_batches<E: From<FetchError>>(
+        &self,
+        wanted: impl Iterator<Item = LogPosition>,
+        mut visit: impl FnMut(&BatchView<'_>) -> Result<ControlFlow<()>, E>,
+    ) -> Result<(), E> {
+        self.with_chunks(
+            wanted,
+            |&at| at,
+            |chunk, at| visit(&self.batch_at(&chunk.bytes[offset(chunk.start, at)..], at)?),
+        )
+    }
+
+    /// Calls `visit` with each item of `wanted` and the chunk in which it lies, until it says break or fails.
+    fn with_chunks<T, E: From<FetchError>>(
+        &self,
+        wanted: impl Iterator<Item = T>,
+        position: impl Fn(&T) -> LogPosition,
+        mut visit: impl FnMut(&mut Chunk<'_, '_>, T) -> Result<ControlFlow<()>, E>,
+    ) -> Result<(), E> {
+        let mut wanted = wanted.peekable();
+        while let Some(first) = wanted.peek() {
+            let start = self.chunk_start(position(first));
+            let end = start.plus(self.layout.chunk_size);
+            let flow = self.with_bytes(start, |bytes| {
+                let mut chunk = Chunk { reader: self, start, bytes, record: None };
+                while let Some(item) = wanted.next_if(|item| (start..end).contains(&position(item))) {
+                    if visit(&mut chunk, item)?.is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                Ok::<_, E>(ControlFlow::Continue(()))
+            })?;
+            if flow.is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Calls `visit` with each record that readers can see and with its end, in order: those that begin at `from` (where a
@@ -138,11 +182,15 @@ impl Reader<'_> {
         Ok(end.as_i64() - 1)
     }
 
-    fn with_bytes<T>(
+    fn chunk_start(&self, position: LogPosition) -> LogPosition {
+        self.layout.chunk_start(self.layout.chunk_of(position))
+    }
+
+    fn with_bytes<T, E: From<FetchError>>(
         &self,
         position: LogPosition,
-        visit: impl FnOnce(&[u8]) -> Result<T, FetchError>,
-    ) -> Result<T, FetchError> {
+        visit: impl FnOnce(&[u8]) -> Result<T, E>,
+    ) -> Result<T, E> {
         let mut visit = Some(visit);
         let mut result = None;
         let mut once = |bytes: &[u8]| {
@@ -173,6 +221,57 @@ impl Reader<'_> {
 
     fn batch_at<'b>(&self, bytes: &'b [u8], position: LogPosition) -> Result<BatchView<'b>, FetchError> {
         self.record_at(bytes, position)?.0.ok_or(FetchError::Event { position })
+    }
+}
+
+/// A chunk from its first byte on, and the record in it that was looked at last.
+struct Chunk<'r, 'b> {
+    reader: &'r Reader<'r>,
+    start: LogPosition,
+    bytes: &'b [u8],
+    /// With its end.
+    record: Option<(BatchView<'b>, LogPosition)>,
+}
+
+impl<'b> Chunk<'_, 'b> {
+    /// The event number `number`, whose entry lies at `position` in this chunk.
+    #[inline]
+    fn event(&mut self, position: LogPosition, number: i64) -> Result<EventView<'b>, FetchError> {
+        let missing = || FetchError::Event { position };
+        let batch = match self.record {
+            Some((batch, end)) if position > batch.record_position() && position < end => batch,
+            _ => {
+                let entry = self.bytes.get(offset(self.start, position)..).ok_or_else(missing)?;
+                let at = BatchView::record_of(entry, position).filter(|&at| at >= self.start).ok_or_else(missing)?;
+                let (batch, end) = self.reader.record_at(&self.bytes[offset(self.start, at)..], at)?;
+                let batch = batch.ok_or(FetchError::Event { position: at })?;
+                self.record = Some((batch, end));
+                batch
+            }
+        };
+        batch.event_at(position, EventNumber(number)).ok_or_else(missing)
+    }
+}
+
+/// The time of a page. What may take time is a piece of the log that is not in memory, so the clock is looked at only when
+/// the reading has come to another page of memory.
+#[derive(Debug)]
+pub(super) struct PageClock {
+    since: Instant,
+    time: Duration,
+    seen: u64,
+}
+
+impl PageClock {
+    pub(super) fn start(reader: &Reader<'_>) -> PageClock {
+        PageClock { since: Instant::now(), time: reader.page_time, seen: u64::MAX }
+    }
+
+    /// True when the time was over when the reading came to `position`.
+    #[inline]
+    pub(super) fn is_over(&mut self, position: LogPosition) -> bool {
+        let page = position.0 / MEMORY_PAGE_BYTES;
+        page != std::mem::replace(&mut self.seen, page) && self.since.elapsed() >= self.time
     }
 }
 

@@ -47,6 +47,8 @@ mod writes;
 #[cfg(test)]
 mod edge_tests;
 #[cfg(test)]
+mod page_bytes_tests;
+#[cfg(test)]
 mod testing;
 
 pub use edge::{Edge, EdgeError, EdgeLinks, EdgeOptions, EdgeSockets};

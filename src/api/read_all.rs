@@ -3,12 +3,10 @@
 //! An event's position is (position of its record, position of its entry in it), compared in that order. Any pair of
 //! numbers is a place between events, so a position that no server gave is as good as one that did.
 
-use std::collections::VecDeque;
 use std::ops::ControlFlow;
-use std::time::Instant;
 
 use crate::api::access::{ALL_STREAM, Action, is_allowed};
-use crate::api::log_events::Reader;
+use crate::api::log_events::{PageClock, Reader};
 use crate::api::reads::{Refusal, page_size};
 use crate::api::users::Identity;
 use crate::codec::client::event::Resolved;
@@ -16,7 +14,7 @@ use crate::codec::client::messages::ReadAllResult;
 use crate::codec::client::page::AllPage;
 use crate::codec::client::request::{Direction, ReadAll};
 use crate::codec::client::{AllPosition, Command, ProtocolLevel};
-use crate::codec::record::{BatchView, EventView};
+use crate::codec::record::{BatchView, EVENT_HEADER_BYTES, EventView};
 use crate::types::{Guid, LogPosition};
 
 /// The place of an event.
@@ -32,7 +30,7 @@ struct Filling<'p, 'o> {
     /// Where to read next.
     next: AllPosition,
     resolve_for: Option<&'p Identity>,
-    since: Instant,
+    clock: PageClock,
 }
 
 impl Filling<'_, '_> {
@@ -43,7 +41,7 @@ impl Filling<'_, '_> {
             None => self.page.push(Resolved::plain(event)),
         };
         // Out of time is full, too.
-        let is_over = self.since.elapsed() >= reader.page_time;
+        let is_over = self.clock.is_over(event.prepare_position);
         self.room = if is_over { 0 } else { self.room - usize::from(fits) };
         Ok(fits)
     }
@@ -90,12 +88,19 @@ impl Reader<'_> {
             return Err(Refusal::Denied);
         }
         let room = usize::try_from(size).expect("checked");
+        let (commit, applied_bytes) = (from.commit.cast_unsigned(), applied.0);
+        let bytes_left = match request.direction {
+            Direction::Forward => applied_bytes.saturating_sub(commit),
+            Direction::Backward => applied_bytes.min(commit),
+        };
+        // No event takes less of the log than the head of its entry.
+        page.expect(usize::try_from(bytes_left).map_or(room, |bytes| room.min(bytes / EVENT_HEADER_BYTES + 1)));
         let mut filling = Filling {
             page,
             room,
             next: from,
             resolve_for: request.resolve_links.then_some(identity),
-            since: Instant::now(),
+            clock: PageClock::start(self),
         };
         match request.direction {
             Direction::Forward => self.fill_all_forward(from, applied, &mut filling)?,
@@ -168,10 +173,14 @@ impl Reader<'_> {
                 records.push(batch.record_position());
                 ControlFlow::Continue(())
             })?;
-            for &record in records.iter().rev() {
-                if self.with_batch(record, |batch| self.add_record_backward(batch, from, filling))??.is_break() {
-                    return Ok(());
-                }
+            let mut is_full = false;
+            self.with_batches(records.into_iter().rev(), |batch| {
+                let flow = self.add_record_backward(batch, from, filling)?;
+                is_full = flow.is_break();
+                Ok::<_, Refusal>(flow)
+            })?;
+            if is_full {
+                return Ok(());
             }
             limit = start;
         }
@@ -185,18 +194,26 @@ impl Reader<'_> {
         from: AllPosition,
         filling: &mut Filling<'_, '_>,
     ) -> Result<ControlFlow<()>, Refusal> {
-        let mut newest = VecDeque::new();
-        for event in batch.events().take_while(|event| place(event) < from) {
-            if newest.len() == filling.room {
-                newest.pop_front();
-            }
-            newest.push_back(event);
+        let before = || batch.events().take_while(|event| place(event) < from);
+        if batch.event_count() <= 1 {
+            // The common case needs no list.
+            return self.add_newest_first(before(), filling);
         }
-        for event in newest.iter().rev() {
-            if filling.room == 0 || !filling.push(self, event)? {
+        let too_many = before().count().saturating_sub(filling.room);
+        let newest: Vec<_> = before().skip(too_many).collect();
+        self.add_newest_first(newest.into_iter().rev(), filling)
+    }
+
+    fn add_newest_first<'e>(
+        &self,
+        events: impl Iterator<Item = EventView<'e>>,
+        filling: &mut Filling<'_, '_>,
+    ) -> Result<ControlFlow<()>, Refusal> {
+        for event in events {
+            if filling.room == 0 || !filling.push(self, &event)? {
                 return Ok(ControlFlow::Break(()));
             }
-            filling.next = place(event);
+            filling.next = place(&event);
         }
         Ok(if filling.room == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }

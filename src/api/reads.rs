@@ -5,11 +5,11 @@
 //! Whether this node should answer at all (`require_master`) is for the session to say.
 
 use std::borrow::Cow;
-use std::time::Instant;
+use std::ops::ControlFlow;
 
 use crate::api::access::{Action, is_allowed};
 use crate::api::links::{LINK_TYPE, Located, ResolveError, StreamView};
-use crate::api::log_events::{FetchError, Reader};
+use crate::api::log_events::{FetchError, PageClock, Reader};
 use crate::api::users::Identity;
 use crate::codec::client::event::Resolved;
 use crate::codec::client::messages::{ReadEventResult, ReadStreamResult};
@@ -18,7 +18,7 @@ use crate::codec::client::request::{Direction, ReadEvent, ReadStream};
 use crate::codec::client::{Command, ProtocolLevel};
 use crate::codec::record::EventView;
 use crate::limits::READ_PAGE_EVENTS_MAX;
-use crate::types::{EventNumber, Guid, LogPosition};
+use crate::types::{EventNumber, Guid};
 
 /// Why a page was not read.
 pub(super) enum Refusal {
@@ -253,32 +253,36 @@ impl Reader<'_> {
         }
         let mut positions = Vec::with_capacity(count);
         let first = self.index.positions(&request.stream, range.first, count, &mut positions);
-        let mut numbered: Vec<(i64, LogPosition)> = (first..=range.last).zip(positions).collect();
-        if request.direction == Direction::Backward {
-            numbered.reverse();
-        }
-        let since = Instant::now();
-        for (number, position) in numbered {
-            if delivered.last.is_some() && since.elapsed() >= self.page_time {
+        page.expect(positions.len());
+        let mut clock = PageClock::start(self);
+        let visit = |event: &EventView<'_>| -> Result<ControlFlow<()>, Refusal> {
+            let number = event.event_number.0;
+            if delivered.last.is_some() && clock.is_over(event.prepare_position) {
                 delivered.stopped_at = Some(number);
-                break;
+                return Ok(ControlFlow::Break(()));
             }
-            let push = |event: &EventView<'_>| -> Result<Option<bool>, ResolveError> {
-                if view.metadata.is_expired(event.timestamp, self.now) {
-                    return Ok(None);
-                }
-                if request.resolve_links && event.event_type == LINK_TYPE {
-                    return self.resolve(event, Some(identity), |entry| page.push(entry)).map(Some);
-                }
-                Ok(Some(page.push(Resolved::plain(event))))
+            if view.metadata.is_expired(event.timestamp, self.now) {
+                return Ok(ControlFlow::Continue(()));
+            }
+            let fits = if request.resolve_links && event.event_type == LINK_TYPE {
+                self.resolve(event, Some(identity), |entry| page.push(entry))?
+            } else {
+                page.push(Resolved::plain(event))
             };
-            match self.with_event(position, number, push)?? {
-                None => {}
-                Some(true) => delivered.last = Some(number),
-                Some(false) => {
-                    delivered.stopped_at = Some(number);
-                    break;
-                }
+            if !fits {
+                delivered.stopped_at = Some(number);
+                return Ok(ControlFlow::Break(()));
+            }
+            delivered.last = Some(number);
+            Ok(ControlFlow::Continue(()))
+        };
+        // Consecutive numbers, the range's end at most: the stream may have grown meanwhile.
+        let numbered = (first..=range.last).zip(positions.iter().copied());
+        match request.direction {
+            Direction::Forward => self.with_events(numbered, visit)?,
+            Direction::Backward => {
+                let numbered: Vec<_> = numbered.collect();
+                self.with_events(numbered.into_iter().rev(), visit)?;
             }
         }
         Ok(delivered)

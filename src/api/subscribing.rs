@@ -7,6 +7,8 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
+use foldhash::fast::FixedState;
+
 use crate::api::connection::give_way;
 use crate::api::edge::EdgeState;
 use crate::api::inbox;
@@ -27,6 +29,9 @@ const PATIENCE_STEP: Duration = Duration::from_millis(2);
 
 /// The most of these steps that others wait for one subscriber, until it has caught up again.
 pub(super) const PATIENCE_STEPS_TOTAL: u32 = 500;
+
+/// The sessions that got something.
+type Receivers = HashSet<u64, FixedState>;
 
 /// SubscribeToStream.
 pub(super) fn subscribe(caller: &Caller<'_>, request: Subscribe) {
@@ -70,7 +75,7 @@ pub(super) fn unsubscribe(caller: &Caller<'_>) {
 pub(super) async fn feed(edge: Rc<EdgeState>) {
     loop {
         edge.until_fed().await;
-        let mut receivers = HashSet::new();
+        let mut receivers = Receivers::default();
         while !feed_slice(&edge, &mut receivers) {
             be_patient(&edge, &receivers).await;
             receivers.clear();
@@ -79,11 +84,16 @@ pub(super) async fn feed(edge: Rc<EdgeState>) {
 }
 
 /// Pushes one slice, and notes who got something; true when everything applied is delivered.
-fn feed_slice(edge: &EdgeState, receivers: &mut HashSet<u64>) -> bool {
+fn feed_slice(edge: &EdgeState, receivers: &mut Receivers) -> bool {
     let limit = edge.links.index.applied();
+    // Where there are few subscribers the next frame is mostly for the one before, too.
+    let mut last: Option<(u64, Rc<Session>)> = None;
     let mut send = |key, frame: &[u8]| {
-        if let Some(session) = edge.session(key) {
-            receivers.insert(key);
+        if last.as_ref().is_none_or(|(of, _)| *of != key) {
+            last = edge.session(key).map(|session| (key, session));
+            receivers.extend(last.as_ref().map(|_| key));
+        }
+        if let Some((_, session)) = &last {
             session.send(|out| out.extend_from_slice(frame));
         }
     };
@@ -100,7 +110,7 @@ fn feed_slice(edge: &EdgeState, receivers: &mut HashSet<u64>) -> bool {
 }
 
 /// Waits a little while one of those that just got something is about to be cut off for not keeping up.
-async fn be_patient(edge: &EdgeState, receivers: &HashSet<u64>) {
+async fn be_patient(edge: &EdgeState, receivers: &Receivers) {
     give_way().await;
     for _ in 0..PATIENCE_STEPS {
         let waits_for = |count, &key| count + u32::from(edge.session(key).is_some_and(|session| deserves(&session)));

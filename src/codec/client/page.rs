@@ -36,18 +36,33 @@ pub struct StreamPageEnd {
     pub last_commit_position: i64,
 }
 
+/// The most room that a page makes for itself when it knows its first event only.
+const PAGE_RESERVE_BYTES: usize = 1 << 20;
+
+/// Makes room for a whole page at once, as if all its `events` were like the first one, with a little to spare.
+fn reserve(out: &mut Vec<u8>, events: usize, entry_bytes: usize) {
+    let bytes = entry_bytes.saturating_mul(events.saturating_add(1));
+    out.reserve(bytes.min(PAGE_RESERVE_BYTES));
+}
+
 /// An answer to ReadStreamEvents being written.
 #[derive(Debug)]
 pub struct StreamPage<'a> {
     out: &'a mut Vec<u8>,
     start: FrameStart,
+    expected: usize,
 }
 
 impl<'a> StreamPage<'a> {
     /// Starts the answer; `command` is one of the two completed commands.
     pub fn begin(out: &'a mut Vec<u8>, command: Command, correlation: Guid) -> StreamPage<'a> {
         let start = begin(out, command, correlation);
-        StreamPage { out, start }
+        StreamPage { out, start, expected: 0 }
+    }
+
+    /// Says how many entries there will be, about: the buffer then grows once.
+    pub fn expect(&mut self, entries: usize) {
+        self.expected = entries;
     }
 
     /// Adds an entry, unless the page has some already and would grow beyond its bound: then the page ends here, gives
@@ -55,10 +70,13 @@ impl<'a> StreamPage<'a> {
     #[must_use]
     pub fn push(&mut self, entry: Resolved<'_>) -> bool {
         // The numbers of events inside a stream page are the same at both levels.
-        let level = ProtocolLevel::V2;
-        let fits = has_room(self.out, self.start, entry.entry_bytes(level));
+        let entry = entry.measure(ProtocolLevel::V2);
+        if self.expected > 0 {
+            reserve(self.out, std::mem::take(&mut self.expected), entry.bytes_max());
+        }
+        let fits = has_room(self.out, self.start, entry.bytes_max());
         if fits {
-            entry.put_indexed(self.out, 1, level);
+            entry.put_indexed(self.out, 1);
         }
         fits
     }
@@ -97,6 +115,7 @@ pub struct AllPage<'a> {
     start: FrameStart,
     level: ProtocolLevel,
     events_at: usize,
+    expected: usize,
 }
 
 impl<'a> AllPage<'a> {
@@ -112,16 +131,25 @@ impl<'a> AllPage<'a> {
         put_number(out, 1, from.commit);
         put_number(out, 2, from.prepare);
         let events_at = out.len();
-        AllPage { out, start, level, events_at }
+        AllPage { out, start, level, events_at, expected: 0 }
+    }
+
+    /// See [`StreamPage::expect`].
+    pub fn expect(&mut self, entries: usize) {
+        self.expected = entries;
     }
 
     /// Adds an entry; see [`StreamPage::push`].
     #[must_use]
     pub fn push(&mut self, entry: Resolved<'_>) -> bool {
+        let entry = entry.measure(self.level);
+        if self.expected > 0 {
+            reserve(self.out, std::mem::take(&mut self.expected), entry.bytes_max());
+        }
         let is_first = self.out.len() == self.events_at;
-        let fits = is_first || has_room(self.out, self.start, entry.entry_bytes(self.level));
+        let fits = is_first || has_room(self.out, self.start, entry.bytes_max());
         if fits {
-            entry.put_positioned(self.out, 3, self.level);
+            entry.put_positioned(self.out, 3);
         }
         fits
     }
@@ -166,7 +194,7 @@ fn put_read_event(
 ) {
     let start = begin(out, Command::ReadEventCompleted, correlation);
     put_number(out, 1, i64::from(result as i32));
-    entry.put_indexed(out, 2, ProtocolLevel::V2);
+    entry.measure(ProtocolLevel::V2).put_indexed(out, 2);
     if let Some(error) = error {
         put_bytes(out, 3, error.as_bytes());
     }
@@ -176,6 +204,6 @@ fn put_read_event(
 /// Appends a pushed event.
 pub fn stream_event_appeared(out: &mut Vec<u8>, correlation: Guid, level: ProtocolLevel, entry: Resolved<'_>) {
     let start = begin(out, Command::StreamEventAppeared, correlation);
-    entry.put_positioned(out, 1, level);
+    entry.measure(level).put_positioned(out, 1);
     finish(out, start);
 }
