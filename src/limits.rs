@@ -18,7 +18,8 @@ pub const CHUNK_SIZE_MIN_BYTES: u64 = 1 << 20;
 /// Largest chunk that `ChunkSize` accepts.
 pub const CHUNK_SIZE_MAX_BYTES: u64 = 1 << 30;
 
-/// Event identifiers that the index remembers for idempotent repeats without an exact version; about 80 bytes each.
+/// Event identifiers that the index remembers at least for idempotent repeats without an exact version, a power of two;
+/// about 100 bytes each.
 pub const RECENT_IDS_MAX: usize = 256 << 10;
 
 /// Explicit transactions that the index remembers, committed ones included; the oldest is dropped for a new one.

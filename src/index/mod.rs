@@ -12,6 +12,7 @@ mod apply;
 mod error;
 mod metadata;
 mod recent;
+mod slots;
 mod streams;
 mod transactions;
 
@@ -30,7 +31,7 @@ use crate::types::{EventId, LogPosition, base_stream};
 
 use apply::{Applier, Pass};
 use recent::RecentIds;
-use streams::Streams;
+use streams::{StreamEntry, Streams};
 use transactions::Transactions;
 
 /// The log is told what the index has passed each time that it is this much, so that mappings do not pile up in memory.
@@ -106,7 +107,7 @@ pub struct IndexFigures {
 #[derive(Debug)]
 pub struct Index {
     streams: Streams,
-    recent: Mutex<RecentIds>,
+    recent: RecentIds,
     transactions: Mutex<Transactions>,
     /// Starts of records that readers see, ascending: each one that begins [`RECORD_STARTS_BYTES`] or more behind the one
     /// noted before it.
@@ -133,7 +134,7 @@ impl Index {
     pub fn new() -> Index {
         Index {
             streams: Streams::new(),
-            recent: Mutex::new(RecentIds::new(RECENT_IDS_MAX)),
+            recent: RecentIds::new(RECENT_IDS_MAX),
             transactions: Mutex::new(Transactions::new(TRANSACTIONS_MAX, TRANSACTION_WRITES_MAX)),
             starts: RwLock::default(),
             applier: Mutex::default(),
@@ -198,7 +199,7 @@ impl Index {
         let mut outcome = Ok(());
         log.with_chunk(position, &mut |bytes| {
             assert_eq!(bytes.len() as u64, layout.room(position), "the log at {position} is read to its chunk's end");
-            outcome = self.apply_chunk(applier, position, bytes, pass);
+            outcome = self.apply_chunk(applier, bytes, pass);
         })
         .map_err(|source| IndexError::Read { position, source })?;
         outcome?;
@@ -226,10 +227,10 @@ impl Index {
     /// The head of a stream.
     #[must_use]
     pub fn head(&self, stream: &str) -> StreamHead {
-        let head = self.streams.look(stream, |entry| StreamHead {
+        let head = self.streams.look(self.streams.name(stream), |entry| StreamHead {
             last_event_number: entry.last_event_number(),
-            soft_deleted: entry.metadata.as_ref().is_some_and(|metadata| metadata.is_soft_deleted()),
-            has_metadata: entry.metadata.is_some(),
+            soft_deleted: entry.metadata().is_some_and(|metadata| metadata.is_soft_deleted()),
+            has_metadata: entry.metadata().is_some(),
         });
         head.unwrap_or(StreamHead::NONE)
     }
@@ -238,10 +239,10 @@ impl Index {
     #[must_use]
     pub fn stream(&self, stream: &str) -> Option<StreamInfo> {
         let fixed = if base_stream(stream).is_some() { &METASTREAM_METADATA } else { &NO_METADATA };
-        self.streams.look(stream, |entry| StreamInfo {
+        self.streams.look(self.streams.name(stream), |entry| StreamInfo {
             last_event_number: entry.last_event_number(),
             hard_deleted: entry.tombstone().is_some(),
-            metadata: Arc::clone(entry.metadata.as_ref().unwrap_or(fixed)),
+            metadata: Arc::clone(entry.metadata().unwrap_or(fixed)),
             oldest_event_number: entry.oldest_event_number(),
         })
     }
@@ -253,14 +254,16 @@ impl Index {
     /// [`EventNumber::TOMBSTONE`]: crate::types::EventNumber::TOMBSTONE
     pub fn positions(&self, stream: &str, first: i64, count: usize, out: &mut Vec<LogPosition>) -> i64 {
         out.clear();
-        self.streams.look(stream, |entry| entry.positions(first, count, out)).unwrap_or(first)
+        let look = |entry: &StreamEntry| entry.positions(first, count, out);
+        self.streams.look(self.streams.name(stream), look).unwrap_or(first)
     }
 
-    /// The event number of a recently committed event. The last
-    /// [`RECENT_IDS_MAX`] are known; unlike in v5 also after a restart.
+    /// The event number of a recently committed event. The last [`RECENT_IDS_MAX`] at least are known; unlike in v5 also
+    /// after a restart.
     #[must_use]
     pub fn recent(&self, stream: &str, id: EventId) -> Option<i64> {
-        self.recent.lock().get(self.streams.hash(stream), id)
+        let name = self.streams.name(stream);
+        self.recent.get(name.hash, id, || self.streams.ordinal(name))
     }
 
     /// A transaction by its identifier, committed or not; `None` when there never was one or it was dropped from the
@@ -300,7 +303,7 @@ impl Index {
     #[must_use]
     pub fn figures(&self) -> IndexFigures {
         let starts = (self.starts.read().capacity() * size_of::<u64>()) as u64;
-        let recent = self.recent.lock().bytes();
+        let recent = self.recent.bytes();
         IndexFigures {
             streams: self.stream_count.load(Ordering::Relaxed),
             events: self.event_count.load(Ordering::Relaxed),

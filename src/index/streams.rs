@@ -1,40 +1,58 @@
 //! Streams by name: where their events lie and what their metadata says. Sharded, so that readers seldom meet the applier.
 
-use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use parking_lot::RwLock;
 
 use crate::types::LogPosition;
 
 use super::StreamMetadata;
 
-const SHARD_COUNT: usize = 64;
+const SHARD_COUNT: usize = 256;
 
-/// One seed for all: the order of a map never depends on the run.
+/// One seed for all: the order of a table never depends on the run.
 const HASH_SEED: u64 = 0x72_69_6e_67;
 
 /// "No tombstone": no record begins there.
 const NO_TOMBSTONE: u64 = u64::MAX;
 
-/// What is known of one stream.
+/// What is known of one stream. One cache line: that of a stream that was not looked at lately must be fetched.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(super) struct StreamEntry {
-    /// The number of the event at `positions[0]`: 0 unless older events left the log.
-    oldest: i64,
+    name: Box<str>,
+    hash: u64,
+    /// Another number for each stream, for good.
+    ordinal: u64,
     /// Prepare positions; event numbers are consecutive.
     positions: Vec<u64>,
+    seldom: Option<Box<Seldom>>,
+}
+
+/// What few streams have.
+#[derive(Debug)]
+struct Seldom {
+    /// The number of the event at `positions[0]`: 0 unless older events left the log.
+    oldest: i64,
     /// Where the tombstone's entry lies.
     tombstone: u64,
     /// Set by the stream's metadata stream.
-    pub(super) metadata: Option<Arc<StreamMetadata>>,
+    metadata: Option<Arc<StreamMetadata>>,
 }
 
+const _: () = assert!(size_of::<StreamEntry>() == 64);
+
 impl StreamEntry {
-    fn new() -> StreamEntry {
-        StreamEntry { oldest: 0, positions: Vec::new(), tombstone: NO_TOMBSTONE, metadata: None }
+    fn new(name: &str, hash: u64, ordinal: u64) -> StreamEntry {
+        StreamEntry { name: name.into(), hash, ordinal, positions: Vec::new(), seldom: None }
+    }
+
+    fn seldom(&mut self) -> &mut Seldom {
+        self.seldom.get_or_insert_with(|| Box::new(Seldom { oldest: 0, tombstone: NO_TOMBSTONE, metadata: None }))
     }
 
     /// -1 without an event, `i64::MAX` behind a tombstone.
@@ -44,15 +62,21 @@ impl StreamEntry {
 
     /// The number that the next event gets, tombstone or not.
     fn next_event_number(&self) -> i64 {
-        self.oldest + self.positions.len() as i64
+        self.oldest_event_number() + self.positions.len() as i64
     }
 
     pub(super) fn oldest_event_number(&self) -> i64 {
-        self.oldest
+        self.seldom.as_ref().map_or(0, |seldom| seldom.oldest)
     }
 
     pub(super) fn tombstone(&self) -> Option<LogPosition> {
-        (self.tombstone != NO_TOMBSTONE).then_some(LogPosition(self.tombstone))
+        let tombstone = self.seldom.as_ref()?.tombstone;
+        (tombstone != NO_TOMBSTONE).then_some(LogPosition(tombstone))
+    }
+
+    /// `None` when none was ever written.
+    pub(super) fn metadata(&self) -> Option<&Arc<StreamMetadata>> {
+        self.seldom.as_ref()?.metadata.as_ref()
     }
 
     /// See [`Index::positions`](super::Index::positions).
@@ -61,8 +85,9 @@ impl StreamEntry {
             out.extend((count > 0).then_some(tombstone));
             return first;
         }
-        let first = first.max(self.oldest);
-        let index = usize::try_from(first - self.oldest).unwrap_or(usize::MAX);
+        let oldest = self.oldest_event_number();
+        let first = first.max(oldest);
+        let index = usize::try_from(first - oldest).unwrap_or(usize::MAX);
         let found = self.positions.get(index..).unwrap_or_default();
         out.extend(found.iter().take(count).map(|&position| LogPosition(position)));
         first
@@ -77,20 +102,33 @@ impl StreamEntry {
         if first != due || !fits {
             return Err(due);
         }
-        self.oldest = due - self.positions.len() as i64;
+        if self.positions.is_empty() && due != self.oldest_event_number() {
+            self.seldom().oldest = due;
+        }
         self.positions.extend_from_slice(positions);
         Ok(())
     }
 }
 
-/// Memory that a change took, and whether it made the stream known.
+/// What a change did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Growth {
+    /// The stream's, which no other one has.
+    pub(super) ordinal: u64,
+    /// Whether the change made the stream known.
     pub(super) is_new: bool,
+    /// Memory that it took.
     pub(super) bytes: u64,
 }
 
-type Shard = RwLock<HashMap<Box<str>, StreamEntry, FixedState>>;
+/// A name and its hash, made once for all that is done with it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Name<'a> {
+    pub(super) text: &'a str,
+    pub(super) hash: u64,
+}
+
+type Shard = RwLock<HashTable<StreamEntry>>;
 
 /// All streams.
 #[derive(Debug)]
@@ -101,61 +139,74 @@ pub(super) struct Streams {
 
 impl Streams {
     pub(super) fn new() -> Streams {
-        let shard = |_| RwLock::new(HashMap::with_hasher(FixedState::with_seed(HASH_SEED)));
-        Streams { hasher: FixedState::with_seed(HASH_SEED), shards: (0..SHARD_COUNT).map(shard).collect() }
+        let shards = std::iter::repeat_with(Shard::default).take(SHARD_COUNT).collect();
+        Streams { hasher: FixedState::with_seed(HASH_SEED), shards }
     }
 
-    /// The hash of a name: picks the shard, and stands for the name where a mistake does no harm.
-    pub(super) fn hash(&self, stream: &str) -> u64 {
-        self.hasher.hash_one(stream)
+    /// A name for the other functions. Its hash picks the shard, and stands for the name where a mistake does no harm.
+    pub(super) fn name<'a>(&self, text: &'a str) -> Name<'a> {
+        Name { text, hash: self.hasher.hash_one(text) }
     }
 
     /// Runs `look` on the stream's entry.
-    pub(super) fn look<T>(&self, stream: &str, look: impl FnOnce(&StreamEntry) -> T) -> Option<T> {
-        self.shard(stream).read().get(stream).map(look)
+    pub(super) fn look<T>(&self, name: Name<'_>, look: impl FnOnce(&StreamEntry) -> T) -> Option<T> {
+        let shard = self.shards[shard_of(name.hash)].read();
+        shard.find(name.hash, |entry| *entry.name == *name.text).map(look)
+    }
+
+    /// The number that no other stream has.
+    pub(super) fn ordinal(&self, name: Name<'_>) -> Option<u64> {
+        self.look(name, |entry| entry.ordinal)
     }
 
     /// Adds events, visible all at once.
     ///
     /// # Errors
     /// The number that was due, when it is not `first`; nothing was changed.
-    pub(super) fn append(&self, stream: &str, first: i64, positions: &[u64]) -> Result<Growth, i64> {
-        self.change(stream, |entry| entry.append(first, positions))
+    pub(super) fn append(&self, name: Name<'_>, first: i64, positions: &[u64]) -> Result<Growth, i64> {
+        self.change(name, |entry| entry.append(first, positions))
     }
 
-    pub(super) fn set_tombstone(&self, stream: &str, position: u64) -> Growth {
-        let Ok(growth) = self.change(stream, |entry| {
-            entry.tombstone = position;
+    pub(super) fn set_tombstone(&self, name: Name<'_>, position: u64) -> Growth {
+        let Ok(growth) = self.change(name, |entry| {
+            entry.seldom().tombstone = position;
             Ok::<(), std::convert::Infallible>(())
         });
         growth
     }
 
-    pub(super) fn set_metadata(&self, stream: &str, metadata: StreamMetadata) -> Growth {
-        let Ok(growth) = self.change(stream, |entry| {
-            entry.metadata = Some(Arc::new(metadata));
+    pub(super) fn set_metadata(&self, name: Name<'_>, metadata: StreamMetadata) -> Growth {
+        let Ok(growth) = self.change(name, |entry| {
+            entry.seldom().metadata = Some(Arc::new(metadata));
             Ok::<(), std::convert::Infallible>(())
         });
         growth
     }
 
-    fn change<E>(&self, stream: &str, change: impl FnOnce(&mut StreamEntry) -> Result<(), E>) -> Result<Growth, E> {
-        let mut shard = self.shard(stream).write();
-        if let Some(entry) = shard.get_mut(stream) {
-            let before = entry.positions.capacity();
-            change(entry)?;
-            let grown = entry.positions.capacity() - before;
-            return Ok(Growth { is_new: false, bytes: (grown * size_of::<u64>()) as u64 });
+    fn change<E>(&self, name: Name<'_>, change: impl FnOnce(&mut StreamEntry) -> Result<(), E>) -> Result<Growth, E> {
+        let shard_index = shard_of(name.hash);
+        let mut shard = self.shards[shard_index].write();
+        let ordinal = (shard.len() * SHARD_COUNT + shard_index) as u64;
+        match shard.entry(name.hash, |entry| *entry.name == *name.text, |entry| entry.hash) {
+            Entry::Occupied(mut found) => {
+                let entry = found.get_mut();
+                let before = entry.positions.capacity();
+                change(entry)?;
+                let grown = entry.positions.capacity() - before;
+                Ok(Growth { ordinal: entry.ordinal, is_new: false, bytes: (grown * size_of::<u64>()) as u64 })
+            }
+            Entry::Vacant(place) => {
+                let mut entry = StreamEntry::new(name.text, name.hash, ordinal);
+                change(&mut entry)?;
+                let bytes = size_of::<StreamEntry>() + name.text.len() + entry.positions.capacity() * size_of::<u64>();
+                place.insert(entry);
+                Ok(Growth { ordinal, is_new: true, bytes: bytes as u64 })
+            }
         }
-        let mut entry = StreamEntry::new();
-        change(&mut entry)?;
-        let bytes = size_of::<(Box<str>, StreamEntry)>() + stream.len() + entry.positions.capacity() * size_of::<u64>();
-        shard.insert(stream.into(), entry);
-        Ok(Growth { is_new: true, bytes: bytes as u64 })
     }
+}
 
-    fn shard(&self, stream: &str) -> &Shard {
-        // Not the bits that the map inside a shard looks at first (lowest and highest).
-        &self.shards[(self.hash(stream) >> 32) as usize % SHARD_COUNT]
-    }
+fn shard_of(hash: u64) -> usize {
+    // Not the bits that the table inside a shard looks at first (lowest and highest).
+    (hash >> 32) as usize % SHARD_COUNT
 }

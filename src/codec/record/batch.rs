@@ -163,6 +163,20 @@ impl<'a> BatchView<'a> {
         Events { batch: *self, at: events_offset(self.stream), index: 0 }
     }
 
+    /// Prepare position and identifier of the events, in order, for whom the rest of them does not matter. Ends early
+    /// where an entry is not one.
+    pub fn entries(&self) -> impl Iterator<Item = (LogPosition, EventId)> + 'a {
+        let (body, record) = (self.body, self.record_position);
+        let mut at = events_offset(self.stream);
+        (0..self.event_count).map_while(move |_| {
+            let entry = body.get(at..)?;
+            let (size, head) = (entry_size(entry, 0)?, entry.first_chunk::<EVENT_HEADER_BYTES>()?);
+            let position = record.plus((RECORD_HEADER_BYTES + at) as u64);
+            at += size;
+            (size <= entry.len()).then_some((position, EventId(Guid(head[8..24].try_into().ok()?))))
+        })
+    }
+
     /// The event whose entry begins at `prepare_position`, with its number.
     #[must_use]
     pub fn event_at(&self, prepare_position: LogPosition, number: EventNumber) -> Option<EventView<'a>> {
@@ -299,6 +313,8 @@ mod tests {
             let at = (event.prepare_position.0 - 64) as usize;
             assert_eq!(BatchView::record_of(&bytes[at..], event.prepare_position), Some(LogPosition(64)));
         }
+        let entries: Vec<_> = batch.entries().collect();
+        assert_eq!(entries, events.iter().map(|event| (event.prepare_position, event.id)).collect::<Vec<_>>());
         let ids: Vec<_> = BatchView::ids_of(view.body()).take(3).collect();
         assert_eq!(ids, events.iter().map(|event| event.id).collect::<Vec<_>>());
     }
@@ -312,7 +328,7 @@ mod tests {
                 bad[at] = value;
                 let view = RecordView::trust(&bad, LogPosition(64), 1 << 20).unwrap();
                 if let Some(batch) = BatchView::read(&view) {
-                    assert!(batch.events().count() <= 1);
+                    assert!(batch.events().count() <= 1 && batch.entries().count() <= 1);
                 }
                 assert!(BatchView::ids_of(view.body()).count() <= 2);
             }
