@@ -9,7 +9,7 @@ use crate::types::{EventId, ExpectedVersion, LogPosition, Term, base_stream};
 
 use super::core::{Deferred, Engine, Pending};
 use super::heads::Head;
-use super::{Answer, Append, Reply, Revival, Ticket};
+use super::{Action, Answer, Append, Reply, Revival};
 
 /// The verdict on a claim.
 enum Verdict {
@@ -20,13 +20,12 @@ enum Verdict {
 
 impl Engine {
     pub(super) fn handle_append(&mut self, mut append: Deferred) -> Result<(), Deferred> {
-        let ticket = append.ticket;
         if !self.accepts_writes() {
-            self.reply(ticket, Answer::NotLeader);
+            self.give_back(append, Answer::NotLeader);
             return Ok(());
         }
         if self.now > append.deadline {
-            self.reply(ticket, Answer::TooBusy);
+            self.give_back(append, Answer::TooBusy);
             return Ok(());
         }
         let bytes = (sealed_length(append.body.len())
@@ -34,22 +33,31 @@ impl Engine {
             as u64;
         let limit = self.largest_record();
         if bytes > limit {
-            self.reply(ticket, Answer::TooLarge { bytes, limit });
+            self.give_back(append, Answer::TooLarge { bytes, limit });
             return Ok(());
         }
         if self.is_overlay_full() || !self.has_room(bytes) {
             return if self.disk_full && !self.next_chunk_ready(bytes) {
-                self.reply(ticket, Answer::DiskFull);
+                self.give_back(append, Answer::DiskFull);
                 Ok(())
             } else {
                 Err(append)
             };
         }
         match self.judge(&append) {
-            Verdict::Answer(answer, end) => self.reply_when_committed(ticket, answer, end, false),
-            Verdict::Write => self.write(&mut append),
+            Verdict::Answer(answer, end) => self.reply_when_committed(append, answer, end, false),
+            Verdict::Write => {
+                let (answer, end) = self.write(&mut append);
+                self.reply_when_committed(append, answer, end, true);
+            }
         }
         Ok(())
+    }
+
+    /// Answers at once, and gives the request's memory back.
+    fn give_back(&mut self, append: Deferred, answer: Answer) {
+        let reply = answer_with(append, answer);
+        self.actions.push(Action::Reply(reply));
     }
 
     /// The outcome table of the v5 protocol (tcp.md 5.1), without the comparison of committed events: that is the
@@ -131,7 +139,7 @@ impl Engine {
         }
     }
 
-    fn write(&mut self, append: &mut Append) {
+    fn write(&mut self, append: &mut Append) -> (Answer, LogPosition) {
         let (mut head, first) = self.next_head(append);
         let (position, end) = self.append_record(append.kind, &append.body, append.event_count);
         let last_prepare_position = last_entry(&append.body, append.event_count, position);
@@ -154,7 +162,7 @@ impl Engine {
             last_prepare_position,
             end,
         };
-        self.reply_when_committed(append.ticket, answer, end, true);
+        (answer, end)
     }
 
     /// The stream after this write, and the number of the write's first event.
@@ -261,16 +269,25 @@ impl Engine {
         self.options.layout.chunk_of(last) < self.log.chunks_ready()
     }
 
-    fn reply_when_committed(&mut self, ticket: Ticket, answer: Answer, end: LogPosition, wrote: bool) {
+    fn reply_when_committed(&mut self, append: Deferred, answer: Answer, end: LogPosition, wrote: bool) {
         let committed = self.replica.as_ref().map_or(LogPosition::ZERO, Replica::commit_position);
+        let reply = answer_with(append, answer);
         if end <= committed {
-            self.reply(ticket, answer);
+            self.actions.push(Action::Reply(reply));
             return;
         }
         // Answers leave in the order of the log: one about an older record waits for the ones before it.
         let end = self.pending.back().map_or(end, |last| last.end.max(end));
-        self.pending.push_back(Pending { end, reply: Reply { ticket, answer, spare: None }, wrote });
+        self.pending.push_back(Pending { end, reply, wrote });
     }
+}
+
+/// The answer to a request, with its memory. It waits for the log thread no more.
+fn answer_with(mut append: Deferred, answer: Answer) -> Reply {
+    if let Some(queued) = &mut append.queued {
+        queued.release();
+    }
+    Reply { ticket: append.ticket, answer, spare: Some(append) }
 }
 
 /// The position of the last event's entry; of the record itself when it has no events.

@@ -9,7 +9,7 @@ use super::action::{Action, BufferToken};
 use super::core::Engine;
 use super::feeds::Feed;
 use super::scanner::Scanner;
-use super::{Answer, ControlOutput};
+use super::{Answer, ControlOutput, Reply};
 
 /// Room in the log buffer for an epoch and a member list, each with padding before it.
 const CONTROL_ROOM_BYTES: u64 = 2048;
@@ -141,7 +141,7 @@ impl Engine {
         self.heads.clear();
         for pending in std::mem::take(&mut self.pending) {
             let answer = if pending.wrote { Answer::Unknown } else { Answer::NotLeader };
-            self.reply(pending.reply.ticket, answer);
+            self.actions.push(Action::Reply(Reply { answer, ..pending.reply }));
         }
         let barriers = std::mem::take(&mut self.barriers);
         let asked = barriers.asked.into_iter().flat_map(|(_, tickets)| tickets);

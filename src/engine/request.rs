@@ -95,8 +95,11 @@ pub struct Reply {
     pub ticket: Ticket,
     /// The answer.
     pub answer: Answer,
-    /// The request's memory, for the edge to use again: the log thread neither allocates nor frees for an append. Its
-    /// contents mean nothing any more.
+    /// The request itself, given back: the edge uses its memory again, and looks into it when the answer is one of those
+    /// that need to know what was asked. Always there with [`Answer::Appended`], [`Answer::AlreadyWritten`],
+    /// [`Answer::WrongExpectedVersion`], [`Answer::StreamDeleted`] and [`Answer::SoftDeleted`]; wherever possible with the
+    /// others. Everything in it is as it was sent but `revival` (taken when it was appended), `queued` (released) and the
+    /// first event number in `body`.
     pub spare: Option<Box<Append>>,
 }
 
@@ -200,6 +203,22 @@ pub enum Role {
     ResigningLeader,
     /// Is stopping.
     ShuttingDown,
+}
+
+impl Role {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Role; 10] = [
+        Role::Initializing,
+        Role::Unknown,
+        Role::PreReplica,
+        Role::CatchingUp,
+        Role::Clone,
+        Role::Follower,
+        Role::PreLeader,
+        Role::Leader,
+        Role::ResigningLeader,
+        Role::ShuttingDown,
+    ];
 }
 
 /// The log thread's view of the node, published for everyone else whenever it changes.
