@@ -103,7 +103,8 @@ pub(super) fn forward(edge: &Rc<EdgeState>, session: &Session, request: &Forward
         return;
     };
     add(&edge.links.counters.forwarded_requests, 1);
-    let (flags, credentials) = if request.is_trusted { (FLAG_TRUSTED_WRITE, None) } else { (0, request.credentials) };
+    let (flags, credentials) =
+        if request.is_trusted { (FLAG_TRUSTED_WRITE, None) } else { (0, request.credentials.map(Credentials::view)) };
     let own = own_correlation(key, link.number);
     link.connection.send(|out| put_package(out, package.command, flags, own, credentials, &package.payload));
 }

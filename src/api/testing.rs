@@ -344,7 +344,7 @@ impl Client {
         let mut id = [7; 16];
         id[..8].copy_from_slice(&self.last.to_le_bytes());
         let mut out = Vec::new();
-        put_package(&mut out, command, flags, Guid(id), self.credentials.as_ref(), payload);
+        put_package(&mut out, command, flags, Guid(id), self.credentials.as_ref().map(Credentials::view), payload);
         self.socket.write_all(&out).unwrap();
         Guid(id)
     }

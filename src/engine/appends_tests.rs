@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::codec::record::{BatchBuilder, MemberRecord, MembershipBody};
-use crate::engine::{Action, EngineOptions, Request};
+use crate::engine::{Action, EngineOptions, Request, Ticket};
 use crate::index::Index;
 use crate::storage::memory::MemoryLog;
 use crate::storage::{ChunkLayout, DurableState, Recovered};
