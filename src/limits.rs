@@ -133,6 +133,21 @@ pub const EDGE_HTTP_CONNECTIONS_MAX: usize = 1024;
 /// client cannot take all places of its edge.
 pub const CONNECTION_PENDING_REQUESTS: usize = 4 << 10;
 
+/// Requests to append whose memory an edge keeps for the next ones.
+pub const EDGE_SPARE_APPENDS: usize = 4 << 10;
+
+/// Bytes of bodies that an edge keeps likewise.
+pub const EDGE_SPARE_BYTES: usize = 8 << 20;
+
+/// A body whose memory is larger is freed, not kept.
+pub const SPARE_BODY_BYTES: usize = 64 << 10;
+
+/// What an idle connection's receive buffer has: room for a heartbeat and a small request.
+pub const RECEIVE_IDLE_BYTES: usize = 1 << 10;
+
+/// What one call receives at most while frames are small.
+pub const RECEIVE_BUSY_BYTES: usize = 32 << 10;
+
 /// What a connection's receive buffer may hold without asking the edge's common budget, bytes.
 pub const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
 
@@ -174,4 +189,5 @@ const _: () = assert!(2 * (EVENT_SIZE_MAX_BYTES + 2 * NAME_MAX_BYTES + 1024) <= 
 const _: () = assert!(LOG_QUEUE_BYTES >= 2 * APPEND_SIZE_MAX_BYTES);
 // A connection that only asks and reads slowly is paused long before it would be cut off.
 const _: () = assert!(SEND_QUEUE_PAUSE_BYTES * 2 <= SEND_QUEUE_BYTES);
+const _: () = assert!(RECEIVE_IDLE_BYTES < RECEIVE_BUSY_BYTES && RECEIVE_BUSY_BYTES <= RECEIVE_BUFFER_BYTES);
 const _: () = assert!(EDGE_PENDING_BYTES >= 2 * FRAME_MAX_BYTES && EDGE_RECEIVE_BYTES >= 2 * FRAME_MAX_BYTES);

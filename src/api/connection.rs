@@ -10,7 +10,6 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use monoio::io::{AsyncWriteRent, CancelHandle, CancelableAsyncWriteRent, Cancell
 use monoio::net::tcp::TcpOwnedWriteHalf;
 
 use crate::api::counters::add;
-use crate::engine::ClientCounters;
+use crate::api::turn::Tally;
 use crate::limits::EDGE_SEND_BYTES;
 
 /// From the decision to close until the socket is closed whatever the other side does.
@@ -27,6 +26,13 @@ pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An out-buffer that has grown beyond this is given back after use.
 const BUFFER_KEEP_BYTES: usize = 64 << 10;
+
+/// One that has not is given back when less than this part of it was used: the connection has become quiet. A heartbeat
+/// does that to the buffers of one that has nothing else to send.
+const BUFFER_USED_PART: usize = 16;
+
+/// A smaller one is not worth it.
+const BUFFER_SMALL_BYTES: usize = 512;
 
 /// What waits to be sent on all connections of one edge, together. Clients that take nothing share what there is.
 #[derive(Clone, Debug, Default)]
@@ -68,12 +74,12 @@ pub(super) struct Connection {
     canceller: RefCell<Option<Canceller>>,
     writer_waker: Cell<Option<Waker>>,
     reader_wakers: RefCell<Vec<Waker>>,
-    counters: Arc<ClientCounters>,
+    tally: Rc<Tally>,
     budget: SendBudget,
 }
 
 impl Connection {
-    pub(super) fn new(counters: Arc<ClientCounters>, budget: SendBudget) -> Rc<Connection> {
+    pub(super) fn new(tally: Rc<Tally>, budget: SendBudget) -> Rc<Connection> {
         Rc::new(Connection {
             out: RefCell::default(),
             writing: Cell::new(0),
@@ -86,7 +92,7 @@ impl Connection {
             canceller: RefCell::new(Some(Canceller::new())),
             writer_waker: Cell::new(None),
             reader_wakers: RefCell::default(),
-            counters,
+            tally,
             budget,
         })
     }
@@ -117,7 +123,7 @@ impl Connection {
 
     pub(super) fn count_received(&self, bytes: usize) {
         self.received.set(self.received.get() + bytes as u64);
-        add(&self.counters.received_bytes, bytes as u64);
+        self.tally.count_received(bytes);
     }
 
     /// For the receive buffer: what it now holds of the common budget.
@@ -179,7 +185,7 @@ impl Connection {
     }
 
     pub(super) fn count_cut(&self) {
-        add(&self.counters.cut_connections, 1);
+        add(&self.tally.counters.cut_connections, 1);
     }
 
     /// For the sweep: closes at last what was to be closed.
@@ -215,8 +221,9 @@ impl Connection {
             let Some(mut batch) = self.send_batch(&mut half, batch).await else {
                 break;
             };
+            let is_kept = is_worth_keeping(batch.len(), batch.capacity());
             batch.clear();
-            spare = if batch.capacity() <= BUFFER_KEEP_BYTES { batch } else { Vec::new() };
+            spare = if is_kept { batch } else { Vec::new() };
         }
         if !self.is_closing() {
             // The other side is gone: nothing to wait for.
@@ -252,7 +259,7 @@ impl Connection {
             self.writing.set(length - done);
             self.budget.waiting.set(self.budget.waiting.get() - count);
             self.sent.set(self.sent.get() + count as u64);
-            add(&self.counters.sent_bytes, count as u64);
+            self.tally.count_sent(count);
             // Else an early page would excuse what is pushed later, for as long as the queue is never quite empty.
             self.excused.set(self.excused.get().min(self.waiting_bytes()));
             self.wake_readers();
@@ -279,6 +286,11 @@ impl Drop for Connection {
     }
 }
 
+/// Whether a buffer that `used` bytes were sent from is for the next ones.
+fn is_worth_keeping(used: usize, capacity: usize) -> bool {
+    capacity <= BUFFER_SMALL_BYTES || (capacity <= BUFFER_KEEP_BYTES && used >= capacity / BUFFER_USED_PART)
+}
+
 /// Lets the other tasks of this thread run once.
 pub(super) async fn give_way() {
     let mut waited = false;
@@ -290,4 +302,23 @@ pub(super) async fn give_way() {
         Poll::Pending
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quiet_connection_gives_its_buffers_back() {
+        for (used, capacity, kept) in [
+            (22, 64, true),
+            (22, BUFFER_SMALL_BYTES, true),
+            (22, 4 << 10, false),
+            (1 << 10, 16 << 10, true),
+            (60 << 10, 64 << 10, true),
+            (100 << 10, 100 << 10, false),
+        ] {
+            assert_eq!(is_worth_keeping(used, capacity), kept, "{used} of {capacity}");
+        }
+    }
 }

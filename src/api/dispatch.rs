@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use crate::api::counters::add;
 use crate::api::edge::EdgeState;
 use crate::api::forward::{self, Forward};
 use crate::api::gate::{Gate, RequestClass, gate};
@@ -14,10 +13,34 @@ use crate::api::subscribing;
 use crate::api::work::Asked;
 use crate::api::writes::{self, Caller};
 use crate::codec::client::frame::TRUSTED_WRITE_TEXT;
-use crate::codec::client::request::{ConnectionRequest, Request};
+use crate::codec::client::request::{ConnectionRequest, Request, WriteEventsView};
 use crate::codec::client::response::{self, Endpoint};
-use crate::codec::client::{Command, Package, RequestLimits};
+use crate::codec::client::{Command, Credentials, Package, PackageView, RequestLimits};
 use crate::engine::Role;
+
+/// Handles a write where it lies: `bytes` is a frame without its length. False when it is anything else or not a plain good
+/// one, and then nothing was done: it is for [`handle`], which has the words of all refusals.
+pub(super) fn handle_write(edge: &Rc<EdgeState>, session: &Rc<Session>, bytes: &[u8]) -> bool {
+    if bytes.first() != Some(&(Command::WriteEvents as u8)) {
+        return false;
+    }
+    let Ok(package) = PackageView::read(bytes) else { return false };
+    if package.correlation.is_zero() || (package.is_trusted() && session.origin == Origin::Client) {
+        return false;
+    }
+    let Some(request) = WriteEventsView::read(package.payload, &request_limits(edge)) else { return false };
+    edge.tally.count_request();
+    if let Some(identity) = identify(edge, session, &package) {
+        let caller = Caller { edge, session, correlation: package.correlation, identity: &identity };
+        let serve = || writes::write_events(&caller, &request);
+        write(&caller, &package, Asked::WriteEvents, request.require_leader, serve);
+    }
+    true
+}
+
+fn request_limits(edge: &EdgeState) -> RequestLimits {
+    RequestLimits { append_bytes_max: edge.options.append_size_max }
+}
 
 /// Handles one package of a session.
 pub(super) fn handle(edge: &Rc<EdgeState>, session: &Rc<Session>, package: &Package) {
@@ -53,13 +76,13 @@ fn handle_connection(edge: &EdgeState, session: &Session, package: &Package, req
 /// Everything but the connection's own business: needs an identity, then a meaning.
 fn handle_request(edge: &Rc<EdgeState>, session: &Rc<Session>, package: &Package) {
     let correlation = package.correlation;
-    add(&edge.links.counters.requests, 1);
-    let Some(identity) = identify(edge, session, package) else {
+    edge.tally.count_request();
+    let view = package.view();
+    let Some(identity) = identify(edge, session, &view) else {
         return;
     };
-    let limits = RequestLimits { append_bytes_max: edge.options.append_size_max };
-    match Request::read(package, &limits) {
-        Ok(request) => route(&Caller { edge, session, correlation, identity: &identity }, package, request),
+    match Request::read(package, &request_limits(edge)) {
+        Ok(request) => route(&Caller { edge, session, correlation, identity: &identity }, &view, request),
         Err(error) => {
             let text = error.answer(package.command);
             session.send(|out| response::bad_request(out, correlation, &text));
@@ -67,13 +90,13 @@ fn handle_request(edge: &Rc<EdgeState>, session: &Rc<Session>, package: &Package
     }
 }
 
-fn route(caller: &Caller<'_>, package: &Package, request: Request) {
+fn route(caller: &Caller<'_>, package: &PackageView<'_>, request: Request) {
     let (session, correlation) = (caller.session, caller.correlation);
     match request {
         Request::Ping(payload) => session.send(|out| response::pong(out, correlation, &payload)),
         Request::WriteEvents(request) => {
             let asked = Asked::WriteEvents;
-            write(caller, package, asked, request.require_leader, || writes::write_events(caller, &request));
+            write(caller, package, asked, request.require_leader, || writes::write_owned(caller, &request));
         }
         Request::DeleteStream(request) => {
             let asked = Asked::DeleteStream;
@@ -102,7 +125,7 @@ fn route(caller: &Caller<'_>, package: &Package, request: Request) {
 }
 
 /// A request that changes the log: served, sent on, or refused.
-fn write(caller: &Caller<'_>, package: &Package, asked: Asked, require_leader: bool, serve: impl FnOnce()) {
+fn write(caller: &Caller<'_>, package: &PackageView<'_>, asked: Asked, require_leader: bool, serve: impl FnOnce()) {
     match gate(role(caller.edge), RequestClass::Write { require_leader }) {
         Gate::Serve | Gate::ServeConfirmed => serve(),
         // Two nodes that each take the other for the leader must not send a request back and forth.
@@ -110,7 +133,7 @@ fn write(caller: &Caller<'_>, package: &Package, asked: Asked, require_leader: b
         Gate::Forward => {
             let kept = caller.session.credentials.borrow();
             let kept = kept.as_ref().map(|kept| &kept.credentials);
-            let credentials = package.credentials.as_ref().or(kept);
+            let credentials = package.credentials.or(kept.map(Credentials::view));
             let is_trusted = package.is_trusted();
             forward::forward(caller.edge, caller.session, &Forward { package, asked, credentials, is_trusted });
         }
@@ -139,7 +162,7 @@ fn subscribe(caller: &Caller<'_>, serve: impl FnOnce()) {
 }
 
 fn role(edge: &EdgeState) -> Role {
-    if edge.stopping.get() { Role::ShuttingDown } else { edge.links.published.view().role }
+    if edge.stopping.get() { Role::ShuttingDown } else { edge.turn.get().role }
 }
 
 pub(super) fn refuse_not_ready(caller: &Caller<'_>) {
@@ -161,7 +184,7 @@ pub(super) fn refuse_not_leader(caller: &Caller<'_>) {
 }
 
 /// What the protocol has and this server does not have yet.
-fn unsupported(caller: &Caller<'_>, package: &Package) {
+fn unsupported(caller: &Caller<'_>, package: &PackageView<'_>) {
     let text = format!("{} is not supported by this server yet.", Command::describe(package.command));
     caller.session.send(|out| response::bad_request(out, caller.correlation, &text));
 }

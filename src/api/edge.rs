@@ -20,12 +20,14 @@ use crate::api::pending::Pending;
 use crate::api::receive::ReceiveBudget;
 use crate::api::session::Session;
 use crate::api::slab::Slab;
+use crate::api::spares::Spares;
 use crate::api::subscribing;
 use crate::api::subscription::Subscriptions;
 use crate::api::sweep;
+use crate::api::turn::{self, Handed, Tally, Turn};
 use crate::api::users::Users;
-use crate::api::work::Work;
-use crate::engine::{Answer, AnswerTimes, ClientCounters, EdgeMessage, Published, Request};
+use crate::api::work::{Outcome, Work};
+use crate::engine::{AnswerTimes, ClientCounters, EdgeMessage, Published, Request};
 use crate::gossip::Directory;
 use crate::index::Index;
 use crate::limits::{EDGE_CONNECTIONS_MAX, EDGE_PENDING_BYTES, EDGE_PENDING_REQUESTS, EDGE_RECEIVE_BYTES};
@@ -158,7 +160,11 @@ impl Edge {
 pub(super) struct EdgeState {
     pub(super) options: EdgeOptions,
     pub(super) links: EdgeLinks,
-    pub(super) pending: RefCell<Pending<Work, Answer>>,
+    pub(super) turn: Cell<Turn>,
+    pub(super) tally: Rc<Tally>,
+    pub(super) handed: Handed,
+    pub(super) spares: RefCell<Spares>,
+    pub(super) pending: RefCell<Pending<Work, Outcome>>,
     pub(super) sessions: RefCell<Slab<Rc<Session>>>,
     pub(super) forwarder: Forwarder,
     pub(super) subscriptions: RefCell<Subscriptions>,
@@ -182,6 +188,10 @@ impl EdgeState {
     fn new(options: EdgeOptions, links: EdgeLinks) -> Rc<EdgeState> {
         let budget = ReceiveBudget::new(options.receive_bytes);
         Rc::new(EdgeState {
+            turn: Cell::new(Turn::new(&links.published)),
+            tally: Rc::new(Tally::new(Arc::clone(&links.counters))),
+            handed: Handed::default(),
+            spares: RefCell::default(),
             options,
             links,
             pending: RefCell::new(Pending::new(EDGE_PENDING_REQUESTS, EDGE_PENDING_BYTES)),
@@ -222,6 +232,7 @@ impl EdgeState {
         for listener in sockets.http {
             accepting.push(monoio::spawn(accept::accept_http(Rc::clone(&self), open(listener)?)));
         }
+        monoio::spawn(turn::hand_over(Rc::clone(&self)));
         monoio::spawn(sweep::run(Rc::clone(&self)));
         monoio::spawn(subscribing::feed(Rc::clone(&self)));
         inbox::run(Rc::clone(&self)).await;
@@ -249,5 +260,6 @@ impl EdgeState {
         while !self.sessions.borrow().is_empty() && Instant::now() < until {
             monoio::time::sleep(Duration::from_millis(10)).await;
         }
+        self.tell_figures();
     }
 }

@@ -8,7 +8,6 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Buf;
@@ -25,12 +24,12 @@ use crate::api::heartbeat::{Beat, Heartbeat};
 use crate::api::inbox;
 use crate::api::receive::{ReceiveBuffer, Received};
 use crate::api::session::Session;
-use crate::api::work::{Asked, Work};
+use crate::api::work::{Asked, Outcome, Work};
 use crate::codec::client::frame::{FLAG_TRUSTED_WRITE, LENGTH_BYTES, frame_bytes, put_frame, put_package};
 use crate::codec::client::messages::{
     DeleteStreamCompleted, OperationResult, TransactionCommitCompleted, WriteEventsCompleted,
 };
-use crate::codec::client::{Command, Credentials, Package, response};
+use crate::codec::client::{Command, CredentialsView, Package, PackageView, response};
 use crate::engine::Answer;
 use crate::limits::{FORWARD_QUEUE_BYTES, FRAME_MAX_BYTES};
 use crate::types::{Guid, LogPosition, NodeId};
@@ -76,10 +75,10 @@ impl Forwarder {
 
 /// What is forwarded for whom.
 pub(super) struct Forward<'a> {
-    pub(super) package: &'a Package,
+    pub(super) package: &'a PackageView<'a>,
     pub(super) asked: Asked,
     /// The package's credentials or the connection's.
-    pub(super) credentials: Option<&'a Credentials>,
+    pub(super) credentials: Option<CredentialsView<'a>>,
     /// The request runs as the system itself.
     pub(super) is_trusted: bool,
 }
@@ -106,7 +105,7 @@ pub(super) fn forward(edge: &Rc<EdgeState>, session: &Session, request: &Forward
     add(&edge.links.counters.forwarded_requests, 1);
     let (flags, credentials) = if request.is_trusted { (FLAG_TRUSTED_WRITE, None) } else { (0, request.credentials) };
     let own = own_correlation(key, link.number);
-    link.connection.send(|out| put_package(out, package.command, flags, own, credentials, &package.payload));
+    link.connection.send(|out| put_package(out, package.command, flags, own, credentials, package.payload));
 }
 
 /// The correlation identifier of a forwarded request: its key and the link's number, never zero.
@@ -141,7 +140,7 @@ fn link_to_leader(edge: &Rc<EdgeState>) -> Option<Rc<Link>> {
         number: forwarder.links_made.get(),
         leader,
         // Its bytes are not a client's: they are counted for nobody.
-        connection: Connection::new(Arc::default(), edge.sending.clone()),
+        connection: Connection::new(Rc::default(), edge.sending.clone()),
         is_up: Cell::new(false),
         heartbeat: RefCell::new(Heartbeat::new(edge.options.internal_heartbeat, Instant::now())),
     });
@@ -204,6 +203,7 @@ async fn drain(link: &Link, reader: &mut TcpOwnedReadHalf, buffer: &mut ReceiveB
 
 /// Handles the whole frames in the buffer; `None` when the connection is of no more use.
 fn take_answers(edge: &EdgeState, link: &Link, buffer: &mut ReceiveBuffer) -> Option<usize> {
+    edge.begin_turn();
     loop {
         let size = match frame_bytes(buffer.bytes()) {
             Ok(Some(size)) if size <= buffer.bytes().len() => size,
@@ -263,12 +263,12 @@ fn hold_back(edge: &EdgeState, key: u64, command: Command, package: &Package) ->
         return false;
     }
     let mut pending = edge.pending.borrow_mut();
-    let Some(waiting) = pending.get_mut(key) else { return false };
-    if let Work::Forwarded { answer, .. } = &mut waiting.work {
-        *answer = Some(package.clone());
+    let Some(deadline) = pending.get(key).map(|waiting| waiting.deadline) else { return false };
+    if let Some(Work::Forwarded { answer, .. }) = pending.work_mut(key) {
+        *answer = Some(Box::new(package.clone()));
     }
-    waiting.deadline = waiting.deadline.min(Instant::now() + OWN_WRITE_WAIT);
-    pending.hold(end, key, Answer::Confirmed { end });
+    pending.set_deadline(key, deadline.min(edge.now() + OWN_WRITE_WAIT));
+    pending.hold(end, key, Outcome { answer: Answer::Confirmed { end }, spare: None });
     inbox::hurry(edge);
     true
 }

@@ -4,7 +4,7 @@ use crate::api::edge::EdgeState;
 use crate::api::session::Session;
 use crate::api::users::Identity;
 use crate::codec::client::response::{self, AuthenticationRefusal};
-use crate::codec::client::{Credentials, Package};
+use crate::codec::client::{Credentials, Package, PackageView};
 
 /// What Authenticate left on a connection. Kept when it was refused too: such a connection's requests are checked, and
 /// refused, each time, until the user exists.
@@ -22,7 +22,7 @@ pub(super) fn authenticate(edge: &EdgeState, session: &Session, package: &Packag
     let Some(credentials) = package.credentials.clone() else {
         return refuse(AuthenticationRefusal::NoCredentials);
     };
-    let identity = edge.links.users.authenticate(&credentials);
+    let identity = edge.links.users.authenticate(credentials.view());
     if identity.is_some() {
         session.send(|out| response::authenticated(out, correlation));
     } else {
@@ -32,12 +32,12 @@ pub(super) fn authenticate(edge: &EdgeState, session: &Session, package: &Packag
 }
 
 /// Who asks; `None` when the credentials are not good, and then the client has been told.
-pub(super) fn identify(edge: &EdgeState, session: &Session, package: &Package) -> Option<Identity> {
+pub(super) fn identify(edge: &EdgeState, session: &Session, package: &PackageView<'_>) -> Option<Identity> {
     // Clients cannot come here with a trusted package.
     if package.is_trusted() {
         return Some(Identity::System);
     }
-    let identity = match &package.credentials {
+    let identity = match package.credentials {
         Some(credentials) => edge.links.users.authenticate(credentials),
         None => default_identity(edge, session),
     };
@@ -54,7 +54,7 @@ fn default_identity(edge: &EdgeState, session: &Session) -> Option<Identity> {
         return Some(Identity::Anonymous);
     };
     if kept.identity.is_none() {
-        kept.identity = edge.links.users.authenticate(&kept.credentials);
+        kept.identity = edge.links.users.authenticate(kept.credentials.view());
     }
     kept.identity.clone()
 }

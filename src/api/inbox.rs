@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::api::connection::give_way;
 use crate::api::edge::EdgeState;
 use crate::api::session::{self, Origin};
-use crate::api::work;
+use crate::api::work::{self, Outcome};
 use crate::engine::{Answer, EdgeMessage, Progress, Reply};
 use crate::types::LogPosition;
 
@@ -23,6 +23,9 @@ const LAZY_PERIOD: Duration = Duration::from_millis(10);
 /// Answers are given for this long before others have a turn.
 const SLICE: Duration = Duration::from_millis(1);
 
+/// How many small answers are given between two looks at the clock.
+const LOOK_AFTER: usize = 32;
+
 /// Runs until the edge is told to stop.
 pub(super) async fn run(edge: Rc<EdgeState>) {
     let mut is_behind = false;
@@ -31,6 +34,7 @@ pub(super) async fn run(edge: Rc<EdgeState>) {
         if !is_behind {
             rest(&edge, behind_since).await;
         }
+        edge.begin_turn();
         let mut count = 0;
         while let Some(message) = edge.links.inbox.pop() {
             match message {
@@ -89,11 +93,18 @@ fn is_index_behind(edge: &EdgeState) -> bool {
 }
 
 fn take_reply(edge: &Rc<EdgeState>, reply: Reply) {
-    let Reply { ticket, answer, spare: _ } = reply;
+    let Reply { ticket, answer, spare } = reply;
     debug_assert_eq!(ticket.edge, edge.options.index, "an answer for another edge");
-    match index_needed(&answer) {
-        Some(end) => edge.pending.borrow_mut().hold(end, ticket.key, answer),
-        None => work::answer(edge, ticket.key, answer),
+    let end = index_needed(&answer);
+    let outcome = Outcome { answer, spare };
+    match end {
+        Some(end) => {
+            // Its request, or its client, is gone: only the memory is of use.
+            if let Some(late) = edge.pending.borrow_mut().hold(end, ticket.key, outcome) {
+                edge.spares.borrow_mut().extend(late.spare);
+            }
+        }
+        None => work::answer(edge, ticket.key, outcome),
     }
 }
 
@@ -114,21 +125,27 @@ fn index_needed(answer: &Answer) -> Option<LogPosition> {
 /// when there is more to apply.
 async fn advance(edge: &Rc<EdgeState>, behind_since: &mut Option<Instant>) -> bool {
     let is_behind = follow(edge, behind_since);
+    edge.begin_turn();
     let applied = edge.links.index.applied();
-    let mut since = Instant::now();
+    let mut work = 0;
     loop {
         let released = edge.pending.borrow_mut().release(applied);
-        let Some((key, answer)) = released else { break };
-        work::answer(edge, key, answer);
-        if since.elapsed() >= SLICE {
-            edge.record_answers();
-            // A confirmed read may have made a large page.
-            give_way().await;
-            since = Instant::now();
+        let Some((key, outcome)) = released else { break };
+        // A confirmed read may make a large page; the answers to writes are small.
+        work += if matches!(outcome.answer, Answer::Confirmed { .. }) { LOOK_AFTER } else { 1 };
+        work::answer(edge, key, outcome);
+        if work >= LOOK_AFTER {
+            work = 0;
+            if edge.now().elapsed() >= SLICE {
+                edge.record_answers();
+                give_way().await;
+                edge.begin_turn();
+            }
         }
     }
     edge.record_answers();
     edge.feed_subscriptions();
+    edge.tell_figures();
     is_behind
 }
 

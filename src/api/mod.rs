@@ -7,6 +7,9 @@
 //! The way of a request: `accept` → `session` (frames) → `dispatch` (identity, which state serves what) → `reading`,
 //! `writes`, `subscribing` or `forward`. The way of an answer: `inbox` → `work` → the session's `connection`.
 //!
+//! A write is read where it lies in the receive buffer and encoded from there into the body of its record, in memory that an
+//! earlier write has left (`spares`); the log thread is woken once for the writes of all connections that had some (`turn`).
+//!
 //! **Invariant:** no request waits without a time limit, and no table here grows without a bound.
 #![forbid(unsafe_code)]
 
@@ -35,11 +38,13 @@ mod receive;
 mod room;
 mod session;
 mod slab;
+mod spares;
 mod subscribing;
 pub mod subscription;
 mod sweep;
 #[cfg(test)]
 mod test_log;
+mod turn;
 pub mod users;
 mod work;
 mod writes;

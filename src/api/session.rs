@@ -33,6 +33,12 @@ use crate::types::Guid;
 /// A reader that has worked this long lets others have a turn.
 const SLICE: Duration = Duration::from_millis(1);
 
+/// How many small writes are handled between two looks at the clock; anything else may take long.
+const LOOK_AFTER: usize = 32;
+
+/// A write counts once more for each of this many bytes.
+const LARGE_BYTES: usize = 4 << 10;
+
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
@@ -69,7 +75,7 @@ impl Session {
         Rc::new(Session {
             key: Cell::new(0),
             origin,
-            connection: Connection::new(edge.links.counters.clone(), edge.sending.clone()),
+            connection: Connection::new(Rc::clone(&edge.tally), edge.sending.clone()),
             level: Cell::default(),
             credentials: RefCell::default(),
             pending: Cell::new(0),
@@ -191,7 +197,8 @@ async fn read_requests(
 /// Handles the whole frames in the buffer. Gives the size of the frame that has begun, as far as known, or `None` when
 /// the connection ends.
 async fn handle_frames(edge: &Rc<EdgeState>, session: &Rc<Session>, buffer: &mut ReceiveBuffer) -> Option<usize> {
-    let mut since = Instant::now();
+    edge.begin_turn();
+    let mut work = 0;
     loop {
         let size = match frame_bytes(buffer.bytes()) {
             Ok(Some(size)) if size <= buffer.bytes().len() => size,
@@ -201,23 +208,37 @@ async fn handle_frames(edge: &Rc<EdgeState>, session: &Rc<Session>, buffer: &mut
                 return None;
             }
         };
-        let mut frame = buffer.take(size);
-        frame.advance(LENGTH_BYTES);
-        match Package::read(frame) {
-            Ok(package) => dispatch::handle(edge, session, &package),
-            Err(error) => session.end_with(Guid::ZERO, &error.to_string()),
-        }
+        work += handle_frame(edge, session, buffer, size);
         if session.connection.waiting_bytes() > SEND_QUEUE_PAUSE_BYTES {
             session.connection.until_below(SEND_QUEUE_PAUSE_BYTES / 2).await;
+            edge.begin_turn();
         }
         if session.connection.is_closing() {
             return None;
         }
-        if since.elapsed() >= SLICE {
-            give_way().await;
-            since = Instant::now();
+        if work >= LOOK_AFTER {
+            work = 0;
+            if edge.now().elapsed() >= SLICE {
+                give_way().await;
+                edge.begin_turn();
+            }
         }
     }
+}
+
+/// Handles the first frame in the buffer, of `size` bytes, and takes it out. Gives how much work that was.
+fn handle_frame(edge: &Rc<EdgeState>, session: &Rc<Session>, buffer: &mut ReceiveBuffer, size: usize) -> usize {
+    if dispatch::handle_write(edge, session, &buffer.bytes()[LENGTH_BYTES..size]) {
+        buffer.skip(size);
+        return 1 + size / LARGE_BYTES;
+    }
+    let mut frame = buffer.take(size);
+    frame.advance(LENGTH_BYTES);
+    match Package::read(frame) {
+        Ok(package) => dispatch::handle(edge, session, &package),
+        Err(error) => session.end_with(Guid::ZERO, &error.to_string()),
+    }
+    LOOK_AFTER
 }
 
 /// Reads and forgets what the other side still sends until it closes too or the sweep cuts the connection: closing a

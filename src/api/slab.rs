@@ -71,6 +71,16 @@ impl<T> Slab<T> {
         Some(value)
     }
 
+    /// How many places there are, free ones among them.
+    pub(super) fn places(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Who is at a place.
+    pub(super) fn at(&self, place: usize) -> Option<&T> {
+        self.places.get(place)?.value.as_ref()
+    }
+
     /// All values with their keys, in no order that means anything.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
         let tenants = self.places.iter().enumerate();
@@ -102,5 +112,7 @@ mod tests {
         assert_eq!(slab.remove(first), None);
         assert_eq!((slab.get(second), slab.get(third), slab.len()), (Some(&"b"), Some(&"c"), 2));
         assert_eq!(slab.iter().count(), 2);
+        slab.remove(second);
+        assert_eq!((slab.places(), slab.at(0), slab.at(1), slab.at(2)), (2, Some(&"c"), None, None));
     }
 }

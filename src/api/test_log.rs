@@ -8,7 +8,7 @@ use prost::Message;
 use crate::api::log_events::Reader;
 use crate::api::users::{Identity, Users};
 use crate::codec::client::frame::take_package;
-use crate::codec::client::{Command, Credentials};
+use crate::codec::client::{Command, CredentialsView};
 use crate::codec::record::{BatchBuilder, BatchView, Header, RecordKind, padding, seal, sealed_length};
 use crate::index::Index;
 use crate::limits::RECORD_HEADER_BYTES;
@@ -127,7 +127,7 @@ impl TestLog {
 
 /// The identity of a built-in user.
 pub(super) fn user(login: &str) -> Identity {
-    Users::built_in().authenticate(&Credentials::new(login.as_bytes(), b"changeit").unwrap()).unwrap()
+    Users::built_in().authenticate(CredentialsView { login: login.as_bytes(), password: b"changeit" }).unwrap()
 }
 
 /// The one frame in `out`, with its command and correlation identifier checked.

@@ -222,14 +222,17 @@ impl LogThread {
         self.behaviour.taken.fetch_add(1, Ordering::SeqCst);
         let refusal = self.behaviour.refusal.lock().unwrap().clone();
         let leads = self.links.published.view().role == Role::Leader;
-        let (ticket, answer) = match request {
-            Request::Barrier { ticket } if leads => (ticket, Answer::Confirmed { end: self.end }),
-            Request::Barrier { ticket } => (ticket, Answer::NotLeader),
-            Request::Append(append) => (append.ticket, refusal.unwrap_or_else(|| self.append(*append))),
+        let (ticket, answer, spare) = match request {
+            Request::Barrier { ticket } if leads => (ticket, Answer::Confirmed { end: self.end }, None),
+            Request::Barrier { ticket } => (ticket, Answer::NotLeader, None),
+            Request::Append(mut append) => {
+                let answer = refusal.unwrap_or_else(|| self.append(&mut append));
+                (append.ticket, answer, Some(append))
+            }
         };
         let published: &Published = &self.links.published;
         published.set_positions(self.end, self.end, self.end, self.end);
-        let reply = Reply { ticket, answer, spare: None };
+        let reply = Reply { ticket, answer, spare };
         if self.behaviour.is_mute.load(Ordering::SeqCst) {
             self.behaviour.kept.lock().unwrap().push(reply);
         } else {
@@ -242,7 +245,7 @@ impl LogThread {
         self.heads.get(stream).copied().unwrap_or(Head { last: -1, is_soft_deleted: false })
     }
 
-    fn append(&mut self, append: Append) -> Answer {
+    fn append(&mut self, append: &mut Append) -> Answer {
         if matches!(append.kind, RecordKind::TransactionStart | RecordKind::TransactionWrite) {
             let position = self.write(append.kind, append.event_count, &append.body);
             return self.appended(0, 0, position);
@@ -264,15 +267,14 @@ impl LogThread {
         }
         let stream = append.stream().to_owned();
         let first = self.head(&stream).last + 1;
-        let mut body = append.body;
         let last = if append.kind == RecordKind::Delete { i64::MAX } else { first + i64::from(append.event_count) - 1 };
         if append.kind == RecordKind::Append {
-            BatchView::set_first_event_number(&mut body, first);
+            BatchView::set_first_event_number(&mut append.body, first);
         }
-        let position = self.write(append.kind, append.event_count, &body);
+        let position = self.write(append.kind, append.event_count, &append.body);
         self.heads.entry(stream.clone()).or_insert(Head { last: -1, is_soft_deleted: false }).last = last;
         self.heads.entry(revived).or_insert(Head { last: -1, is_soft_deleted: false }).is_soft_deleted = soft_deletes;
-        if let Some(mut revival) = append.revival {
+        if let Some(mut revival) = append.revival.take() {
             let number = self.head(&revival.metastream).last + 1;
             BatchView::set_first_event_number(&mut revival.body, number);
             self.write(RecordKind::Append, 1, &revival.body);
@@ -346,7 +348,7 @@ impl Client {
         let mut id = [7; 16];
         id[..8].copy_from_slice(&self.last.to_le_bytes());
         let mut out = Vec::new();
-        put_package(&mut out, command, flags, Guid(id), self.credentials.as_ref(), payload);
+        put_package(&mut out, command, flags, Guid(id), self.credentials.as_ref().map(Credentials::view), payload);
         self.socket.write_all(&out).unwrap();
         Guid(id)
     }

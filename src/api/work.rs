@@ -1,8 +1,7 @@
 //! Requests that wait for someone: entering them, answering them, giving them up.
 
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::api::counters::add;
 use crate::api::edge::EdgeState;
@@ -10,7 +9,7 @@ use crate::api::forward;
 use crate::api::pending::Waiting;
 use crate::api::reading::{self, ReadWork};
 use crate::api::session::{Origin, Session};
-use crate::api::writes::{self, AppendWork};
+use crate::api::writes::{self, AppendWork, Writer};
 use crate::codec::client::messages::OperationResult;
 use crate::codec::client::{Package, response};
 use crate::engine::{Answer, Append, QueuedBytes, Request, Ticket};
@@ -21,7 +20,7 @@ use crate::types::Guid;
 /// What a waiting request waits for, and what is needed to answer it.
 pub(super) enum Work {
     /// The log thread appends a record.
-    Append(Box<AppendWork>),
+    Append(AppendWork),
     /// The log thread confirms that this node leads; then a read is done.
     Read(Box<ReadWork>),
     /// The leader answers, over the link with this number.
@@ -31,8 +30,15 @@ pub(super) enum Work {
         /// What was asked.
         asked: Asked,
         /// The leader's answer, while it waits for this node's index.
-        answer: Option<Package>,
+        answer: Option<Box<Package>>,
     },
+}
+
+/// An answer, and the request that it is about: its memory, and what it said.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) answer: Answer,
+    pub(super) spare: Option<Box<Append>>,
 }
 
 /// The answers to the requests that change the log.
@@ -78,7 +84,7 @@ impl EdgeState {
         bytes: usize,
         work: Work,
     ) -> Option<u64> {
-        let deadline = Instant::now() + time;
+        let deadline = self.now() + time;
         let waiting = Waiting { session: session.key.get(), correlation, deadline, bytes, work };
         // A connection from another node's edge carries the requests of many clients.
         let is_alone = session.origin == Origin::Client;
@@ -88,10 +94,7 @@ impl EdgeState {
             None
         };
         match key {
-            Some(_) => {
-                session.pending.set(session.pending.get() + 1);
-                add(&self.links.counters.pending_requests_now, 1);
-            }
+            Some(_) => session.pending.set(session.pending.get() + 1),
             None => self.refuse_busy(session, correlation),
         }
         key
@@ -104,34 +107,45 @@ impl EdgeState {
 
     /// Takes a waiting request out; `None` when it, or its client, is gone.
     pub(super) fn take(&self, key: u64) -> Option<(Rc<Session>, Waiting<Work>)> {
-        let waiting = self.pending.borrow_mut().remove(key)?;
-        self.links.counters.pending_requests_now.fetch_sub(1, Ordering::Relaxed);
+        let (waiting, held) = self.pending.borrow_mut().remove(key)?;
+        if let Some(Outcome { spare: Some(spare), .. }) = held {
+            self.spares.borrow_mut().give(spare);
+        }
         let session = self.session(waiting.session)?;
         session.pending.set(session.pending.get() - 1);
         Some((session, waiting))
     }
 
-    /// Hands a request to the log thread on behalf of the waiting request `key`.
-    pub(super) fn submit(&self, key: u64, mut request: Request) {
-        let may_go = match &mut request {
-            Request::Append(append) => self.prepare(key, append),
-            Request::Barrier { .. } => true,
-        };
-        if (!may_go || self.links.log_queue.send(request).is_err())
-            && let Some((session, waiting)) = self.take(key)
-        {
-            self.refuse_busy(&session, waiting.correlation);
+    /// Hands a request to the log thread on behalf of the waiting request `key`. The log thread is woken soon.
+    pub(super) fn submit(&self, key: u64, request: Request) {
+        match self.links.log_queue.push(request) {
+            Ok(()) => self.handed_over(),
+            Err(request) => {
+                self.wake_log_thread();
+                self.give_up(key, request);
+            }
         }
     }
 
-    /// Gives a write its deadline and its share of what may wait; false when too much waits.
-    fn prepare(&self, key: u64, append: &mut Append) -> bool {
-        let left = self.pending.borrow().get(key).map(|waiting| waiting.deadline);
-        let left = left.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
-        append.handed_over = monotonic_now();
-        append.deadline = append.handed_over.after(left);
-        let bytes = append.body.len() + append.revival.as_ref().map_or(0, |revival| revival.body.len());
-        append.queued = QueuedBytes::take(&self.links.counters, bytes as u64, LOG_QUEUE_BYTES);
+    /// Hands a write to the log thread, to be placed in the log within `time`.
+    pub(super) fn submit_append(&self, key: u64, mut append: Box<Append>, time: Duration) {
+        append.ticket = self.ticket(key);
+        append.handed_over = self.turn.get().ticks;
+        append.deadline = append.handed_over.after(time);
+        if self.takes_share(&mut append) {
+            self.submit(key, Request::Append(append));
+        } else {
+            self.give_up(key, Request::Append(append));
+        }
+    }
+
+    /// Gives a write its share of what may wait; false when too much waits.
+    fn takes_share(&self, append: &mut Append) -> bool {
+        let bytes = (append.body.len() + append.revival.as_ref().map_or(0, |revival| revival.body.len())) as u64;
+        if let Some(queued) = &mut append.queued {
+            return queued.retake(bytes, LOG_QUEUE_BYTES);
+        }
+        append.queued = QueuedBytes::take(&self.links.counters, bytes, LOG_QUEUE_BYTES);
         append.queued.is_some()
     }
 
@@ -140,6 +154,16 @@ impl EdgeState {
         let mut answered = self.answered.borrow_mut();
         if !answered.is_empty() {
             self.links.published.stages.record_answers(monotonic_now(), &mut answered);
+        }
+    }
+
+    /// There is no room for the request.
+    fn give_up(&self, key: u64, request: Request) {
+        if let Request::Append(append) = request {
+            self.spares.borrow_mut().give(append);
+        }
+        if let Some((session, waiting)) = self.take(key) {
+            self.refuse_busy(&session, waiting.correlation);
         }
     }
 
@@ -161,17 +185,20 @@ impl EdgeState {
 }
 
 /// The log thread's answer to the request `key`, the index being far enough.
-pub(super) fn answer(edge: &Rc<EdgeState>, key: u64, answer: Answer) {
+pub(super) fn answer(edge: &Rc<EdgeState>, key: u64, outcome: Outcome) {
+    let Outcome { answer, spare } = outcome;
     if matches!(answer, Answer::Confirmed { .. }) && reading::delay(edge, key) {
         return;
     }
-    let Some((session, waiting)) = edge.take(key) else {
-        return;
+    let taken = edge.take(key);
+    let Some((session, waiting)) = taken else {
+        return edge.spares.borrow_mut().extend(spare);
     };
     match waiting.work {
         Work::Append(work) => {
-            let time = waiting.deadline.saturating_duration_since(Instant::now());
-            writes::answered(edge, &session, waiting.correlation, *work, answer, time);
+            let writer = Writer { edge, session: &session, correlation: waiting.correlation, work };
+            let left = writes::answered(&writer, answer, spare, waiting.deadline);
+            edge.spares.borrow_mut().extend(left);
         }
         Work::Read(work) => reading::confirmed(edge, &session, waiting.correlation, &work, &answer),
         Work::Forwarded { answer: Some(package), .. } => forward::pass_on(&session, waiting.correlation, &package),

@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -18,14 +18,15 @@ use crate::api::users::Identity;
 use crate::api::work::{Asked, Work};
 use crate::codec::client::messages::OperationResult;
 use crate::codec::client::request::{
-    DeleteStream, NewEvent, TransactionCommit, TransactionStart, TransactionWrite, WriteEvents,
+    DeleteStream, NewEvent, NewEventView, TransactionCommit, TransactionStart, TransactionWrite, WriteEvents,
+    WriteEventsView,
 };
 use crate::codec::client::response::{self, Written};
 use crate::codec::record::{BatchBuilder, BatchView, EVENT_HEADER_BYTES, EventView, RecordKind};
-use crate::engine::{Answer, Append, MetadataEffect, Request, Revival, Ticket};
+use crate::engine::{Answer, Append, MetadataEffect, Revival};
 use crate::index::Transaction;
-use crate::limits::EVENTS_PER_APPEND_MAX;
-use crate::types::{EventId, EventNumber, ExpectedVersion, Guid, LogPosition, Ticks, base_stream, metastream_of};
+use crate::limits::{EVENTS_PER_APPEND_MAX, RECORD_ALIGNMENT};
+use crate::types::{EventId, EventNumber, ExpectedVersion, Guid, LogPosition, base_stream, metastream_of};
 
 /// How often a write to a soft-deleted stream is tried with a new revival, because others write to it too.
 const REVIVALS_MAX: u8 = 4;
@@ -34,31 +35,21 @@ const REVIVALS_MAX: u8 = 4;
 const DISK_FULL_TEXT: &str = "The disk of the leader is full: nothing was written. Reads go on; writes go on when there \
                               is room again.";
 
-/// A record on its way to the log, and what is needed when the answer comes.
+/// A record on its way to the log. What was asked comes back with the answer.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct AppendWork {
     /// How the client is answered.
     pub(super) asked: Asked,
-    stream: Arc<str>,
-    expected_version: ExpectedVersion,
-    /// The events' identifiers where a repeat of the same request succeeds.
-    ids: Vec<EventId>,
-    /// Everything needed to send it again. Kept only when the stream is known to be soft-deleted.
-    again: Option<Box<Again>>,
-}
-
-struct Again {
-    append: AgainAppend,
+    /// How often it was sent with a revival.
     revivals: u8,
 }
 
-/// What an append consists of, without its ticket.
-#[derive(Clone)]
-struct AgainAppend {
-    body: Vec<u8>,
-    event_count: u16,
-    metadata_of: Option<MetadataEffect>,
-    /// Of a metadata write: the new metadata.
-    metadata: Bytes,
+/// Who waits for the answer to a write.
+pub(super) struct Writer<'a> {
+    pub(super) edge: &'a Rc<EdgeState>,
+    pub(super) session: &'a Rc<Session>,
+    pub(super) correlation: Guid,
+    pub(super) work: AppendWork,
 }
 
 /// A request as it comes from the session.
@@ -86,87 +77,78 @@ impl Caller<'_> {
         self.session.send(|out| response::bad_request(out, self.correlation, text));
     }
 
-    /// Sends a record on its way. `append.ticket` is filled in here.
-    fn append(&self, mut append: Append, work: AppendWork) {
+    /// Sends a record on its way: `fill` makes it, in memory that another one has left. It has about `bytes`.
+    fn append(&self, asked: Asked, bytes: usize, fill: impl FnOnce(&mut Append)) {
         let time = self.edge.options.commit_timeout;
-        let bytes = append.body.len();
-        let work = Work::Append(Box::new(work));
+        let work = Work::Append(AppendWork { asked, revivals: 0 });
         if let Some(key) = self.edge.enter(self.session, self.correlation, time, bytes, work) {
-            append.ticket = self.edge.ticket(key);
-            self.edge.submit(key, Request::Append(Box::new(append)));
+            let mut append = self.edge.spares.borrow_mut().take();
+            fill(&mut append);
+            self.edge.submit_append(key, append, time);
         }
     }
 }
 
 /// WriteEvents, on the leader.
-pub(super) fn write_events(caller: &Caller<'_>, request: &WriteEvents) {
-    if caller.may(&request.stream, Action::Write, Asked::WriteEvents) {
-        append_events(caller, Asked::WriteEvents, &request.stream, request.expected_version, &request.events);
+pub(super) fn write_events(caller: &Caller<'_>, request: &WriteEventsView<'_>) {
+    let WriteEventsView { stream, expected_version, event_count, event_bytes, .. } = *request;
+    if caller.may(stream, Action::Write, Asked::WriteEvents) {
+        let bytes = event_count * ENTRY_BYTES + event_bytes;
+        append_events(caller, Asked::WriteEvents, stream, expected_version, bytes, request.events());
     }
 }
 
-fn append_events(
+/// WriteEvents that was not read where it lay.
+pub(super) fn write_owned(caller: &Caller<'_>, request: &WriteEvents) {
+    if caller.may(&request.stream, Action::Write, Asked::WriteEvents) {
+        append_owned(caller, Asked::WriteEvents, &request.stream, request.expected_version, &request.events);
+    }
+}
+
+/// What an event's entry has at most, besides type, data and metadata.
+const ENTRY_BYTES: usize = EVENT_HEADER_BYTES + RECORD_ALIGNMENT;
+
+fn append_owned(
     caller: &Caller<'_>,
     asked: Asked,
     stream: &str,
     expected_version: ExpectedVersion,
     events: &[NewEvent],
 ) {
-    let size =
-        |event: &NewEvent| EVENT_HEADER_BYTES + 8 + event.event_type.len() + event.data.len() + event.metadata.len();
-    let mut builder = BatchBuilder::new(stream, events.iter().map(size).sum());
-    for event in events {
-        builder.event(event.id, &event.event_type, event.is_json, &event.data, &event.metadata);
-    }
-    let stream: Arc<str> = stream.into();
-    let metadata_of = metadata_effect(&stream, events.last());
-    let event_count = builder.event_count();
-    let body = builder.finish();
-    let again = may_need_revival(caller.edge, &stream, metadata_of.as_ref()).then(|| {
-        let metadata = events.last().map(|event| event.data.clone()).unwrap_or_default();
-        let append = AgainAppend { body: body.clone(), event_count, metadata_of: metadata_of.clone(), metadata };
-        Box::new(Again { append, revivals: 0 })
+    let size = |event: &NewEvent| ENTRY_BYTES + event.event_type.len() + event.data.len() + event.metadata.len();
+    let bytes = events.iter().map(size).sum();
+    append_events(caller, asked, stream, expected_version, bytes, events.iter().map(NewEvent::view));
+}
+
+fn append_events<'a>(
+    caller: &Caller<'_>,
+    asked: Asked,
+    stream: &str,
+    expected_version: ExpectedVersion,
+    bytes: usize,
+    events: impl Iterator<Item = NewEventView<'a>>,
+) {
+    caller.append(asked, stream.len() + bytes, |append| {
+        let mut builder = BatchBuilder::within(std::mem::take(&mut append.body), stream, bytes);
+        let mut last = None;
+        for event in events {
+            builder.event(event.id, event.event_type, event.is_json, event.data, event.metadata);
+            last = Some(event);
+        }
+        append.kind = RecordKind::Append;
+        append.expected_version = expected_version;
+        append.event_count = builder.event_count();
+        append.body = builder.finish();
+        append.metadata_of = metadata_effect(stream, last);
     });
-    let ids = events.iter().map(|event| event.id).collect();
-    let work = AppendWork { asked, stream: Arc::clone(&stream), expected_version, ids, again };
-    caller.append(plain_append(expected_version, event_count, body, metadata_of), work);
 }
 
 /// What a write does to the stream that it is metadata of: the last event counts.
-fn metadata_effect(stream: &str, last: Option<&NewEvent>) -> Option<MetadataEffect> {
+fn metadata_effect(stream: &str, last: Option<NewEventView<'_>>) -> Option<MetadataEffect> {
     let base = base_stream(stream)?;
     let last = last.filter(|event| event.event_type == METADATA_TYPE)?;
-    let soft_deletes = last.is_json && metadata::soft_deletes(&last.event_type, &last.data);
+    let soft_deletes = last.is_json && metadata::soft_deletes(last.event_type, last.data);
     Some(MetadataEffect { base: base.into(), soft_deletes })
-}
-
-/// True when the log thread may ask for a revival, as far as the index knows. When it asks nevertheless, the deletion
-/// is newer than the request, and the client is told to try again.
-fn may_need_revival(edge: &EdgeState, stream: &str, metadata_of: Option<&MetadataEffect>) -> bool {
-    let index = &edge.links.index;
-    index.head(stream).soft_deleted || metadata_of.is_some_and(|effect| index.head(&effect.base).soft_deleted)
-}
-
-fn plain_append(
-    expected_version: ExpectedVersion,
-    event_count: u16,
-    body: Vec<u8>,
-    metadata_of: Option<MetadataEffect>,
-) -> Append {
-    Append {
-        ticket: Ticket { edge: 0, key: 0 },
-        kind: RecordKind::Append,
-        expected_version,
-        guard: None,
-        event_count,
-        body,
-        metadata_of,
-        revival: None,
-        // Times and share are filled in when it is handed over.
-        deadline: Ticks(u64::MAX),
-        handed_over: Ticks(0),
-        queued: None,
-    }
 }
 
 /// DeleteStream, on the leader.
@@ -178,20 +160,25 @@ pub(super) fn delete_stream(caller: &Caller<'_>, request: &DeleteStream) {
     if !caller.may(&request.stream, Action::Delete, asked) {
         return;
     }
-    let base: Arc<str> = request.stream.as_str().into();
-    let expected_version = request.expected_version;
-    let work = AppendWork { asked, stream: Arc::clone(&base), expected_version, ids: Vec::new(), again: None };
-    let append = if request.hard_delete {
-        let mut body = metadata::tombstone_body(&base);
-        BatchView::set_first_event_number(&mut body, EventNumber::TOMBSTONE.0);
-        Append { kind: RecordKind::Delete, ..plain_append(expected_version, 1, body, None) }
+    let base = request.stream.as_str();
+    let mut body = if request.hard_delete {
+        metadata::tombstone_body(base)
     } else {
-        let metastream = metastream_of(&base);
-        let body = metadata::metadata_body(&metastream, &metadata::soft_deleted());
-        let effect = Some(MetadataEffect { base: Arc::clone(&base), soft_deletes: true });
-        Append { guard: Some(base), ..plain_append(expected_version, 1, body, effect) }
+        metadata::metadata_body(&metastream_of(base), &metadata::soft_deleted())
     };
-    caller.append(append, work);
+    caller.append(asked, body.len(), |append| {
+        append.expected_version = request.expected_version;
+        append.event_count = 1;
+        if request.hard_delete {
+            BatchView::set_first_event_number(&mut body, EventNumber::TOMBSTONE.0);
+            append.kind = RecordKind::Delete;
+        } else {
+            append.kind = RecordKind::Append;
+            append.guard = Some(base.into());
+            append.metadata_of = Some(MetadataEffect { base: base.into(), soft_deletes: true });
+        }
+        append.body = body;
+    });
 }
 
 /// TransactionStart, on the leader.
@@ -202,7 +189,7 @@ pub(super) fn transaction_start(caller: &Caller<'_>, request: &TransactionStart)
     }
     let mut body = BatchBuilder::new(&request.stream, 0).finish();
     BatchView::set_first_event_number(&mut body, wire_version(request.expected_version));
-    append_to_transaction(caller, asked, RecordKind::TransactionStart, request.stream.as_str().into(), 0, body);
+    append_to_transaction(caller, asked, RecordKind::TransactionStart, 0, body);
 }
 
 /// TransactionWrite, on the leader. As in v5 one for a transaction that nobody knows is ignored, with success.
@@ -221,20 +208,16 @@ pub(super) fn transaction_write(caller: &Caller<'_>, request: &TransactionWrite)
     let event_count = builder.event_count();
     let mut body = builder.finish();
     BatchView::set_first_event_number(&mut body, id);
-    append_to_transaction(caller, asked, RecordKind::TransactionWrite, stream, event_count, body);
+    append_to_transaction(caller, asked, RecordKind::TransactionWrite, event_count, body);
 }
 
-fn append_to_transaction(
-    caller: &Caller<'_>,
-    asked: Asked,
-    kind: RecordKind,
-    stream: Arc<str>,
-    event_count: u16,
-    body: Vec<u8>,
-) {
-    let expected_version = ExpectedVersion::Any;
-    let work = AppendWork { asked, stream: Arc::clone(&stream), expected_version, ids: Vec::new(), again: None };
-    caller.append(Append { kind, ..plain_append(expected_version, event_count, body, None) }, work);
+fn append_to_transaction(caller: &Caller<'_>, asked: Asked, kind: RecordKind, event_count: u16, body: Vec<u8>) {
+    caller.append(asked, body.len(), |append| {
+        append.kind = kind;
+        append.expected_version = ExpectedVersion::Any;
+        append.event_count = event_count;
+        append.body = body;
+    });
 }
 
 /// TransactionCommit, on the leader: the events are written again, as one ordinary append.
@@ -249,7 +232,7 @@ pub(super) fn transaction_commit(caller: &Caller<'_>, request: &TransactionCommi
         return;
     }
     match gather(caller.edge, &transaction) {
-        Ok(events) => append_events(caller, asked, &transaction.stream, expected_version, &events),
+        Ok(events) => append_owned(caller, asked, &transaction.stream, expected_version, &events),
         Err(text) => caller.refuse(&text),
     }
 }
@@ -302,17 +285,15 @@ fn wire_version(expected: ExpectedVersion) -> i64 {
     }
 }
 
-/// The log thread's answer to a record.
+/// The log thread's answer to a record, which comes with it. Gives the record back when nothing more is done with it.
 pub(super) fn answered(
-    edge: &Rc<EdgeState>,
-    session: &Rc<Session>,
-    correlation: Guid,
-    work: AppendWork,
+    writer: &Writer<'_>,
     answer: Answer,
-    time: Duration,
-) {
-    let asked = work.asked;
-    let fail = |result, current| session.send(|out| asked.fail(out, correlation, result, current));
+    record: Option<Box<Append>>,
+    deadline: Instant,
+) -> Option<Box<Append>> {
+    let Writer { edge, session, correlation, work } = *writer;
+    let fail = |result, current| session.send(|out| work.asked.fail(out, correlation, result, current));
     match answer {
         Answer::Appended {
             first_event_number,
@@ -328,25 +309,16 @@ pub(super) fn answered(
                 prepare_position: last_prepare_position.as_i64(),
                 commit_position: position.as_i64(),
             };
-            succeed(session, correlation, asked, written);
+            writer.succeed(written);
             edge.answered.borrow_mut().note(committed_at);
         }
         Answer::AlreadyWritten { first_event_number, last_event_number, .. } => {
-            succeed(session, correlation, asked, Written::repeated(first_event_number, last_event_number));
+            writer.succeed(Written::repeated(first_event_number, last_event_number));
         }
-        Answer::WrongExpectedVersion { current, .. } => match repeated(edge, &work, current) {
-            Some(written) => succeed(session, correlation, asked, written),
-            None => fail(OperationResult::WrongExpectedVersion, current),
-        },
+        Answer::WrongExpectedVersion { current, .. } => writer.compare(record.as_deref(), current),
         Answer::StreamDeleted { .. } => fail(OperationResult::StreamDeleted, -1),
-        Answer::SoftDeleted { last_event_number, .. } if is_begun(edge, &work) => {
-            match repeated(edge, &work, last_event_number) {
-                Some(written) => succeed(session, correlation, asked, written),
-                None => fail(OperationResult::WrongExpectedVersion, last_event_number),
-            }
-        }
         Answer::SoftDeleted { last_event_number, .. } => {
-            revive(edge, session, correlation, work, last_event_number, time);
+            return writer.revive(record, last_event_number, deadline);
         }
         // Another node leads, or nobody: the client asks again, and then this node forwards or refuses.
         Answer::NotLeader => session.send(|out| response::not_ready(out, correlation)),
@@ -357,70 +329,117 @@ pub(super) fn answered(
             session.send(|out| response::bad_request(out, correlation, &text));
         }
         // It may be written or not: the client's repeat of the same request finds out.
-        _ => fail(asked.timeout(), -1),
+        _ => fail(work.asked.timeout(), -1),
+    }
+    record
+}
+
+impl Writer<'_> {
+    fn succeed(&self, written: Written) {
+        let (correlation, success) = (self.correlation, OperationResult::Success);
+        self.session.send(|out| match self.work.asked {
+            Asked::WriteEvents => response::write_succeeded(out, correlation, written),
+            Asked::DeleteStream => {
+                response::delete_succeeded(out, correlation, written.prepare_position, written.commit_position);
+            }
+            Asked::TransactionStart => response::transaction_started(out, correlation, Ok(written.commit_position)),
+            Asked::TransactionWrite(id) => response::transaction_written(out, correlation, id, success),
+            Asked::TransactionCommit(id) => response::transaction_committed(out, correlation, id, Ok(written)),
+        });
+    }
+
+    /// The claim does not hold; but that may be because of the very same write, once more.
+    fn compare(&self, record: Option<&Append>, current: i64) {
+        match record.map(|record| repeated(self.edge, record, current)) {
+            Some(Some(written)) => self.succeed(written),
+            Some(None) => {
+                let result = OperationResult::WrongExpectedVersion;
+                self.session.send(|out| self.work.asked.fail(out, self.correlation, result, current));
+            }
+            None => self.lost(),
+        }
+    }
+
+    /// Which write this is about is not known, against the log thread's promise: a second try finds out.
+    fn lost(&self) {
+        debug_assert!(false, "an answer that needs its request came without");
+        self.session.send(|out| response::not_ready(out, self.correlation));
+    }
+
+    /// The stream is soft-deleted: the record is sent again with the metadata that takes that back, unless it is the one
+    /// that made the stream. Gives the record back when it is not sent.
+    fn revive(&self, record: Option<Box<Append>>, last_event_number: i64, deadline: Instant) -> Option<Box<Append>> {
+        let Writer { edge, session, correlation, work } = *self;
+        let Some(mut record) = record else {
+            self.lost();
+            return None;
+        };
+        if is_begun(edge, &record) {
+            self.compare(Some(&record), last_event_number);
+            return Some(record);
+        }
+        if work.revivals >= REVIVALS_MAX {
+            edge.refuse_busy(session, correlation);
+            return Some(record);
+        }
+        let revival = revival(edge, &record, last_event_number);
+        let bytes = record.body.len() + revival.body.len();
+        let time = deadline.saturating_duration_since(edge.now());
+        let again = Work::Append(AppendWork { revivals: work.revivals + 1, ..work });
+        let Some(key) = edge.enter(session, correlation, time, bytes, again) else {
+            return Some(record);
+        };
+        record.revival = Some(revival);
+        edge.submit_append(key, record, time);
+        None
     }
 }
 
-fn succeed(session: &Session, correlation: Guid, asked: Asked, written: Written) {
-    let success = OperationResult::Success;
-    session.send(|out| match asked {
-        Asked::WriteEvents => response::write_succeeded(out, correlation, written),
-        Asked::DeleteStream => {
-            response::delete_succeeded(out, correlation, written.prepare_position, written.commit_position);
-        }
-        Asked::TransactionStart => response::transaction_started(out, correlation, Ok(written.commit_position)),
-        Asked::TransactionWrite(id) => response::transaction_written(out, correlation, id, success),
-        Asked::TransactionCommit(id) => response::transaction_committed(out, correlation, id, Ok(written)),
-    });
+/// The identifiers of a record's events where a repeat of the same request succeeds.
+fn repeatable_ids(record: &Append) -> Vec<EventId> {
+    if record.kind != RecordKind::Append || record.guard.is_some() {
+        return Vec::new();
+    }
+    BatchView::ids_of(&record.body).take(usize::from(record.event_count)).collect()
 }
 
 /// True when "no stream" is claimed of a soft-deleted stream that begins with the very event to be written: then this is
 /// the write that made it, once more, and not one that brings it back.
-fn is_begun(edge: &EdgeState, work: &AppendWork) -> bool {
-    let first = work.ids.get(..1).filter(|_| work.expected_version == ExpectedVersion::NoStream);
-    first.is_some_and(|first| fetch::are_there(&edge.links, &work.stream, 0, first))
+fn is_begun(edge: &EdgeState, record: &Append) -> bool {
+    let ids = repeatable_ids(record);
+    let first = ids.get(..1).filter(|_| record.expected_version == ExpectedVersion::NoStream);
+    first.is_some_and(|first| fetch::are_there(&edge.links, record.stream(), 0, first))
 }
 
 /// A claim below the current version may be that of a repeat: then the very same events follow it.
-fn repeated(edge: &EdgeState, work: &AppendWork, current: i64) -> Option<Written> {
-    let claimed = match work.expected_version {
+fn repeated(edge: &EdgeState, record: &Append, current: i64) -> Option<Written> {
+    let claimed = match record.expected_version {
         ExpectedVersion::NoStream => -1,
         ExpectedVersion::Exact(number) => number,
         ExpectedVersion::Any | ExpectedVersion::StreamExists => return None,
     };
-    let last = claimed.checked_add(i64::try_from(work.ids.len()).ok()?)?;
+    let ids = repeatable_ids(record);
+    let last = claimed.checked_add(i64::try_from(ids.len()).ok()?)?;
     let first = claimed.checked_add(1)?;
-    let found =
-        !work.ids.is_empty() && last <= current && fetch::are_there(&edge.links, &work.stream, first, &work.ids);
+    let found = !ids.is_empty() && last <= current && fetch::are_there(&edge.links, record.stream(), first, &ids);
     found.then(|| Written::repeated(first, last))
 }
 
-/// Sends the request again with the metadata that takes the soft deletion back.
-fn revive(
-    edge: &Rc<EdgeState>,
-    session: &Rc<Session>,
-    correlation: Guid,
-    mut work: AppendWork,
-    last_event_number: i64,
-    time: Duration,
-) {
-    let Some(mut again) = work.again.take().filter(|again| again.revivals < REVIVALS_MAX) else {
-        return edge.refuse_busy(session, correlation);
-    };
-    again.revivals += 1;
-    let AgainAppend { body, event_count, metadata_of, metadata } = again.append.clone();
-    let base: Arc<str> =
-        metadata_of.as_ref().map_or_else(|| Arc::clone(&work.stream), |effect| Arc::clone(&effect.base));
+/// What takes the soft deletion back that `record` has met.
+fn revival(edge: &EdgeState, record: &Append, last_event_number: i64) -> Revival {
+    let base = record.metadata_of.as_ref().map_or_else(|| record.stream().into(), |effect| Arc::clone(&effect.base));
     let metastream = metastream_of(&base);
-    let old = if metadata_of.is_some() { metadata } else { fetch::last_data(&edge.links, &metastream).into() };
-    let json = metadata::revived(&old, last_event_number);
-    let revival_body = metadata::metadata_body(&metastream, &json);
-    let revival = Revival { base, metastream: metastream.into(), last_event_number, body: revival_body };
-    let bytes = body.len() + revival.body.len();
-    let append = plain_append(work.expected_version, event_count, body, metadata_of);
-    work.again = Some(again);
-    if let Some(key) = edge.enter(session, correlation, time, bytes, Work::Append(Box::new(work))) {
-        let append = Append { ticket: edge.ticket(key), revival: Some(revival), ..append };
-        edge.submit(key, Request::Append(Box::new(append)));
-    }
+    let old = match &record.metadata_of {
+        // The new metadata, which it is itself.
+        Some(_) => last_data(record),
+        None => fetch::last_data(&edge.links, &metastream),
+    };
+    let body = metadata::metadata_body(&metastream, &metadata::revived(&old, last_event_number));
+    Revival { base, metastream: metastream.into(), last_event_number, body }
+}
+
+/// The data of the last event in a record.
+fn last_data(record: &Append) -> Vec<u8> {
+    let batch = BatchView::of_body(&record.body, record.event_count);
+    batch.and_then(|batch| batch.events().last()).map(|event| event.data.to_vec()).unwrap_or_default()
 }

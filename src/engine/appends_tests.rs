@@ -81,7 +81,11 @@ impl Node {
                     Action::Progress(progress) if applies => {
                         self.index.apply_to(&self.log, LAYOUT, progress.readable).unwrap();
                     }
-                    Action::Reply(reply) => answers.push(reply.answer),
+                    Action::Reply(reply) => {
+                        let spare = reply.spare.expect("an append's memory goes back with its answer");
+                        assert_eq!(spare.ticket, reply.ticket);
+                        answers.push(reply.answer);
+                    }
                     _ => {}
                 }
             }

@@ -55,14 +55,33 @@ impl QueuedBytes {
         // One that does not fit is given back by its drop.
         (before.saturating_add(bytes) <= limit).then_some(share)
     }
+
+    /// Gives the share back before the drop: the write is in the log, but its memory travels on.
+    pub fn release(&mut self) {
+        if self.bytes > 0 {
+            self.counters.queued_bytes_now.fetch_sub(self.bytes, Ordering::Relaxed);
+            self.bytes = 0;
+        }
+    }
+
+    /// Takes another share in place of the old one, without touching the counters' owner; false, and then it holds
+    /// nothing, when all edges together would have more than `limit`.
+    #[must_use]
+    pub fn retake(&mut self, bytes: u64, limit: u64) -> bool {
+        self.release();
+        let before = self.counters.queued_bytes_now.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+        let fits = before.saturating_add(bytes) <= limit;
+        if !fits {
+            self.release();
+        }
+        fits
+    }
 }
 
 impl Drop for QueuedBytes {
     fn drop(&mut self) {
-        // The log thread may have given it back already.
-        if self.bytes > 0 {
-            self.counters.queued_bytes_now.fetch_sub(self.bytes, Ordering::Relaxed);
-        }
+        self.release();
     }
 }
 
@@ -108,7 +127,14 @@ mod tests {
         let first = QueuedBytes::take(&counters, 60, 100).unwrap();
         assert!(QueuedBytes::take(&counters, 41, 100).is_none());
         let second = QueuedBytes::take(&counters, 40, 100).unwrap();
-        drop((first, second));
+        drop(first);
+        let mut third = second;
+        third.release();
+        assert_eq!(counters.queued_bytes_now.load(Ordering::Relaxed), 0);
+        assert!(!third.retake(101, 100) && third.retake(100, 100));
+        assert!(third.retake(70, 100), "the old share does not count");
+        assert_eq!(counters.queued_bytes_now.load(Ordering::Relaxed), 70);
+        drop(third);
         assert_eq!(counters.queued_bytes_now.load(Ordering::Relaxed), 0);
     }
 

@@ -1,11 +1,11 @@
 //! What the log thread shows to everyone else without being asked.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
-use super::{NodeView, Stages};
+use super::{NodeView, Role, Stages};
 use crate::types::LogPosition;
 
 /// The node's state as other threads see it. Written by the log thread only (a shared atomic is the exception of the
@@ -13,6 +13,8 @@ use crate::types::LogPosition;
 #[derive(Debug, Default)]
 pub struct Published {
     view: RwLock<Arc<NodeView>>,
+    /// The view's role, for those who ask often.
+    role: AtomicU8,
     log_end: AtomicU64,
     flushed: AtomicU64,
     committed: AtomicU64,
@@ -55,7 +57,15 @@ impl Published {
 
     /// Replaces the view. For the log thread.
     pub fn set_view(&self, view: NodeView) {
-        *self.view.write() = Arc::new(view);
+        let mut current = self.view.write();
+        self.role.store(view.role as u8, Ordering::Release);
+        *current = Arc::new(view);
+    }
+
+    /// The view's role.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        Role::ALL[usize::from(self.role.load(Ordering::Acquire))]
     }
 
     /// End of the log, flushed or not.
@@ -94,5 +104,20 @@ impl Published {
         self.flushed.store(flushed.0, Ordering::Release);
         self.committed.store(committed.0, Ordering::Release);
         self.readable.store(readable.0, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_role_is_that_of_the_view() {
+        let published = Published::default();
+        assert_eq!(published.role(), NodeView::default().role);
+        for role in Role::ALL {
+            published.set_view(NodeView { role, ..NodeView::default() });
+            assert_eq!((published.role(), published.view().role), (role, role));
+        }
     }
 }

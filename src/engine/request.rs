@@ -208,6 +208,22 @@ pub enum Role {
     ShuttingDown,
 }
 
+impl Role {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Role; 10] = [
+        Role::Initializing,
+        Role::Unknown,
+        Role::PreReplica,
+        Role::CatchingUp,
+        Role::Clone,
+        Role::Follower,
+        Role::PreLeader,
+        Role::Leader,
+        Role::ResigningLeader,
+        Role::ShuttingDown,
+    ];
+}
+
 /// The log thread's view of the node, published for everyone else whenever it changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeView {

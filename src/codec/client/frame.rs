@@ -60,6 +60,22 @@ pub enum FrameError {
     },
 }
 
+/// Login and password of one package, where they lie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct CredentialsView<'a> {
+    /// The login's bytes, at most 255.
+    pub login: &'a [u8],
+    /// The password's bytes, at most 255.
+    pub password: &'a [u8],
+}
+
+impl fmt::Debug for CredentialsView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let login = String::from_utf8_lossy(self.login);
+        f.debug_struct("CredentialsView").field("login", &login).finish_non_exhaustive()
+    }
+}
+
 /// Login and password of one package, as the bytes that came.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
@@ -73,6 +89,12 @@ impl Credentials {
     pub fn new(login: &[u8], password: &[u8]) -> Option<Credentials> {
         let fits = login.len() <= CREDENTIAL_MAX_BYTES && password.len() <= CREDENTIAL_MAX_BYTES;
         fits.then(|| Credentials { login: login.into(), password: password.into() })
+    }
+
+    /// The same, borrowed.
+    #[must_use]
+    pub fn view(&self) -> CredentialsView<'_> {
+        CredentialsView { login: &self.login, password: &self.password }
     }
 
     /// The login as text; what is not UTF-8 in it is replaced, so it names nobody.
@@ -94,7 +116,49 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// A package as it came. The command may be one that nobody knows.
+/// A package where it lies. The command may be one that nobody knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackageView<'a> {
+    /// The command's code.
+    pub command: u8,
+    /// Flags; those we do not know are ignored.
+    pub flags: u8,
+    /// Chosen by the sender of the request, repeated in its answers.
+    pub correlation: Guid,
+    /// Set when the flags say so.
+    pub credentials: Option<CredentialsView<'a>>,
+    /// Everything else.
+    pub payload: &'a [u8],
+}
+
+impl<'a> PackageView<'a> {
+    /// Reads a package: a frame without its length.
+    ///
+    /// # Errors
+    /// [`FrameError::Short`] and [`FrameError::Credentials`].
+    pub fn read(bytes: &'a [u8]) -> Result<PackageView<'a>, FrameError> {
+        let length = bytes.len();
+        let Some((header, mut payload)) = bytes.split_first_chunk::<PACKAGE_HEADER_BYTES>() else {
+            return Err(FrameError::Short { length, min: PACKAGE_HEADER_BYTES });
+        };
+        let (command, flags) = (header[0], header[1]);
+        let mut credentials = None;
+        if flags & FLAG_AUTHENTICATED != 0 {
+            let (taken, rest) = split_credentials(payload)?;
+            (credentials, payload) = (Some(taken), rest);
+        }
+        let correlation = Guid(header[2..].try_into().expect("sixteen bytes"));
+        Ok(PackageView { command, flags, correlation, credentials, payload })
+    }
+
+    /// True when the sender claims to be a node.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        self.flags & FLAG_TRUSTED_WRITE != 0
+    }
+}
+
+/// A package as it came, with memory of its own. The command may be one that nobody knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Package {
     /// The command's code.
@@ -120,21 +184,29 @@ impl Package {
     ///
     /// # Errors
     /// [`FrameError::Short`] and [`FrameError::Credentials`].
-    pub fn read(mut bytes: Bytes) -> Result<Package, FrameError> {
-        let length = bytes.len();
-        if length < PACKAGE_HEADER_BYTES {
-            return Err(FrameError::Short { length, min: PACKAGE_HEADER_BYTES });
+    pub fn read(bytes: Bytes) -> Result<Package, FrameError> {
+        let PackageView { command, flags, correlation, credentials, payload } = PackageView::read(&bytes)?;
+        let credentials = credentials
+            .map(|CredentialsView { login, password }| Credentials { login: login.into(), password: password.into() });
+        let payload = bytes.slice_ref(payload);
+        Ok(Package { command, flags, correlation, credentials, payload })
+    }
+
+    /// The same, borrowed.
+    #[must_use]
+    pub fn view(&self) -> PackageView<'_> {
+        PackageView {
+            command: self.command,
+            flags: self.flags,
+            correlation: self.correlation,
+            credentials: self.credentials.as_ref().map(Credentials::view),
+            payload: &self.payload,
         }
-        let header = bytes.split_to(PACKAGE_HEADER_BYTES);
-        let flags = header[1];
-        let credentials = if flags & FLAG_AUTHENTICATED == 0 { None } else { Some(take_credentials(&mut bytes)?) };
-        let correlation = Guid(header[2..18].try_into().expect("sixteen bytes"));
-        Ok(Package { command: header[0], flags, correlation, credentials, payload: bytes })
     }
 }
 
 /// Takes login and password off the front of `rest`, what follows the package's fixed part.
-fn take_credentials(rest: &mut Bytes) -> Result<Credentials, FrameError> {
+fn split_credentials(rest: &[u8]) -> Result<(CredentialsView<'_>, &[u8]), FrameError> {
     let length = PACKAGE_HEADER_BYTES + rest.len();
     let login_bytes = usize::from(*rest.first().ok_or(FrameError::Credentials { part: "login", length })?);
     // "Or equal" as v5 has it: a login that leaves a single byte is refused even when that byte says "empty password".
@@ -146,8 +218,8 @@ fn take_credentials(rest: &mut Bytes) -> Result<Credentials, FrameError> {
     if payload_at > rest.len() {
         return Err(FrameError::Credentials { part: "password", length });
     }
-    let taken = rest.split_to(payload_at);
-    Ok(Credentials::new(&taken[1..=login_bytes], &taken[password_at..]).expect("lengths of one byte"))
+    let (taken, payload) = rest.split_at(payload_at);
+    Ok((CredentialsView { login: &taken[1..=login_bytes], password: &taken[password_at..] }, payload))
 }
 
 /// The whole size of the frame that starts `buffer`, length included; `None` while that cannot be told.
@@ -232,12 +304,12 @@ pub fn put_package(
     command: u8,
     flags: u8,
     correlation: Guid,
-    credentials: Option<&Credentials>,
+    credentials: Option<CredentialsView<'_>>,
     payload: &[u8],
 ) {
     let flag = if credentials.is_some() { FLAG_AUTHENTICATED } else { 0 };
     let start = begin_with(out, command, (flags & !FLAG_AUTHENTICATED) | flag, correlation);
-    for part in credentials.iter().flat_map(|credentials| [&credentials.login, &credentials.password]) {
+    for part in credentials.iter().flat_map(|credentials| [credentials.login, credentials.password]) {
         out.push(u8::try_from(part.len()).expect("checked when the credentials were made"));
         out.extend_from_slice(part);
     }
@@ -328,7 +400,7 @@ mod tests {
     fn a_package_survives_forwarding() {
         let credentials = Credentials::new(b"admin", b"changeit").unwrap();
         let mut wire = Vec::new();
-        put_package(&mut wire, 0x82, FLAG_TRUSTED_WRITE, Guid([3; 16]), Some(&credentials), b"payload");
+        put_package(&mut wire, 0x82, FLAG_TRUSTED_WRITE, Guid([3; 16]), Some(credentials.view()), b"payload");
         let package = take_package(&mut BytesMut::from(&wire[..])).unwrap().unwrap();
         assert!(package.is_trusted());
         assert_eq!((package.command, package.credentials), (0x82, Some(credentials)));

@@ -78,7 +78,14 @@ fn example_10_1_write_events() {
     assert_eq!(package.credentials, Credentials::new(b"admin", b"changeit"));
     assert_eq!(Request::read(&package, &RequestLimits::default()), Ok(write_request()));
     check(&with_credentials, |out| {
-        put_package(out, package.command, 0, correlation(), package.credentials.as_ref(), &package.payload);
+        put_package(
+            out,
+            package.command,
+            0,
+            correlation(),
+            package.credentials.as_ref().map(Credentials::view),
+            &package.payload,
+        );
     });
 }
 

@@ -17,7 +17,7 @@ pub mod response;
 
 pub use command::Command;
 pub use event::ProtocolLevel;
-pub use frame::{Credentials, FrameError, Package};
+pub use frame::{Credentials, CredentialsView, FrameError, Package, PackageView};
 pub use page::AllPosition;
 pub use request::{Request, RequestError, RequestLimits};
 

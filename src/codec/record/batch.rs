@@ -27,8 +27,18 @@ impl BatchBuilder {
     /// When the name is longer than its limit; callers have checked it.
     #[must_use]
     pub fn new(stream: &str, capacity: usize) -> BatchBuilder {
+        BatchBuilder::within(Vec::new(), stream, capacity)
+    }
+
+    /// Like [`BatchBuilder::new`], in the memory of `body`, whose contents are forgotten.
+    ///
+    /// # Panics
+    /// See [`BatchBuilder::new`].
+    #[must_use]
+    pub fn within(mut body: Vec<u8>, stream: &str, capacity: usize) -> BatchBuilder {
         assert!(stream.len() <= NAME_MAX_BYTES, "stream name of {} bytes", stream.len());
-        let mut body = Vec::with_capacity(capacity + BATCH_HEADER_BYTES + stream.len() + RECORD_ALIGNMENT);
+        body.clear();
+        body.reserve(capacity + BATCH_HEADER_BYTES + stream.len() + RECORD_ALIGNMENT);
         body.extend_from_slice(&(stream.len() as u16).to_le_bytes());
         body.extend_from_slice(&[0; BATCH_HEADER_BYTES - 2]);
         body.extend_from_slice(stream.as_bytes());
@@ -48,13 +58,15 @@ impl BatchBuilder {
         let size = used.next_multiple_of(RECORD_ALIGNMENT);
         let back = u32::try_from(RECORD_HEADER_BYTES + start).expect("a record is below 4 GiB");
         self.body.reserve(size);
-        self.body.extend_from_slice(&u32::try_from(size).expect("an event is below 4 GiB").to_le_bytes());
-        self.body.extend_from_slice(&back.to_le_bytes());
-        self.body.extend_from_slice(&id.0.0);
-        self.body.extend_from_slice(&(event_type.len() as u16).to_le_bytes());
-        self.body.extend_from_slice(&[if is_json { FLAG_JSON } else { 0 }, 0]);
-        self.body.extend_from_slice(&(data.len() as u32).to_le_bytes());
-        self.body.extend_from_slice(&(metadata.len() as u32).to_le_bytes());
+        let mut header = [0; EVENT_HEADER_BYTES];
+        header[..4].copy_from_slice(&u32::try_from(size).expect("an event is below 4 GiB").to_le_bytes());
+        header[4..8].copy_from_slice(&back.to_le_bytes());
+        header[8..24].copy_from_slice(&id.0.0);
+        header[24..26].copy_from_slice(&(event_type.len() as u16).to_le_bytes());
+        header[26] = if is_json { FLAG_JSON } else { 0 };
+        header[28..32].copy_from_slice(&(data.len() as u32).to_le_bytes());
+        header[32..36].copy_from_slice(&(metadata.len() as u32).to_le_bytes());
+        self.body.extend_from_slice(&header);
         self.body.extend_from_slice(event_type.as_bytes());
         self.body.extend_from_slice(data);
         self.body.extend_from_slice(metadata);
@@ -100,6 +112,14 @@ impl<'a> BatchView<'a> {
             stream,
             first_event_number,
         })
+    }
+
+    /// The batch in a body of `event_count` events that is not part of a record yet: positions and time are zero.
+    #[must_use]
+    pub fn of_body(body: &'a [u8], event_count: u16) -> Option<BatchView<'a>> {
+        let (stream, first_event_number) = BatchView::head(body)?;
+        let record_position = LogPosition::ZERO;
+        Some(BatchView { body, record_position, event_count, timestamp: 0, stream, first_event_number })
     }
 
     fn head(body: &'a [u8]) -> Option<(&'a str, i64)> {
@@ -317,6 +337,19 @@ mod tests {
         assert_eq!(entries, events.iter().map(|event| (event.prepare_position, event.id)).collect::<Vec<_>>());
         let ids: Vec<_> = BatchView::ids_of(view.body()).take(3).collect();
         assert_eq!(ids, events.iter().map(|event| event.id).collect::<Vec<_>>());
+        let body = BatchView::of_body(view.body(), 3).unwrap();
+        assert!(body.events().map(|event| event.data).eq(events.iter().map(|event| event.data)));
+    }
+
+    #[test]
+    fn memory_used_before_leaves_no_trace() {
+        let build = |body| {
+            let mut builder = BatchBuilder::within(body, "orders", 10);
+            builder.event(EventId(Guid([1; 16])), "created", false, b"data", b"");
+            builder.finish()
+        };
+        let used = build(vec![0xFF; 300]);
+        assert_eq!((&used, used.capacity()), (&build(Vec::new()), 300));
     }
 
     #[test]

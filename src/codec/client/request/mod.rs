@@ -5,11 +5,14 @@
 //! credentials are checked. A [`RequestError`] is answered BadRequest with [`RequestError::answer`], the connection
 //! stays open.
 //!
+//! A write is mostly read by [`WriteEventsView`] instead, where it lies.
+//!
 //! Whether the caller may do what it asks, and whether a page size makes sense (an error answer, not a bad request), is
 //! for others to say.
 
 mod error;
 mod parse;
+mod view;
 
 use bytes::Bytes;
 use prost::Message;
@@ -23,6 +26,7 @@ use crate::limits::APPEND_SIZE_DEFAULT_BYTES;
 use crate::types::{EventId, ExpectedVersion};
 
 pub use error::RequestError;
+pub use view::{NewEventView, WriteEventsView};
 
 /// What a node accepts, beyond the fixed limits.
 #[derive(Clone, Copy, Debug)]
