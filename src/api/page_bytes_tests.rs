@@ -61,7 +61,7 @@ impl Model {
         let count = [1, 1, 2, 5, 30][self.random.usize(..5)];
         let mut events = Vec::new();
         for _ in 0..count {
-            let target = format!("{}@{}", self.random.i64(..20), STREAMS[self.random.usize(..3)]);
+            let target = format!("{}@{}", self.random.i64(0..20), STREAMS[self.random.usize(..3)]);
             let size = [0, 1, 100, 127, 128, 300][self.random.usize(..6)];
             let data = std::iter::repeat_with(|| self.random.u8(..)).take(size).collect();
             let is_link = stream == "links";
