@@ -76,7 +76,8 @@ fn every_workload_runs_and_is_verified() {
         let (pages, events) = (figure(&result, "read", "operations"), figure(&result, "read", "events"));
         assert!(pages > 0 && events > 0 && events <= pages * 100, "{direction}: {events} events in {pages} pages");
         if !arguments.contains("cold") {
-            assert_eq!(events, pages * 100, "{direction}: whole pages");
+            // A node cuts a page short that takes it long, as on a busy machine.
+            assert!(events > pages * 90, "{direction}: whole pages, but {events} events in {pages}");
         }
         no_troubles(&result);
     }
