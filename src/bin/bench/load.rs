@@ -424,3 +424,7 @@ fn events(writes: &Writes, request: &Request, out: &mut Vec<u8>) {
         writes.template.event(out, &id, writes.sizes.of(number));
     }
 }
+
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;

@@ -13,6 +13,8 @@ use crate::size::{SIZE_MAX, Sizes};
 #[derive(Debug, Parser)]
 #[command(
     name = "ringstore-bench",
+    // A script may append to a line: the last value counts.
+    args_override_self = true,
     about = "Load for ringstore, or for any server that speaks the EventStoreDB v5 TCP protocol",
     after_help = "Exit status: 0 the run is good; 1 something acknowledged is missing, or nothing succeeded; \
                   2 wrong options, or no node to connect to."
@@ -238,6 +240,14 @@ mod tests {
                     .unwrap_or_else(|error| panic!("{example}: {error}"));
             }
         }
+    }
+
+    #[test]
+    fn the_last_value_counts() {
+        let line = "ringstore-bench writes --seconds 1 --seconds 2 --expected exact --expected any";
+        let options = Options::try_parse_from(line.split(' ')).unwrap();
+        let Workload::Writes { common, shape } = options.workload else { panic!("writes") };
+        assert_eq!((common.seconds, shape.expected), (Duration::from_secs(2), Expected::Any));
     }
 
     #[test]

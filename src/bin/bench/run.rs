@@ -121,7 +121,7 @@ impl<'a> Collector<'a> {
             let next = if begun { end } else { self.measured_from };
             let wait = next.saturating_duration_since(now).clamp(WAIT_MIN, WAIT_MAX);
             match reports.recv_timeout(wait) {
-                Ok(Report::Cut(cut)) => self.take(cut),
+                Ok(Report::Cut(cut)) => self.take(*cut),
                 Ok(Report::Done(done)) => self.finish(done)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => bail!("a thread of the load ended by itself"),

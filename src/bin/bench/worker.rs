@@ -92,7 +92,7 @@ pub(crate) enum Phase {
 
 /// From a worker to the main thread.
 pub(crate) enum Report {
-    Cut(Cut),
+    Cut(Box<Cut>),
     Done(Done),
 }
 
@@ -270,7 +270,7 @@ impl Clock<'_> {
             let recorder = std::mem::take(&mut *self.worker.recorder.borrow_mut());
             let cut = Cut { number: self.cut, measured, at, recorder };
             // The main thread is gone only when the process ends.
-            let _ = self.reports.send(Report::Cut(cut));
+            let _ = self.reports.send(Report::Cut(Box::new(cut)));
             self.cut += 1;
             let before = self.next_cut.unwrap_or(now);
             let left = if before < start { start - before } else { start + plan.measured - before };
