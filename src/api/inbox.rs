@@ -7,7 +7,7 @@ use crate::api::connection::give_way;
 use crate::api::edge::EdgeState;
 use crate::api::session::{self, Origin};
 use crate::api::work::{self, Outcome};
-use crate::engine::{Answer, EdgeMessage, Progress, Reply};
+use crate::engine::{Answer, EdgeMessage, Progress, Reply, Role};
 use crate::types::LogPosition;
 
 /// Messages between two looks at the index: answers gather, and other tasks get their turn.
@@ -156,7 +156,10 @@ fn follow(edge: &EdgeState, behind_since: &mut Option<Instant>) -> bool {
         return false;
     }
     let since = *behind_since.get_or_insert_with(Instant::now);
-    let is_awaited = edge.pending.borrow().holds_answers() || edge.subscriptions.borrow().len() > 0;
+    let is_awaited = edge.pending.borrow().holds_answers()
+        || edge.subscriptions.borrow().len() > 0
+        // A new leader takes no write before the index has all that it inherited.
+        || edge.links.published.view().role == Role::PreLeader;
     if !is_awaited && since.elapsed() < LAZY_PERIOD {
         return false;
     }

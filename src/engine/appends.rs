@@ -34,7 +34,7 @@ impl Engine {
             self.answer_append(append, Answer::TooLarge { bytes, limit });
             return Ok(());
         }
-        if self.is_overlay_full() || !self.has_room(bytes) {
+        if self.heads.is_full() || !self.has_room(bytes) {
             return if self.disk_full && !self.next_chunk_ready(bytes) {
                 self.answer_append(append, Answer::DiskFull);
                 Ok(())
@@ -162,7 +162,7 @@ impl Engine {
         let revival =
             append.revival.as_ref().filter(|revival| self.heads.get(self.heads.name(&revival.base)).soft_deleted);
         if is_visible {
-            self.heads.wrote(end);
+            self.heads.wrote(end, usize::from(append.event_count));
             self.heads.set(stream, Head { last_event_number: last, end, ..head }, Validity::Term);
             self.note_metadata(append, stream, end);
         }
@@ -204,7 +204,7 @@ impl Engine {
         if let Some(id) = BatchView::ids_of(&revival.body).next() {
             self.heads.remember(metastream, id, first, end);
         }
-        self.heads.wrote(end);
+        self.heads.wrote(end, 1);
         self.heads.set(metastream, Head { last_event_number: first, end, ..meta }, Validity::Term);
         let base = self.heads.name(&revival.base);
         let revived = Head { soft_deleted: false, has_metadata: true, end, ..self.heads.get(base) };

@@ -587,11 +587,6 @@ impl Engine {
         })
     }
 
-    /// Appends wait for a free slot while too many are not applied by the index yet.
-    pub(super) fn is_overlay_full(&self) -> bool {
-        self.heads.unapplied() >= crate::limits::UNAPPLIED_APPENDS_MAX
-    }
-
     pub(super) fn accepts_writes(&self) -> bool {
         self.accepting && !self.stopping && self.replica.as_ref().is_some_and(|replica| !replica.is_resigning())
     }

@@ -13,13 +13,16 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 
 use crate::index::{Index, StreamHead};
-use crate::limits::{HEADS_KEPT_MAX, RECENT_IDS_MAX};
+use crate::limits::{HEADS_KEPT_MAX, RECENT_IDS_MAX, UNAPPLIED_APPENDS_MAX, UNAPPLIED_EVENTS_MAX};
 use crate::types::{EventId, LogPosition};
 
 use super::recent::RecentIds;
 
 /// A longer name's memory is not kept for the next one.
 const NAME_KEPT_BYTES: usize = 128;
+
+/// Identifiers kept at hand at least: about what is written while the index applies what was written before.
+const RECENT_IDS_AT_HAND: usize = 8 << 10;
 
 /// "No slot".
 const NONE: u32 = u32::MAX;
@@ -81,8 +84,11 @@ pub(super) struct Heads {
     newest: u32,
     oldest: u32,
     recent: RecentIds,
-    /// Ends of the writes that the index has not applied yet.
-    unapplied: VecDeque<LogPosition>,
+    /// Events remembered since this node leads, as far as that matters.
+    remembered: usize,
+    /// The writes that the index has not applied yet: the end of each, and how many events.
+    unapplied: VecDeque<(LogPosition, usize)>,
+    unapplied_events: usize,
 }
 
 impl Heads {
@@ -96,8 +102,10 @@ impl Heads {
             slots: Vec::new(),
             newest: NONE,
             oldest: NONE,
-            recent: RecentIds::new(RECENT_IDS_MAX, seed),
+            recent: RecentIds::new(RECENT_IDS_AT_HAND, RECENT_IDS_MAX, seed),
+            remembered: 0,
             unapplied: VecDeque::new(),
+            unapplied_events: 0,
         }
     }
 
@@ -121,20 +129,27 @@ impl Heads {
     /// The number under which this event was written to `stream` lately, and the end of its record if the index may not
     /// have applied it.
     pub(super) fn recent(&self, stream: StreamName<'_>, id: EventId) -> Option<(i64, LogPosition)> {
-        // Once this leader has written as many as are kept, the index knows no others.
-        let inherited = || self.index.recent(stream.text, id).map(|number| (number, LogPosition::ZERO));
-        let found = self.recent.get(stream.hash, id);
-        if found.is_some() || self.recent.is_full() { found } else { inherited() }
+        if let Some(found) = self.recent.get(stream.hash, id) {
+            return Some(found);
+        }
+        // Once this leader has written as many as the index keeps, the index has no others.
+        let may_be_inherited = self.remembered < RECENT_IDS_MAX;
+        if !may_be_inherited && !self.recent.may_know(stream.hash, id) {
+            return None;
+        }
+        self.index.recent(stream.text, id).map(|number| (number, LogPosition::ZERO))
     }
 
     /// Remembers the identifier of an event, written to `stream` under `number` in the record that ends at `end`.
     pub(super) fn remember(&mut self, stream: StreamName<'_>, id: EventId, number: i64, end: LogPosition) {
-        self.recent.insert(stream.hash, id, number, end);
+        self.remembered += usize::from(self.remembered < RECENT_IDS_MAX);
+        self.recent.insert(stream.hash, id, number, end, self.applied);
     }
 
-    /// A record ends at `end` that the index has to apply.
-    pub(super) fn wrote(&mut self, end: LogPosition) {
-        self.unapplied.push_back(end);
+    /// A record with so many events ends at `end`, and the index has to apply it.
+    pub(super) fn wrote(&mut self, end: LogPosition, events: usize) {
+        self.unapplied.push_back((end, events));
+        self.unapplied_events += events;
     }
 
     /// Remembers how a write has left a stream.
@@ -158,8 +173,11 @@ impl Heads {
             return;
         }
         self.applied = self.index.applied();
-        while self.unapplied.front().is_some_and(|&end| end <= self.applied) {
+        while let Some(&(end, events)) = self.unapplied.front()
+            && end <= self.applied
+        {
             self.unapplied.pop_front();
+            self.unapplied_events -= events;
         }
     }
 
@@ -169,12 +187,14 @@ impl Heads {
         self.slots = Vec::new();
         (self.newest, self.oldest) = (NONE, NONE);
         self.recent.clear();
+        self.remembered = 0;
         self.unapplied.clear();
+        self.unapplied_events = 0;
     }
 
-    /// Writes that the index has not applied yet.
-    pub(super) fn unapplied(&self) -> usize {
-        self.unapplied.len()
+    /// True when the index is so far behind that nothing more should be written.
+    pub(super) fn is_full(&self) -> bool {
+        self.unapplied.len() >= UNAPPLIED_APPENDS_MAX || self.unapplied_events >= UNAPPLIED_EVENTS_MAX
     }
 
     // --- slots ---
@@ -273,6 +293,64 @@ impl Heads {
         match older {
             NONE => self.oldest = slot,
             older => self.slots[older as usize].newer = slot,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heads() -> Heads {
+        Heads::new(Arc::new(Index::new()), 1)
+    }
+
+    fn head(last_event_number: i64, end: u64) -> Head {
+        Head { last_event_number, soft_deleted: false, has_metadata: false, end: LogPosition(end) }
+    }
+
+    #[test]
+    fn a_head_is_kept_when_the_index_has_it_but_not_where_the_index_knows_better() {
+        let mut heads = heads();
+        heads.set(heads.name("orders"), head(3, 64), Validity::Term);
+        heads.set(heads.name("bills"), head(5, 128), Validity::UntilApplied);
+        heads.set(heads.name("bills"), head(6, 192), Validity::Term);
+        let last = |heads: &Heads, stream| heads.get(heads.name(stream)).last_event_number;
+        assert_eq!((last(&heads, "orders"), last(&heads, "bills")), (3, 6));
+        heads.applied = LogPosition(128);
+        assert_eq!(
+            (last(&heads, "orders"), last(&heads, "bills")),
+            (3, 6),
+            "still in doubt: its last write is not there"
+        );
+        heads.applied = LogPosition(192);
+        assert_eq!((last(&heads, "orders"), last(&heads, "bills")), (3, -1), "as the index has it");
+        heads.set(heads.name("bills"), head(7, 256), Validity::Term);
+        heads.applied = LogPosition(256);
+        assert_eq!(last(&heads, "bills"), 7);
+        heads.clear();
+        assert_eq!((last(&heads, "orders"), last(&heads, "bills")), (-1, -1));
+    }
+
+    #[test]
+    fn the_stream_that_waits_longest_makes_room_but_never_one_that_the_index_lacks() {
+        let mut heads = heads();
+        let write = |heads: &mut Heads, number: usize, end: usize| {
+            let stream = format!("stream-{number}");
+            heads.set(heads.name(&stream), head(number as i64, end as u64), Validity::Term);
+        };
+        let is_kept = |heads: &Heads, number: usize| heads.find(heads.name(&format!("stream-{number}"))).is_some();
+        (1..=HEADS_KEPT_MAX).for_each(|number| write(&mut heads, number, number));
+        heads.applied = LogPosition(3);
+        // Written again: it waits no more.
+        write(&mut heads, 1, HEADS_KEPT_MAX + 1);
+        for more in 1..=4 {
+            write(&mut heads, HEADS_KEPT_MAX + more, HEADS_KEPT_MAX + 1 + more);
+        }
+        assert_eq!([1, 2, 3, 4].map(|number| is_kept(&heads, number)), [true, false, false, true]);
+        assert_eq!(heads.slots.len(), HEADS_KEPT_MAX + 2, "two more, because the index lacks all others");
+        for number in (4..=HEADS_KEPT_MAX + 4).chain([1]) {
+            assert_eq!(heads.get(heads.name(&format!("stream-{number}"))).last_event_number, number as i64);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::codec::link::Purpose;
-use crate::engine::{Action, Answer, ControlOutput, WriteSource};
+use crate::engine::{Action, Answer, ControlOutput, Role, WriteSource};
 use crate::ring::{Completion, Failure, Outcome, Source};
 use crate::types::{Guid, LogPosition};
 
@@ -61,7 +61,10 @@ impl LogThread {
                 self.appends += u64::from(matches!(reply.answer, Answer::Appended { .. }));
                 self.outboxes.reply(reply);
             }
-            Action::Progress(progress) => self.outboxes.progress(progress),
+            Action::Progress(progress) => {
+                // A new leader takes no write before the index has all that it inherited.
+                self.outboxes.progress(progress, self.engine.role() == Role::PreLeader);
+            }
             Action::Control(output) => self.control_output(output),
             Action::ViewChanged => self.publish_view(),
             Action::ClusterKnown(list) => {

@@ -54,6 +54,8 @@ pub(super) struct Outboxes {
     control: Outbox<ControlOutput>,
     /// The newest progress, while an edge has not been told of it.
     progress: Option<Progress>,
+    /// It is told to everyone, whether they want to hear of it or not.
+    is_urgent: bool,
     /// The edge that gets the next forward connection.
     next_edge: usize,
 }
@@ -61,7 +63,7 @@ pub(super) struct Outboxes {
 impl Outboxes {
     pub(super) fn new(edges: Vec<Arc<Queue<EdgeMessage>>>, control: Arc<Queue<ControlOutput>>) -> Outboxes {
         let edges = edges.into_iter().map(Outbox::new).collect();
-        Outboxes { edges, control: Outbox::new(control), progress: None, next_edge: 0 }
+        Outboxes { edges, control: Outbox::new(control), progress: None, is_urgent: false, next_edge: 0 }
     }
 
     pub(super) fn reply(&mut self, reply: Reply) {
@@ -72,9 +74,11 @@ impl Outboxes {
         }
     }
 
-    /// Only the newest progress counts: it is pushed at the turn's end.
-    pub(super) fn progress(&mut self, progress: Progress) {
+    /// Only the newest progress counts: it is pushed at the turn's end. `is_urgent`: the log thread itself waits for the
+    /// index.
+    pub(super) fn progress(&mut self, progress: Progress, is_urgent: bool) {
         self.progress = Some(progress);
+        self.is_urgent = is_urgent;
     }
 
     /// A change of view is only a hint: one that waits is enough.
@@ -110,7 +114,7 @@ impl Outboxes {
         if let Some(progress) = self.progress.take() {
             for edge in &mut self.edges {
                 // Whoever does not want to hear of it looks at the published position.
-                if !edge.queue.wants_hints() {
+                if !self.is_urgent && !edge.queue.wants_hints() {
                     continue;
                 }
                 if edge.backlog.is_empty() && edge.queue.push(EdgeMessage::Progress(progress)).is_ok() {
@@ -141,8 +145,8 @@ mod tests {
         let queue = Arc::new(Queue::for_task(2));
         let mut outboxes = Outboxes::new(vec![Arc::clone(&queue)], Arc::new(Queue::for_task(1)));
         (0..5).for_each(|key| outboxes.reply(reply(key)));
-        outboxes.progress(Progress { readable: LogPosition(8) });
-        outboxes.progress(Progress { readable: LogPosition(16) });
+        outboxes.progress(Progress { readable: LogPosition(8) }, false);
+        outboxes.progress(Progress { readable: LogPosition(16) }, false);
         let mut keys = Vec::new();
         let mut progress = Vec::new();
         for _ in 0..5 {
@@ -165,14 +169,16 @@ mod tests {
         let queues = [1, 2].map(|_| Arc::new(Queue::for_task(2)));
         let mut outboxes = Outboxes::new(queues.to_vec(), Arc::new(Queue::for_task(1)));
         queues[0].want_hints(false);
-        outboxes.progress(Progress { readable: LogPosition(8) });
-        outboxes.flush();
-        assert_eq!(queues.each_ref().map(|queue| queue.len()), [0, 1]);
-        assert!(!outboxes.has_backlog());
+        let mut told = |readable, is_urgent| {
+            outboxes.progress(Progress { readable: LogPosition(readable) }, is_urgent);
+            outboxes.flush();
+            assert!(!outboxes.has_backlog());
+            queues.each_ref().map(|queue| std::iter::from_fn(|| queue.pop()).count())
+        };
+        assert_eq!(told(8, false), [0, 1]);
+        assert_eq!(told(16, true), [1, 1], "the log thread waits for the index");
         queues[0].want_hints(true);
-        outboxes.progress(Progress { readable: LogPosition(16) });
-        outboxes.flush();
-        assert_eq!(queues.each_ref().map(|queue| queue.len()), [1, 2]);
+        assert_eq!(told(24, false), [1, 1]);
     }
 
     #[test]
