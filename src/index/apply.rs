@@ -2,21 +2,25 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::codec::record::{BatchView, RecordKind, RecordView};
+use crate::codec::record::{BatchView, Header, RecordKind, RecordView};
 use crate::limits::RECORD_STARTS_BYTES;
 use crate::types::{EventId, LogPosition, METASTREAM_PREFIX, base_stream};
 
-use super::streams::Growth;
+use super::streams::{GROUP_MAX, Growth, StreamAppend};
 use super::{Index, IndexError, IndexFigures, StreamMetadata};
 
 /// Other threads learn how far the log is applied each time that it is about this much: told of each record, they would
 /// take the cache lines away too often.
 const PUBLISH_BYTES: u64 = 32 << 10;
 
+/// A group of appends that is applied at once has not many more events.
+const GROUP_EVENTS: usize = 1024;
+
 /// What the applying thread keeps between records: room, so that a record costs no allocation, and what other threads
 /// need not know before the next [`Index::publish`].
 #[derive(Debug, Default)]
 pub(super) struct Applier {
+    /// Of the events that were gathered.
     positions: Vec<u64>,
     ids: Vec<EventId>,
     /// Applied up to here; at most some records more than was published.
@@ -38,11 +42,35 @@ impl Applier {
         }
     }
 
+    /// A record is applied.
+    fn went_past(&mut self, header: &Header) {
+        if header.kind.is_visible() {
+            self.note_start(header.position);
+        }
+        self.reached = header.end();
+    }
+
     fn grew(&mut self, growth: Growth, events: u64) {
         self.figures.streams += u64::from(growth.is_new);
         self.figures.events += events;
         self.figures.bytes += growth.bytes;
     }
+}
+
+/// The record at `position`, where `bytes` begin; `None` when the pass does not go so far.
+fn next_record(bytes: &[u8], position: LogPosition, pass: Pass) -> Result<Option<RecordView<'_>>, IndexError> {
+    if position >= pass.stop_at || bytes.is_empty() {
+        return Ok(None);
+    }
+    // The checksum was checked when the record was appended, and by recovery when the node started.
+    let record = RecordView::trust(bytes, position, bytes.len() as u64)
+        .map_err(|source| IndexError::Record { position, source })?;
+    Ok((record.header.end() <= pass.limit).then_some(record))
+}
+
+fn wrong_number(append: &StreamAppend<'_>, expected: i64) -> IndexError {
+    let (position, stream) = (append.header.position, append.name.text.into());
+    IndexError::EventNumber { position, stream, expected, found: append.first }
 }
 
 /// How far to apply.
@@ -63,27 +91,79 @@ impl Index {
     }
 
     fn apply_records(&self, applier: &mut Applier, mut bytes: &[u8], pass: Pass) -> Result<(), IndexError> {
-        let mut publish_at = applier.reached.plus(PUBLISH_BYTES);
-        while applier.reached < pass.stop_at && !bytes.is_empty() {
-            let position = applier.reached;
-            // The checksum was checked when the record was appended, and by recovery when the node started.
-            let record = RecordView::trust(bytes, position, bytes.len() as u64)
-                .map_err(|source| IndexError::Record { position, source })?;
-            if record.header.end() > pass.limit {
-                return Ok(());
+        let (mut group, mut position) = (Vec::new(), applier.reached);
+        let mut publish_at = position.plus(PUBLISH_BYTES);
+        loop {
+            let next = next_record(bytes, position, pass);
+            let gathered = next.as_ref().ok().and_then(|next| self.gather(applier, next.as_ref()?));
+            let is_gathered = gathered.is_some();
+            group.extend(gathered);
+            if !is_gathered || group.len() == GROUP_MAX || applier.positions.len() >= GROUP_EVENTS {
+                self.apply_group(applier, &mut group)?;
             }
-            self.apply_record(applier, &record)?;
-            if record.header.kind.is_visible() {
-                applier.note_start(position);
+            let Some(record) = next? else { return Ok(()) };
+            if !is_gathered {
+                self.apply_record(applier, &record)?;
+                applier.went_past(&record.header);
             }
             bytes = &bytes[record.bytes().len()..];
-            applier.reached = record.header.end();
+            position = record.header.end();
             if applier.reached >= publish_at {
                 self.publish(applier);
                 publish_at = applier.reached.plus(PUBLISH_BYTES);
             }
         }
-        Ok(())
+    }
+
+    /// Puts the events of an append aside, to be applied with others; `None` for a record that must be applied alone.
+    fn gather<'a>(&self, applier: &mut Applier, record: &RecordView<'a>) -> Option<StreamAppend<'a>> {
+        if record.header.kind != RecordKind::Append || record.header.event_count == 0 {
+            return None;
+        }
+        let batch = BatchView::read(record).filter(|batch| base_stream(batch.stream()).is_none())?;
+        self.take_events(applier, record, &batch)
+    }
+
+    /// `None` when the events cannot be read.
+    fn take_events<'a>(
+        &self,
+        applier: &mut Applier,
+        record: &RecordView<'a>,
+        batch: &BatchView<'a>,
+    ) -> Option<StreamAppend<'a>> {
+        let start = applier.positions.len();
+        for (prepare_position, id) in batch.entries() {
+            applier.positions.push(prepare_position.0);
+            applier.ids.push(id);
+        }
+        let events = start..applier.positions.len();
+        if events.len() != usize::from(batch.event_count()) {
+            applier.positions.truncate(start);
+            applier.ids.truncate(start);
+            return None;
+        }
+        let (name, header) = (self.streams.name(batch.stream()), record.header);
+        Some(StreamAppend { name, header, first: batch.first_event_number(), events })
+    }
+
+    /// Applies what was gathered, in order; all of it is forgotten then.
+    fn apply_group(&self, applier: &mut Applier, group: &mut Vec<StreamAppend<'_>>) -> Result<(), IndexError> {
+        let (positions, ids) = (std::mem::take(&mut applier.positions), std::mem::take(&mut applier.ids));
+        let mut outcome = Ok(());
+        self.streams.append_all(group, &positions, |append, appended| match appended {
+            Ok(growth) => {
+                applier.grew(growth, append.events.len() as u64);
+                self.recent.insert(append.name.hash, growth.ordinal, append.first, &ids[append.events.clone()]);
+                applier.last_event = Some(append.header.position);
+                applier.went_past(&append.header);
+            }
+            Err(expected) => outcome = Err(wrong_number(append, expected)),
+        });
+        group.clear();
+        (applier.positions, applier.ids) = (positions, ids);
+        applier.positions.clear();
+        applier.ids.clear();
+        outcome
     }
 
     /// Tells the other threads how far the log is applied, after all that they may conclude from that.
@@ -107,8 +187,7 @@ impl Index {
         match record.header.kind {
             RecordKind::Padding | RecordKind::Epoch | RecordKind::Membership => {}
             RecordKind::Append => {
-                let batch = BatchView::read(record).ok_or_else(unreadable("append"))?;
-                self.apply_append(applier, &batch)?;
+                self.apply_append(applier, record)?;
             }
             RecordKind::Delete => {
                 let batch = BatchView::read(record).ok_or_else(unreadable("delete"))?;
@@ -129,29 +208,16 @@ impl Index {
         Ok(())
     }
 
-    fn apply_append(&self, applier: &mut Applier, batch: &BatchView<'_>) -> Result<(), IndexError> {
-        let (position, stream, first) = (batch.record_position(), batch.stream(), batch.first_event_number());
+    /// An append that [`Index::gather`] left: to a metadata stream, without events, or not readable.
+    fn apply_append(&self, applier: &mut Applier, record: &RecordView<'_>) -> Result<(), IndexError> {
+        let unreadable = || IndexError::Body { position: record.header.position, kind: "append" };
+        let batch = BatchView::read(record).ok_or_else(unreadable)?;
         if batch.event_count() == 0 {
             return Ok(());
         }
-        applier.positions.clear();
-        applier.ids.clear();
-        for (prepare_position, id) in batch.entries() {
-            applier.positions.push(prepare_position.0);
-            applier.ids.push(id);
-        }
-        if applier.positions.len() != usize::from(batch.event_count()) {
-            return Err(IndexError::Body { position, kind: "append" });
-        }
-        let name = self.streams.name(stream);
-        let growth = self
-            .streams
-            .append(name, first, &applier.positions)
-            .map_err(|expected| IndexError::EventNumber { position, stream: stream.into(), expected, found: first })?;
-        applier.grew(growth, applier.positions.len() as u64);
-        self.apply_metadata(applier, batch);
-        self.recent.insert(name.hash, growth.ordinal, first, &applier.ids);
-        applier.last_event = Some(position);
+        let append = self.take_events(applier, record, &batch).ok_or_else(unreadable)?;
+        self.apply_group(applier, &mut vec![append])?;
+        self.apply_metadata(applier, &batch);
         Ok(())
     }
 

@@ -205,7 +205,7 @@ fn words(EventId(Guid(bytes)): EventId) -> [u64; 2] {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::BTreeMap;
 
     use super::*;
 
@@ -258,7 +258,7 @@ mod tests {
                     continue;
                 }
                 let known_from = settled.saturating_sub(limit as usize);
-                let newest: HashMap<(u64, u64), i64> =
+                let newest: BTreeMap<(u64, u64), i64> =
                     all[known_from..settled].iter().map(|&(stream, n, number)| ((stream, n), number)).collect();
                 for _ in 0..100 {
                     let (stream, n) = (random.u64(0..4), random.u64(0..ids));

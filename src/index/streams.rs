@@ -1,18 +1,23 @@
 //! Streams by name: where their events lie and what their metadata says. Sharded, so that readers seldom meet the applier.
 
 use std::hash::BuildHasher;
+use std::ops::Range;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockWriteGuard};
 
+use crate::codec::record::Header;
 use crate::types::LogPosition;
 
 use super::StreamMetadata;
 
 const SHARD_COUNT: usize = 256;
+
+/// Appends that [`Streams::append_all`] takes at once.
+pub(super) const GROUP_MAX: usize = 16;
 
 /// One seed for all: the order of a table never depends on the run.
 const HASH_SEED: u64 = 0x72_69_6e_67;
@@ -128,7 +133,20 @@ pub(super) struct Name<'a> {
     pub(super) hash: u64,
 }
 
-type Shard = RwLock<HashTable<StreamEntry>>;
+/// Events for a stream.
+#[derive(Clone, Debug)]
+pub(super) struct StreamAppend<'a> {
+    pub(super) name: Name<'a>,
+    /// Of the record.
+    pub(super) header: Header,
+    /// The number of the first event.
+    pub(super) first: i64,
+    /// Which of the positions given along are its events'.
+    pub(super) events: Range<usize>,
+}
+
+type Table = HashTable<StreamEntry>;
+type Shard = RwLock<Table>;
 
 /// All streams.
 #[derive(Debug)]
@@ -159,14 +177,6 @@ impl Streams {
         self.look(name, |entry| entry.ordinal)
     }
 
-    /// Adds events, visible all at once.
-    ///
-    /// # Errors
-    /// The number that was due, when it is not `first`; nothing was changed.
-    pub(super) fn append(&self, name: Name<'_>, first: i64, positions: &[u64]) -> Result<Growth, i64> {
-        self.change(name, |entry| entry.append(first, positions))
-    }
-
     pub(super) fn set_tombstone(&self, name: Name<'_>, position: u64) -> Growth {
         let Ok(growth) = self.change(name, |entry| {
             entry.seldom().tombstone = position;
@@ -183,27 +193,88 @@ impl Streams {
         growth
     }
 
-    fn change<E>(&self, name: Name<'_>, change: impl FnOnce(&mut StreamEntry) -> Result<(), E>) -> Result<Growth, E> {
-        let shard_index = shard_of(name.hash);
-        let mut shard = self.shards[shard_index].write();
-        let ordinal = (shard.len() * SHARD_COUNT + shard_index) as u64;
-        match shard.entry(name.hash, |entry| *entry.name == *name.text, |entry| entry.hash) {
-            Entry::Occupied(mut found) => {
-                let entry = found.get_mut();
-                let before = entry.positions.capacity();
-                change(entry)?;
-                let grown = entry.positions.capacity() - before;
-                Ok(Growth { ordinal: entry.ordinal, is_new: false, bytes: (grown * size_of::<u64>()) as u64 })
+    /// Adds the events of at most [`GROUP_MAX`] appends, those of each one visible all at once, and tells what became of
+    /// each; ends with the first that fails, which changes nothing: then the number is given that was due.
+    ///
+    /// What is known of a stream must mostly be fetched from far away: here that is under way for all at the same time.
+    pub(super) fn append_all(
+        &self,
+        appends: &[StreamAppend<'_>],
+        positions: &[u64],
+        mut done: impl FnMut(&StreamAppend<'_>, Result<Growth, i64>),
+    ) {
+        // Readers hold one lock at a time and wait for nothing meanwhile, so several may be held here in any order.
+        let mut guards: [Option<RwLockWriteGuard<'_, Table>>; GROUP_MAX] = [const { None }; GROUP_MAX];
+        let mut guard_of = [0; GROUP_MAX];
+        for (index, append) in appends.iter().enumerate() {
+            let shard = shard_of(append.name.hash);
+            let same = appends[..index].iter().position(|earlier| shard_of(earlier.name.hash) == shard);
+            guard_of[index] = same.unwrap_or(index);
+            if same.is_none() {
+                guards[index] = Some(self.shards[shard].write());
             }
-            Entry::Vacant(place) => {
-                let mut entry = StreamEntry::new(name.text, name.hash, ordinal);
-                change(&mut entry)?;
-                let bytes = size_of::<StreamEntry>() + name.text.len() + entry.positions.capacity() * size_of::<u64>();
-                place.insert(entry);
-                Ok(Growth { ordinal, is_new: true, bytes: bytes as u64 })
+        }
+        let mut buckets = [None; GROUP_MAX];
+        for (index, append) in appends.iter().enumerate() {
+            let table = guards[guard_of[index]].as_ref().expect("locked above");
+            buckets[index] = table.find_bucket_index(append.name.hash, |entry| entry.hash == append.name.hash);
+        }
+        for (index, append) in appends.iter().enumerate() {
+            let table = guards[guard_of[index]].as_ref().expect("locked above");
+            let is_it =
+                |&bucket: &usize| table.get_bucket(bucket).is_some_and(|entry| *entry.name == *append.name.text);
+            buckets[index] = buckets[index].filter(is_it);
+        }
+        let mut has_moved = false;
+        for (index, append) in appends.iter().enumerate() {
+            let table = guards[guard_of[index]].as_mut().expect("locked above");
+            let change = |entry: &mut StreamEntry| entry.append(append.first, &positions[append.events.clone()]);
+            // A new stream may move the others of its table.
+            let outcome = match buckets[index].filter(|_| !has_moved).and_then(|bucket| table.get_bucket_mut(bucket)) {
+                Some(entry) => change_entry(entry, change),
+                None => change_in(table, append.name, change),
+            };
+            let (has_failed, is_new) = (outcome.is_err(), outcome.is_ok_and(|growth| growth.is_new));
+            has_moved |= is_new;
+            done(append, outcome);
+            if has_failed {
+                return;
             }
         }
     }
+
+    fn change<E>(&self, name: Name<'_>, change: impl FnOnce(&mut StreamEntry) -> Result<(), E>) -> Result<Growth, E> {
+        change_in(&mut self.shards[shard_of(name.hash)].write(), name, change)
+    }
+}
+
+/// Changes the entry of a name in the table of its shard, where it may not be yet.
+fn change_in<E>(
+    table: &mut Table,
+    name: Name<'_>,
+    change: impl FnOnce(&mut StreamEntry) -> Result<(), E>,
+) -> Result<Growth, E> {
+    let ordinal = (table.len() * SHARD_COUNT + shard_of(name.hash)) as u64;
+    match table.entry(name.hash, |entry| *entry.name == *name.text, |entry| entry.hash) {
+        Entry::Occupied(mut found) => change_entry(found.get_mut(), change),
+        Entry::Vacant(place) => {
+            let mut entry = StreamEntry::new(name.text, name.hash, ordinal);
+            change(&mut entry)?;
+            let bytes = size_of::<StreamEntry>() + name.text.len() + entry.positions.capacity() * size_of::<u64>();
+            place.insert(entry);
+            Ok(Growth { ordinal, is_new: true, bytes: bytes as u64 })
+        }
+    }
+}
+
+fn change_entry<E>(
+    entry: &mut StreamEntry,
+    change: impl FnOnce(&mut StreamEntry) -> Result<(), E>,
+) -> Result<Growth, E> {
+    let before = entry.positions.capacity();
+    change(entry)?;
+    let grown = entry.positions.capacity() - before;
+    Ok(Growth { ordinal: entry.ordinal, is_new: false, bytes: (grown * size_of::<u64>()) as u64 })
 }
 
 fn shard_of(hash: u64) -> usize {

@@ -1,5 +1,7 @@
 //! Tests of the index against logs in memory.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::codec::record::sealed_length;
 use crate::codec::record::{
@@ -439,5 +441,58 @@ fn what_readers_do_not_see_is_passed_over() {
             }
             Some(found) => assert_eq!(Some(&found), next),
         }
+    }
+}
+
+/// Streams by the hundred, old ones and new ones and metadata among each other: groups of appends change nothing.
+#[test]
+fn it_agrees_with_a_list_of_all_writes() {
+    for seed in 0..6 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut log, index) = (Log::new(), Index::new());
+        let mut expected: BTreeMap<String, Vec<EventId>> = BTreeMap::new();
+        let stream_count = random.u32(1..300);
+        for n in 0..1500 {
+            let stream = format!("{}s-{}", if random.u8(0..20) == 0 { "$$" } else { "" }, random.u32(0..stream_count));
+            let ids = expected.entry(stream.clone()).or_default();
+            let count = if random.u8(0..50) == 0 { 700 } else { random.u64(1..4) };
+            log.append(&stream, ids.len() as i64, n * 1000..n * 1000 + count);
+            ids.extend((n * 1000..n * 1000 + count).map(id));
+            if random.u8(0..30) == 0 {
+                log.apply(&index);
+            }
+        }
+        log.apply(&index);
+        let events: usize = expected.values().map(Vec::len).sum();
+        let figures = index.figures();
+        assert_eq!((figures.streams, figures.events), (expected.len() as u64, events as u64), "seed {seed}");
+        let all = expected.iter().flat_map(|(stream, ids)| ids.iter().map(move |&id| (stream, id)));
+        assert!(all.clone().all(|(stream, id)| index.recent(stream, id).is_some()), "seed {seed}");
+        for (stream, ids) in &expected {
+            let found = positions(&index, stream, 0, usize::MAX).1;
+            assert_eq!(index.head(stream).last_event_number + 1, ids.len() as i64);
+            for (number, (&position, &id)) in found.iter().zip(ids).enumerate() {
+                assert_eq!(log.read(position), (stream.clone(), id), "seed {seed}");
+                assert_eq!(index.recent(stream, id), Some(number as i64));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_error_within_a_group_leaves_what_came_before() {
+    let mut log = Log::new();
+    for n in 0..5 {
+        log.append(&format!("s-{n}"), 0, n..n + 1);
+    }
+    let bad = log.append("s-3", 7, 8..9);
+    log.append("s-4", 1, 9..10);
+    let index = Index::new();
+    for _ in 0..2 {
+        let error = index.apply_to(&log.log, LAYOUT, log.end).unwrap_err();
+        assert!(matches!(error, IndexError::EventNumber { expected: 1, found: 7, .. }), "{error}");
+        assert_eq!((index.applied(), index.figures().events), (bad, 5));
+        assert_eq!((index.head("s-4").last_event_number, index.recent("s-4", id(9))), (0, None));
+        assert_eq!((index.recent("s-4", id(4)), index.last_event_position() < Some(bad)), (Some(0), true));
     }
 }
