@@ -298,7 +298,10 @@ pub(super) async fn give_way() {
         if std::mem::replace(&mut waited, true) {
             return Poll::Ready(());
         }
-        context.waker().wake_by_ref();
+        // The runtime runs a task that wakes itself again at once, before all others; one that another task wakes goes to
+        // the end of the queue.
+        let waker = context.waker().clone();
+        monoio::spawn(async move { waker.wake() });
         Poll::Pending
     })
     .await;
@@ -307,6 +310,20 @@ pub(super) async fn give_way() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_gives_way_comes_after_the_others() {
+        let builder = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new();
+        builder.build().unwrap().block_on(async {
+            let others = Rc::new(Cell::new(0));
+            for _ in 0..3 {
+                let others = Rc::clone(&others);
+                monoio::spawn(async move { others.set(others.get() + 1) });
+            }
+            give_way().await;
+            assert_eq!(others.get(), 3);
+        });
+    }
 
     #[test]
     fn a_quiet_connection_gives_its_buffers_back() {

@@ -185,7 +185,7 @@ pub(super) struct EdgeState {
 }
 
 impl EdgeState {
-    fn new(options: EdgeOptions, links: EdgeLinks) -> Rc<EdgeState> {
+    pub(super) fn new(options: EdgeOptions, links: EdgeLinks) -> Rc<EdgeState> {
         let budget = ReceiveBudget::new(options.receive_bytes);
         Rc::new(EdgeState {
             turn: Cell::new(Turn::new(&links.published)),

@@ -35,10 +35,16 @@ pub(super) async fn run(edge: Rc<EdgeState>) {
             rest(&edge, behind_since).await;
         }
         edge.begin_turn();
+        // Before the answers: most of them can then be given at once. One that is far behind has its pass below, and one
+        // that has asked for nothing is in no hurry.
+        if !is_behind && edge.pending.borrow().len() > 0 {
+            apply(&edge);
+        }
+        let applied = edge.links.index.applied();
         let mut count = 0;
         while let Some(message) = edge.links.inbox.pop() {
             match message {
-                EdgeMessage::Reply(reply) => take_reply(&edge, reply),
+                EdgeMessage::Reply(reply) => take_reply(&edge, reply, applied),
                 // A reason to look at the published position, which is at least as new.
                 EdgeMessage::Progress(_) => {}
                 EdgeMessage::ForwardConnection(socket) => session::adopt(&edge, socket, Origin::Node),
@@ -92,12 +98,16 @@ fn is_index_behind(edge: &EdgeState) -> bool {
     edge.links.index.applied() < edge.links.published.readable()
 }
 
-fn take_reply(edge: &Rc<EdgeState>, reply: Reply) {
+fn take_reply(edge: &Rc<EdgeState>, reply: Reply, applied: LogPosition) {
     let Reply { ticket, answer, spare } = reply;
     debug_assert_eq!(ticket.edge, edge.options.index, "an answer for another edge");
     let end = index_needed(&answer);
     let outcome = Outcome { answer, spare };
     match end {
+        // A confirmed read may make a large page: these are given one by one, with pauses.
+        Some(end) if end <= applied && !edge.pending.borrow().holds_answers() && !is_confirmed(&outcome.answer) => {
+            work::answer(edge, ticket.key, outcome);
+        }
         Some(end) => {
             // Its request, or its client, is gone: only the memory is of use.
             if let Some(late) = edge.pending.borrow_mut().hold(end, ticket.key, outcome) {
@@ -106,6 +116,10 @@ fn take_reply(edge: &Rc<EdgeState>, reply: Reply) {
         }
         None => work::answer(edge, ticket.key, outcome),
     }
+}
+
+fn is_confirmed(answer: &Answer) -> bool {
+    matches!(answer, Answer::Confirmed { .. })
 }
 
 /// How much of the log the index must have applied before the answer may be given.
@@ -131,8 +145,7 @@ async fn advance(edge: &Rc<EdgeState>, behind_since: &mut Option<Instant>) -> bo
     loop {
         let released = edge.pending.borrow_mut().release(applied);
         let Some((key, outcome)) = released else { break };
-        // A confirmed read may make a large page; the answers to writes are small.
-        work += if matches!(outcome.answer, Answer::Confirmed { .. }) { LOOK_AFTER } else { 1 };
+        work += if is_confirmed(&outcome.answer) { LOOK_AFTER } else { 1 };
         work::answer(edge, key, outcome);
         if work >= LOOK_AFTER {
             work = 0;

@@ -5,18 +5,21 @@ use std::io;
 use std::rc::Rc;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use monoio::buf::IoBufMut;
 use monoio::io::CancelableAsyncReadRent;
 use monoio::net::tcp::TcpOwnedReadHalf;
 
 use crate::api::connection::{Connection, LargeFrame};
-use crate::limits::RECEIVE_BUFFER_BYTES;
+use crate::limits::{RECEIVE_BUFFER_BYTES, RECEIVE_BUSY_BYTES, RECEIVE_IDLE_BYTES};
 
-/// What one call receives at most while frames are small.
-const READ_BYTES: usize = 16 << 10;
+/// By how much the room grows and shrinks.
+const ROOM_STEP: usize = 4;
 
-/// A frame up to this size is copied out of the buffer, so that it does not keep the whole block alive.
+/// After so many small receives the room shrinks. An idle connection has one with each heartbeat.
+const QUIET_RECEIVES: u8 = 4;
+
+/// A frame up to this size is copied out of the buffer in any case.
 const COPY_BYTES: usize = 4 << 10;
 
 /// What the connections of one edge may hold in large receive buffers, together.
@@ -32,8 +35,17 @@ impl ReceiveBudget {
 }
 
 /// Received bytes that are not whole frames yet.
+///
+/// Small while the connection is quiet, since its memory waits in a receive that may last for hours, and larger as long as
+/// receives fill it.
 pub(super) struct ReceiveBuffer {
-    buffer: BytesMut,
+    buffer: Vec<u8>,
+    /// What lies before this was taken out.
+    start: usize,
+    /// Room for the next receive, while frames are small.
+    room: usize,
+    /// Receives in a row that needed much less than the room.
+    quiet: u8,
     budget: ReceiveBudget,
     /// Taken from the budget.
     taken: usize,
@@ -54,32 +66,43 @@ pub(super) enum Received {
 
 impl ReceiveBuffer {
     pub(super) fn new(budget: ReceiveBudget) -> ReceiveBuffer {
-        ReceiveBuffer { buffer: BytesMut::new(), budget, taken: 0, since: None }
+        let (buffer, room) = (Vec::new(), RECEIVE_IDLE_BYTES);
+        ReceiveBuffer { buffer, start: 0, room, quiet: 0, budget, taken: 0, since: None }
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.buffer
+        &self.buffer[self.start..]
     }
 
-    /// Takes the first `count` bytes out.
+    /// Takes the first `count` bytes out, with memory of their own: of frame and rest the shorter one is copied.
     pub(super) fn take(&mut self, count: usize) -> Bytes {
-        self.since = None;
-        if count > COPY_BYTES {
-            return self.buffer.split_to(count).freeze();
+        let end = self.start + count;
+        if self.buffer.len() - end >= count || count <= COPY_BYTES {
+            let frame = Bytes::copy_from_slice(&self.bytes()[..count]);
+            self.skip(count);
+            return frame;
         }
-        let frame = Bytes::copy_from_slice(&self.buffer[..count]);
-        self.skip(count);
-        frame
+        let rest = self.buffer[end..].to_vec();
+        let (frame, start) = (std::mem::replace(&mut self.buffer, rest), std::mem::take(&mut self.start));
+        self.since = None;
+        Bytes::from(frame).slice(start..end)
     }
 
-    /// Forgets the first `count` bytes.
+    /// Takes the first `count` bytes out: they are done with.
     pub(super) fn skip(&mut self, count: usize) {
-        bytes::Buf::advance(&mut self.buffer, count);
+        self.since = None;
+        self.start += count;
+        debug_assert!(self.start <= self.buffer.len(), "more than was there");
+        if self.start == self.buffer.len() {
+            self.buffer.clear();
+            self.start = 0;
+        }
     }
 
     /// Forgets everything, and gives the memory back.
     pub(super) fn clear(&mut self) {
-        self.buffer = BytesMut::new();
+        self.buffer = Vec::new();
+        self.start = 0;
     }
 
     /// Receives once. `frame` is the size of the frame that has begun, as far as known: the buffer doubles towards it,
@@ -90,26 +113,63 @@ impl ReceiveBuffer {
         connection: &Connection,
         frame: usize,
     ) -> Received {
-        let length = self.buffer.len();
-        let wanted = frame.saturating_sub(length).min(length).max(READ_BYTES);
-        if !self.pay_for(length + wanted) {
+        let wanted = self.wanted(frame);
+        if !self.pay_for(self.bytes().len() + wanted) {
             return Received::NoRoom;
         }
         self.show_frame(connection);
-        self.buffer.reserve(wanted);
+        self.make_room(wanted);
         let Some(handle) = connection.cancel_handle() else { return Received::End };
         let buffer = std::mem::take(&mut self.buffer);
-        let capacity = buffer.capacity();
+        let (length, capacity) = (buffer.len(), buffer.capacity());
         let (result, slice) = half.cancelable_read(buffer.slice_mut(length..capacity), handle).await;
         self.buffer = slice.into_inner();
         match result {
             Ok(0) => Received::End,
             Ok(count) => {
+                self.learn(count, capacity - length);
                 connection.count_received(count);
                 Received::More
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Received::More,
             Err(_) => Received::End,
+        }
+    }
+
+    /// How much to receive next.
+    fn wanted(&self, frame: usize) -> usize {
+        let length = self.bytes().len();
+        let missing = frame.saturating_sub(length);
+        if frame > RECEIVE_BUFFER_BYTES {
+            return missing.min(length).max(RECEIVE_BUSY_BYTES);
+        }
+        // Frames that fit stay within what costs nothing of the budget.
+        self.room.max(missing).min(RECEIVE_BUFFER_BYTES - length)
+    }
+
+    /// Room behind the bytes that are there, in memory that fits.
+    fn make_room(&mut self, wanted: usize) {
+        let needed = self.bytes().len() + wanted;
+        if self.buffer.capacity() >= 2 * needed {
+            let mut smaller = Vec::with_capacity(needed);
+            smaller.extend_from_slice(self.bytes());
+            (self.buffer, self.start) = (smaller, 0);
+        } else if self.buffer.capacity() - self.buffer.len() < wanted {
+            self.buffer.copy_within(self.start.., 0);
+            self.buffer.truncate(needed - wanted);
+            self.start = 0;
+            self.buffer.reserve_exact(wanted);
+        }
+    }
+
+    /// Adapts the room to what came: `count` bytes into room for `offered`.
+    fn learn(&mut self, count: usize, offered: usize) {
+        self.quiet = if count < self.room / ROOM_STEP { self.quiet + 1 } else { 0 };
+        if count == offered {
+            self.room = (self.room * ROOM_STEP).min(RECEIVE_BUSY_BYTES);
+        } else if self.quiet >= QUIET_RECEIVES {
+            self.room = (self.room / ROOM_STEP).max(RECEIVE_IDLE_BYTES);
+            self.quiet = 0;
         }
     }
 
@@ -158,5 +218,82 @@ mod tests {
         assert!(first.pay_for(300_000), "what one has itself counts for it");
         drop(first);
         assert_eq!(budget.left.get(), 300_000);
+    }
+    fn buffer() -> ReceiveBuffer {
+        ReceiveBuffer::new(ReceiveBudget::new(1 << 20))
+    }
+
+    /// As if `count` bytes had come.
+    fn arrive(buffer: &mut ReceiveBuffer, frame: usize, count: usize) {
+        let wanted = buffer.wanted(frame);
+        buffer.make_room(wanted);
+        let offered = buffer.buffer.capacity() - buffer.buffer.len();
+        assert!(offered >= wanted);
+        let count = count.min(offered);
+        let next = buffer.buffer.len() as u8;
+        buffer.buffer.extend((0..count).map(|index| next.wrapping_add(index as u8)));
+        buffer.learn(count, offered);
+    }
+
+    #[test]
+    fn the_buffer_grows_under_load_and_shrinks_when_it_is_quiet() {
+        let mut buffer = buffer();
+        for _ in 0..5 {
+            arrive(&mut buffer, 0, 1 << 20);
+            buffer.skip(buffer.bytes().len());
+        }
+        assert_eq!(buffer.room, RECEIVE_BUSY_BYTES);
+        // Work that does not fill it keeps it.
+        for _ in 0..100 {
+            arrive(&mut buffer, 0, 10 << 10);
+            buffer.skip(buffer.bytes().len());
+        }
+        assert_eq!(buffer.room, RECEIVE_BUSY_BYTES);
+        for _ in 0..3 * usize::from(QUIET_RECEIVES) {
+            arrive(&mut buffer, 0, 22);
+            buffer.skip(22);
+        }
+        arrive(&mut buffer, 0, 22);
+        assert_eq!((buffer.room, buffer.buffer.capacity()), (RECEIVE_IDLE_BYTES, RECEIVE_IDLE_BYTES));
+    }
+
+    #[test]
+    fn small_frames_never_need_the_budget() {
+        let mut buffer = buffer();
+        buffer.room = RECEIVE_BUSY_BYTES;
+        arrive(&mut buffer, 0, RECEIVE_BUSY_BYTES);
+        for frame in [RECEIVE_BUSY_BYTES + 1, RECEIVE_BUFFER_BYTES] {
+            let total = buffer.bytes().len() + buffer.wanted(frame);
+            assert!((frame..=RECEIVE_BUFFER_BYTES).contains(&total), "{total}");
+        }
+        assert!(buffer.wanted(RECEIVE_BUFFER_BYTES + 1) >= RECEIVE_BUSY_BYTES);
+        assert!(buffer.wanted(64 << 20) <= 2 * RECEIVE_BUSY_BYTES, "what was announced is not there yet");
+    }
+
+    #[test]
+    fn frames_come_out_whole_however_they_are_taken() {
+        let mut random = fastrand::Rng::with_seed(5);
+        let mut buffer = buffer();
+        let mut expected = Vec::new();
+        for _ in 0..2000 {
+            let wanted = buffer.wanted(0);
+            buffer.make_room(wanted);
+            let count = random.usize(1..=wanted);
+            let piece: Vec<u8> = (0..count).map(|_| random.u8(..)).collect();
+            buffer.buffer.extend_from_slice(&piece);
+            buffer.learn(count, wanted);
+            expected.extend_from_slice(&piece);
+            while buffer.bytes().len() > 8 << 10 || (random.bool() && !buffer.bytes().is_empty()) {
+                let size = random.usize(1..=buffer.bytes().len());
+                if random.bool() {
+                    assert_eq!(buffer.bytes()[..size], expected[..size]);
+                    buffer.skip(size);
+                } else {
+                    assert_eq!(buffer.take(size), expected[..size]);
+                }
+                expected.drain(..size);
+            }
+            assert_eq!(buffer.bytes(), expected);
+        }
     }
 }

@@ -94,19 +94,7 @@ impl Node {
         let (tcp, http) = (sockets.tcp[0].local_addr().unwrap(), sockets.http[0].local_addr().unwrap());
         let id = NodeId::random();
         let log = Arc::new(MemoryLog(RwLock::new(vec![0; CHUNK_BYTES])));
-        let links = EdgeLinks {
-            log_queue: Arc::new(Queue::for_task(setup.log_queue)),
-            inbox: Arc::new(Queue::for_task(1 << 16)),
-            published: Arc::default(),
-            directory: setup.directory,
-            index: Arc::new(Index::new()),
-            log: log.clone(),
-            layout: LAYOUT,
-            users: Arc::default(),
-            counters: Arc::new(ClientCounters::default()),
-            routes: Arc::new(|request| Response::with_body(200, "text/plain", request.path.clone())),
-            forward_hello: Arc::new(|| Some(b"hello".to_vec())),
-        };
+        let links = links(Queue::for_task(setup.log_queue), setup.directory, log.clone());
         let leader = setup.leader.or((setup.role == Role::Leader).then_some(id));
         links.published.set_view(NodeView { role: setup.role, leader, ..NodeView::default() });
         let behaviour = Arc::new(Behaviour::default());
@@ -182,6 +170,28 @@ impl Drop for Node {
             self.shut_down();
         }
     }
+}
+
+/// What an edge shares with a node of which there is nothing yet.
+fn links(log_queue: Queue<Request>, directory: Directory, log: Arc<MemoryLog>) -> EdgeLinks {
+    EdgeLinks {
+        log_queue: Arc::new(log_queue),
+        inbox: Arc::new(Queue::for_task(1 << 16)),
+        published: Arc::default(),
+        directory,
+        index: Arc::new(Index::new()),
+        log,
+        layout: LAYOUT,
+        users: Arc::default(),
+        counters: Arc::new(ClientCounters::default()),
+        routes: Arc::new(|request| Response::with_body(200, "text/plain", request.path.clone())),
+        forward_hello: Arc::new(|| Some(b"hello".to_vec())),
+    }
+}
+
+/// The links of an edge that nobody serves: its queue to the log thread can be looked at.
+pub(super) fn lonely_links() -> EdgeLinks {
+    links(Queue::for_ring(1 << 10).unwrap(), Directory::default(), Arc::new(MemoryLog(RwLock::default())))
 }
 
 /// A directory with one node that is reached at `int_tcp` from inside.

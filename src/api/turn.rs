@@ -147,7 +147,92 @@ pub(super) async fn hand_over(edge: Rc<EdgeState>) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
     use super::*;
+    use crate::api::EdgeOptions;
+    use crate::api::connection::give_way;
+    use crate::api::testing::lonely_links;
+    use crate::engine::{Request, Ticket};
+
+    /// Hands some requests over without giving way.
+    fn hand(edge: &EdgeState, count: usize) {
+        for _ in 0..count {
+            edge.submit(0, Request::Barrier { ticket: Ticket { edge: 0, key: 0 } });
+        }
+    }
+
+    /// True when the sleeping log thread has been woken.
+    fn is_woken(edge: &EdgeState) -> bool {
+        let file = edge.links.log_queue.eventfd();
+        let mut files = [PollFd::new(&file, PollFlags::IN)];
+        poll(&mut files, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 1
+    }
+
+    fn run<F: Future<Output = ()> + 'static>(test: impl FnOnce(Rc<EdgeState>) -> F) {
+        let builder = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer();
+        builder.build().unwrap().block_on(async {
+            let edge = EdgeState::new(EdgeOptions::new(0, 1 << 20), lonely_links());
+            assert!(edge.links.log_queue.may_sleep());
+            monoio::spawn(hand_over(Rc::clone(&edge)));
+            give_way().await;
+            test(edge).await;
+        });
+    }
+
+    #[test]
+    fn the_log_thread_is_woken_once_for_the_requests_of_all_ready_tasks() {
+        run(|edge| async move {
+            let readers = (0..5).map(|_| {
+                let edge = Rc::clone(&edge);
+                monoio::spawn(async move {
+                    hand(&edge, 3);
+                    assert!(!is_woken(&edge), "others are ready");
+                })
+            });
+            for reader in readers.collect::<Vec<_>>() {
+                reader.await;
+            }
+            give_way().await;
+            assert!(is_woken(&edge));
+            assert_eq!((edge.links.log_queue.len(), edge.handed.count.get()), (15, 0));
+        });
+    }
+
+    #[test]
+    fn a_single_request_waits_for_no_timer() {
+        run(|edge| async move {
+            hand(&edge, 1);
+            assert!(!is_woken(&edge));
+            give_way().await;
+            assert!(is_woken(&edge));
+        });
+    }
+
+    #[test]
+    fn many_requests_do_not_wait_for_the_end_of_a_turn() {
+        run(|edge| async move {
+            hand(&edge, HANDED_MAX - 1);
+            assert!(!is_woken(&edge));
+            hand(&edge, 1);
+            assert!(is_woken(&edge));
+        });
+    }
+
+    #[test]
+    fn a_new_turn_has_the_time_and_the_role_of_now() {
+        run(|edge| async move {
+            let before = edge.turn.get();
+            edge.links.published.set_view(crate::engine::NodeView { role: Role::Leader, ..Default::default() });
+            std::thread::sleep(Duration::from_millis(2));
+            assert_eq!((edge.now(), edge.turn.get().role), (before.now, before.role));
+            edge.begin_turn();
+            assert!(edge.now() > before.now && edge.turn.get().ticks > before.ticks);
+            assert_eq!(edge.turn.get().role, Role::Leader);
+        });
+    }
 
     #[test]
     fn figures_are_told_once_for_many_requests() {

@@ -50,7 +50,9 @@
 //!
 //! # The way of a write
 //!
-//! 1. An edge decodes `WriteEvents`, checks access and limits, and encodes the events into the body of one record.
+//! 1. An edge reads `WriteEvents` where it lies in the receive buffer, checks access and limits, and encodes the events into
+//!    the body of one record, in memory that comes back with the answer and serves the next write. It wakes the log thread
+//!    once for the writes of all its connections that had some.
 //! 2. The log thread compares the claim with the stream's head (uncommitted ones included), gives the event numbers and
 //!    the log position, and appends the record to the log buffer. From there it goes to the disk and to the followers.
 //! 3. At most one flush is in flight; what arrives meanwhile is the next batch.
