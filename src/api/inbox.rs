@@ -170,7 +170,7 @@ fn follow(edge: &EdgeState, behind_since: &mut Option<Instant>) -> bool {
     }
     let since = *behind_since.get_or_insert_with(Instant::now);
     let is_awaited = edge.pending.borrow().holds_answers()
-        || edge.subscriptions.borrow().len() > 0
+        || !edge.subscriptions.borrow().is_empty()
         // A new leader takes no write before the index has all that it inherited.
         || edge.links.published.view().role == Role::PreLeader;
     if !is_awaited && since.elapsed() < LAZY_PERIOD {
