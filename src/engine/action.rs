@@ -30,7 +30,9 @@ pub enum WriteSource {
 /// One thing for the shell to do, in the order given.
 #[derive(Debug)]
 pub enum Action {
-    /// Write to the chunk file that holds `position`; never across its end. Report `handle_written(id)`.
+    /// Write to the chunk file that holds `position`; never across its end. The rest of the last page may be written with
+    /// zeros ([`ChunkLayout::page_rest`](crate::storage::ChunkLayout::page_rest)), so that it need not be read from the disk
+    /// first: nothing was written there, and nothing is until this is done. Report `handle_written(id)`.
     Write {
         /// Names the write.
         id: u64,

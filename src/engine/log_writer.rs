@@ -1,12 +1,13 @@
 //! The tail of the log on its way to the disk: what is written, what is durable, what comes next.
 //!
 //! Sans-IO: it says which write or flush to submit and is told when that is done. At most one flush is in flight; what
-//! is written meanwhile is the next batch. Writes are in flight in log order but may complete in any.
+//! is written meanwhile is the next batch. Writes are in flight in log order but may complete in any. One that ends within
+//! a page is the last in flight: the shell fills its page with zeros, and they must not come after the next write.
 
 use std::collections::VecDeque;
 
 use crate::limits::DISK_WRITE_MAX_BYTES;
-use crate::storage::ChunkLayout;
+use crate::storage::{ChunkLayout, PAGE_BYTES};
 use crate::types::LogPosition;
 
 use super::action::{Action, BufferToken, WriteSource};
@@ -217,12 +218,17 @@ impl LogWriter {
             Some(Cut::Waiting { to }) => to,
             Some(_) => return,
         };
-        while self.in_flight.len() < WRITES_IN_FLIGHT_MAX && self.issue_write(limit, actions) {}
+        while self.may_write() && self.issue_write(limit, actions) {}
         if self.cut.is_none() && self.flush.is_none() && self.written_record_end > self.flushed {
             let id = self.id();
             self.flush = Some(FlushInFlight { id, record_end: self.written_record_end });
             self.push_flush(id, self.flushed, self.written, false, actions);
         }
+    }
+
+    fn may_write(&self) -> bool {
+        self.in_flight.len() < WRITES_IN_FLIGHT_MAX
+            && self.in_flight.back().is_none_or(|last| last.done || self.layout.page_rest(last.end) == 0)
     }
 
     /// Submits the write at `issued`, of bytes below `limit`. False when there is none now.
@@ -240,12 +246,19 @@ impl LogWriter {
         if self.issued >= buffered {
             return false;
         }
-        let length = buffered.since(self.issued).min(room);
-        let end = self.issued.plus(length);
+        let end = self.whole_pages(buffered, buffered.since(self.issued).min(room));
+        let length = end.since(self.issued);
         let at_record_end = end == buffered || self.layout.room(end) == self.layout.chunk_size;
         let record_end = if at_record_end { end } else { LogPosition::ZERO };
         self.push_write(length, WriteSource::LogBuffer, record_end, false, actions);
         true
+    }
+
+    /// Where a write of `length` bytes, of all those up to `available`, ends: when more come behind it, at a page.
+    fn whole_pages(&self, available: LogPosition, length: u64) -> LogPosition {
+        let end = self.issued.plus(length);
+        let into_page = (PAGE_BYTES - self.layout.page_rest(end)) % PAGE_BYTES;
+        if end < available && into_page < length { LogPosition(end.0 - into_page) } else { end }
     }
 
     fn issue_received(&mut self, room: u64, actions: &mut Vec<Action>) {

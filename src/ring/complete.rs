@@ -102,7 +102,7 @@ impl Driver {
             Work::Receive { buffer, done, .. } | Work::Read { buffer, done, .. } => {
                 moved(done, buffer.len() as u32, result)
             }
-            Work::Write { source, done, .. } => moved(done, source.length(), result),
+            Work::Write { source, zeros, done, .. } => moved(done, source.length() + *zeros, result),
             Work::WriteGathered { slices, done, .. } => moved(done, slices.iter().map(Slice::length).sum(), result),
             other => panic!("not an operation on bytes: {:?}", other.kind()),
         };
@@ -125,8 +125,8 @@ impl Driver {
                 Outcome::Received { buffer, result }
             }
             Work::Read { buffer, .. } => Outcome::Read { buffer, result },
-            Work::Write { source, .. } => {
-                let length = source.length();
+            Work::Write { source, zeros, .. } => {
+                let length = source.length() + zeros;
                 // A file that takes no bytes and gives no reason: nothing sane does that.
                 let result = result.and_then(|count| in_full(count, length, Failure::InputOutput));
                 Outcome::Written { source, result }

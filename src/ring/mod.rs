@@ -31,7 +31,7 @@ pub use clock::monotonic_now;
 pub use driver::{Completion, Driver, GroupId, Outcome, Wait};
 pub use error::{Failure, RingError};
 pub use mirror::{MirroredBuffer, Window};
-pub use operation::{FileId, Source};
+pub use operation::{FileId, Source, ZEROS_MAX};
 pub use probe::{Capabilities, Finding, Mode, probe};
 pub use read_map::ReadMap;
 pub use socket::{abort_on_close, listen, local_address, outgoing, peer_address, pin_thread, prepare_link};

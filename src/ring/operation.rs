@@ -25,7 +25,12 @@ pub enum Source {
 }
 
 impl Source {
-    pub(super) fn length(&self) -> u32 {
+    /// How many bytes.
+    ///
+    /// # Panics
+    /// From 4 GiB on: more than an operation moves.
+    #[must_use]
+    pub fn length(&self) -> u32 {
         match self {
             Source::Owned(bytes) => u32::try_from(bytes.len()).expect("an operation moves less than 4 GiB"),
             Source::Log(window) => window.length(),
@@ -41,6 +46,12 @@ impl Source {
         }
     }
 }
+
+/// Zeros that a write can have behind its source.
+pub const ZEROS_MAX: usize = 4096;
+
+/// They never change, so any number of operations may read them.
+pub(super) static ZEROS: [u8; ZEROS_MAX] = [0; ZEROS_MAX];
 
 /// What an operation does, with everything that the kernel may touch meanwhile.
 #[derive(Debug)]
@@ -65,6 +76,10 @@ pub(super) enum Work {
     },
     Write {
         source: Source,
+        /// Zeros behind it, at most [`ZEROS_MAX`].
+        zeros: u32,
+        /// Source and zeros, when there are any. Kept here because the kernel reads it when it gets to the operation.
+        vectors: Vec<libc::iovec>,
         offset: u64,
         done: u32,
         /// Complete only when the bytes are durable.

@@ -8,7 +8,7 @@ use socket2::SockAddr;
 use super::buffers::{Next, Slice};
 use super::driver::{Driver, GroupId};
 use super::mirror::Window;
-use super::operation::{FileId, Operation, Source, Work, ZeroCopy};
+use super::operation::{FileId, Operation, Source, Work, ZEROS, ZeroCopy};
 
 /// `IORING_SEND_ZC_REPORT_USAGE`: the notification says whether the kernel copied.
 const REPORT_USAGE: u16 = 1 << 3;
@@ -60,7 +60,18 @@ impl Driver {
 
     /// Writes everything in the source to the file at `offset`.
     pub fn write(&mut self, file: FileId, source: Source, offset: u64, tag: u64) {
-        self.start(file, tag, Work::Write { source, offset, done: 0, durable: false });
+        self.write_padded(file, source, 0, offset, tag);
+    }
+
+    /// Like [`Driver::write`], with `zeros` bytes of zero behind the source. So a write can fill its last page: the kernel
+    /// need not read it from the disk first.
+    ///
+    /// # Panics
+    /// With more than [`ZEROS_MAX`](super::ZEROS_MAX) zeros.
+    pub fn write_padded(&mut self, file: FileId, source: Source, zeros: u32, offset: u64, tag: u64) {
+        assert!(zeros as usize <= ZEROS.len(), "{zeros} zeros behind a write");
+        let work = Work::Write { source, zeros, vectors: Vec::new(), offset, done: 0, durable: false };
+        self.start(file, tag, work);
     }
 
     /// Like [`Driver::write`], but complete only when the bytes are durable: write and flush in one operation
@@ -69,7 +80,8 @@ impl Driver {
     /// Works on files opened with O_DIRECT, too, when the source, its length and `offset` are multiples of the device's
     /// block size: a [`Window`] at such a position is, because the log buffer begins at a page.
     pub fn write_durable(&mut self, file: FileId, source: Source, offset: u64, tag: u64) {
-        self.start(file, tag, Work::Write { source, offset, done: 0, durable: true });
+        let work = Work::Write { source, zeros: 0, vectors: Vec::new(), offset, done: 0, durable: true };
+        self.start(file, tag, work);
     }
 
     /// Writes received bytes that lie in several places to the file at `offset`, one behind the other, and completes when
@@ -150,9 +162,15 @@ impl Driver {
                     send.buf_index(fixed).build()
                 }
             }
-            Work::Write { source, offset, done, durable } => {
+            Work::Write { source, zeros: 0, offset, done, durable, .. } => {
                 let pointer = source.pointer().wrapping_add(*done as usize);
                 let write = opcode::Write::new(fd, pointer, source.length() - *done);
+                let flags = if *durable { libc::RWF_DSYNC } else { 0 };
+                write.offset(*offset + u64::from(*done)).rw_flags(flags).build()
+            }
+            Work::Write { source, zeros, vectors, offset, done, durable } => {
+                padded_vectors(source, *zeros, *done, vectors);
+                let write = opcode::Writev::new(fd, vectors.as_ptr(), vectors.len() as u32);
                 let flags = if *durable { libc::RWF_DSYNC } else { 0 };
                 write.offset(*offset + u64::from(*done)).rw_flags(flags).build()
             }
@@ -172,6 +190,20 @@ impl Driver {
                 opcode::Read::new(fd, pointer.cast(), size_of::<u64>() as u32).build()
             }
         })
+    }
+}
+
+/// What is left of a source and the zeros behind it after their first `done` bytes, as the kernel takes it.
+pub(super) fn padded_vectors(source: &Source, zeros: u32, done: u32, vectors: &mut Vec<libc::iovec>) {
+    let from_source = done.min(source.length());
+    let from_zeros = done - from_source;
+    let parts = [
+        (source.pointer().wrapping_add(from_source as usize), source.length() - from_source),
+        (ZEROS.as_ptr(), zeros - from_zeros),
+    ];
+    vectors.clear();
+    for (pointer, length) in parts.into_iter().filter(|(_, length)| *length > 0) {
+        vectors.push(libc::iovec { iov_base: pointer.cast_mut().cast(), iov_len: length as usize });
     }
 }
 

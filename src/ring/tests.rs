@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use super::submit::vectors_of;
+use super::submit::{padded_vectors, vectors_of};
 use super::*;
 use crate::queue::Queue;
 use crate::types::LogPosition;
@@ -363,6 +363,30 @@ fn a_gathered_write_that_stopped_goes_on_where_it_was() {
     assert_eq!(lengths(10), [10, 10]);
     assert_eq!(lengths(25), [5]);
     assert_eq!(vectors_of(&slices, 25)[0].iov_base.cast_const().cast(), slices[2].as_ptr().wrapping_add(5));
+}
+
+#[test]
+fn a_padded_write_ends_in_zeros() {
+    let mut world = World::new();
+    let file = world.driver.attach(temporary_file("padded"));
+    world.driver.write(file, Source::Owned(vec![7; 40]), 100, 1);
+    world.expect(|outcome| assert!(matches!(outcome, Outcome::Written { result: Ok(()), .. }), "{outcome:?}"));
+    world.driver.write_padded(file, Source::Owned(pattern(10)), 6, 104, 2);
+    world.expect(|outcome| assert!(matches!(outcome, Outcome::Written { result: Ok(()), .. }), "{outcome:?}"));
+    world.driver.read(file, vec![9; 40], 100, 3);
+    let expected = [&[7; 4][..], &pattern(10), &[0; 6], &[7; 20]].concat();
+    world.expect(|outcome| assert!(matches!(outcome, Outcome::Read { buffer, .. } if buffer == expected)));
+}
+
+#[test]
+fn a_padded_write_that_stopped_goes_on_where_it_was() {
+    let source = Source::Owned(pattern(10));
+    let mut vectors = Vec::new();
+    let mut lengths = |done| {
+        padded_vectors(&source, 6, done, &mut vectors);
+        vectors.iter().map(|vector| vector.iov_len).collect::<Vec<_>>()
+    };
+    assert_eq!([lengths(0), lengths(4), lengths(10), lengths(13)], [vec![10, 6], vec![6, 6], vec![6], vec![3]]);
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub(super) enum Io {
     Write {
         id: u64,
         position: LogPosition,
+        /// Without the zeros that fill the last page.
+        length: usize,
         file: (FileName, u64),
         bytes: Vec<u8>,
         source: WriteSource,
@@ -101,7 +103,7 @@ impl World {
         self.check_write(index, position, length, source);
         let node = &mut self.nodes[index];
         let Some(engine) = &node.engine else { return };
-        let bytes = match source {
+        let mut bytes = match source {
             WriteSource::LogBuffer => engine.buffer().slice(position, length).to_vec(),
             WriteSource::Zeros => vec![0; length],
             WriteSource::Received { token, offset } => match node.tokens.get_mut(&token.0) {
@@ -114,8 +116,10 @@ impl World {
                 }
             },
         };
+        // As the log thread does, so that a write whose zeros come after its successor is seen.
+        bytes.resize(length + self.layout.page_rest(position.plus(length as u64)) as usize, 0);
         let file = (FileName::Chunk(self.layout.chunk_of(position)), self.layout.file_offset(position));
-        self.begin_io(index, Io::Write { id, position, file, bytes, source });
+        self.begin_io(index, Io::Write { id, position, length, file, bytes, source });
     }
 
     pub(super) fn release(&mut self, index: usize, token: BufferToken) {
@@ -153,8 +157,8 @@ impl World {
         }
         let order = node.disk.order();
         match io {
-            Io::Write { id, position, bytes, source, .. } => {
-                self.written(index, position, &bytes, source);
+            Io::Write { id, position, length, bytes, source, .. } => {
+                self.written(index, position, &bytes[..length], source);
                 self.input(index, Input::Written { id });
             }
             Io::Mark { id, chunks, .. } => self.begin_io(index, Io::Flush { id, chunks, order }),

@@ -3,14 +3,15 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, statvfs};
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock, statvfs};
 
 use super::error::StorageError;
+use super::layout::PAGE_BYTES;
 
 /// The file that says who has the directory open.
 const LOCK_FILE: &str = "ringstore.lock";
@@ -187,7 +188,8 @@ impl FileDisk {
         })
     }
 
-    /// Real zeros, not a hole and not merely reserved: later writes then change no metadata of the file system.
+    /// Real zeros, not a hole and not merely reserved: later writes then change no metadata of the file system. They go
+    /// past the page cache where that is possible: nobody reads them, and the log is written by whole pages.
     fn fill(
         &self,
         path: &Path,
@@ -198,12 +200,24 @@ impl FileDisk {
         let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
         reserve(&file, length)?;
         file.write_all_at(head, 0)?;
-        let zeros = vec![0; FILL_STEP_BYTES];
+        let zeros = vec![0; FILL_STEP_BYTES + PAGE_BYTES as usize];
+        let zeros = &zeros[zeros.as_ptr().align_offset(PAGE_BYTES as usize)..][..FILL_STEP_BYTES];
+        let mut direct = open_direct(path);
         let mut written = head.len() as u64;
         while written < length {
-            let step = (length - written).min(FILL_STEP_BYTES as u64);
-            file.write_all_at(&zeros[..step as usize], written)?;
-            written += step;
+            let step = &zeros[..(length - written).min(FILL_STEP_BYTES as u64) as usize];
+            let is_whole = written.is_multiple_of(PAGE_BYTES) && (step.len() as u64).is_multiple_of(PAGE_BYTES);
+            match direct.as_ref().filter(|_| is_whole).map(|direct| direct.write_all_at(step, written)) {
+                Some(Ok(())) => {}
+                // Not on this file system, or not in these pieces.
+                Some(Err(error)) if error.kind() == io::ErrorKind::InvalidInput => {
+                    direct = None;
+                    continue;
+                }
+                Some(Err(error)) => return Err(error),
+                None => file.write_all_at(step, written)?,
+            }
+            written += step.len() as u64;
             after_step(&file, written)?;
         }
         if self.flush { file.sync_all() } else { Ok(()) }
@@ -265,6 +279,12 @@ fn lock_directory(directory: &Path) -> Result<File, StorageError> {
     lock.set_len(0).map_err(failed)?;
     write!(lock, "process {}", std::process::id()).map_err(failed)?;
     Ok(lock)
+}
+
+/// The file, opened to be written past the page cache; `None` where that does not work: it is only a saving.
+fn open_direct(path: &Path) -> Option<File> {
+    let flags = i32::try_from(OFlags::DIRECT.bits()).ok()?;
+    File::options().write(true).custom_flags(flags).open(path).ok()
 }
 
 /// Takes the room for the whole file first, so that a full disk is noticed before gigabytes are written. A file system

@@ -3,6 +3,10 @@
 use crate::limits::CHUNK_HEADER_BYTES;
 use crate::types::LogPosition;
 
+/// A file system changes a file in memory by pages. One that it does not have there, and that a write fills in part only,
+/// must be read from the disk first.
+pub const PAGE_BYTES: u64 = 4096;
+
 /// How the log is cut into chunk files. One number, fixed for the life of a data directory and the same on every node
 /// of a cluster, so that one position lies at one offset of one chunk everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +35,13 @@ impl ChunkLayout {
     #[must_use]
     pub fn room(&self, position: LogPosition) -> u64 {
         self.chunk_size - position.0 % self.chunk_size
+    }
+
+    /// Bytes from `position` to the end of its page in the file; zero where a page begins. See [`PAGE_BYTES`].
+    #[must_use]
+    pub fn page_rest(&self, position: LogPosition) -> u64 {
+        let used = self.file_offset(position) % PAGE_BYTES;
+        if used == 0 { 0 } else { (PAGE_BYTES - used).min(self.room(position)) }
     }
 
     /// The position of the first byte of chunk `chunk`.
@@ -64,5 +75,8 @@ mod tests {
         check(1 << 20, 1, 4096, 1 << 20);
         check((5 << 20) + 64, 5, 4160, (1 << 20) - 64);
         assert_eq!(layout.file_length(), 4096 + (1 << 20));
+        let rest = |position: u64| layout.page_rest(LogPosition(position));
+        assert_eq!([rest(0), rest(8), rest(4096), rest(8184), rest(1 << 20)], [0, 4088, 0, 8, 0]);
+        assert_eq!(ChunkLayout { chunk_size: 1000 }.page_rest(LogPosition(1990)), 10, "not beyond the chunk");
     }
 }

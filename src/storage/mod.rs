@@ -21,7 +21,7 @@ mod state;
 pub use chunk::{ChunkHeader, DurableMark};
 pub use disk::{Disk, FileDisk, FileInfo, FileName};
 pub use error::{ReadError, RecoveryError, StorageError};
-pub use layout::ChunkLayout;
+pub use layout::{ChunkLayout, PAGE_BYTES};
 pub use preparer::{Preparer, PreparerReport, reserve_bytes};
 pub use reader::{LogRead, LogReader};
 pub use recovery::{Recovered, ScanProgress, TornTail, erase_range, erase_tail, recover};

@@ -133,7 +133,7 @@ impl LogFiles {
         opened.map(OwnedFd::from).map_err(|source| LogThreadError::Open { name: name.to_string(), source })
     }
 
-    /// Writes to the chunk that holds `position`.
+    /// Writes to the chunk that holds `position`, and zeros up to the end of the last page.
     pub(super) fn write(
         &mut self,
         driver: &mut Driver,
@@ -142,7 +142,9 @@ impl LogFiles {
         source: Source,
     ) -> Result<(), LogThreadError> {
         let file = self.chunk(driver, self.layout.chunk_of(position))?;
-        driver.write(file, source, self.layout.file_offset(position), Tag::Write(id).pack());
+        let end = position.plus(u64::from(source.length()));
+        let zeros = u32::try_from(self.layout.page_rest(end)).expect("less than a page");
+        driver.write_padded(file, source, zeros, self.layout.file_offset(position), Tag::Write(id).pack());
         Ok(())
     }
 
