@@ -2,8 +2,8 @@
 //!
 //! Events of 256 bytes in chunk files that are in memory; pages of 500 events from one stream and from the whole log, in
 //! either direction, and events pushed to subscribers. For each the events a second of one core, and the core's time for a
-//! page (for pushed events: a slice of 1 MiB); `hash` is that of all bytes of the answers and changes only when these do. `--small` runs it in a moment, so that CI notices when it
-//! rots.
+//! page (for pushed events: a slice of 1 MiB). `hash` is that of all bytes of the answers and changes only when these do.
+//! `--small` runs it in a moment, so that CI notices when it rots.
 
 use std::fs::File;
 use std::hash::Hasher;

@@ -92,7 +92,7 @@ pub const EDGE_QUEUE_MESSAGES: usize = 64 << 10;
 /// Appends of a leader that its index has not applied yet; more wait in the queue.
 pub const UNAPPLIED_APPENDS_MAX: usize = 64 << 10;
 
-/// Events in them; the identifiers of so many are kept at hand.
+/// Events in them, about: one append more may be let in. Their identifiers are at hand on the log thread.
 pub const UNAPPLIED_EVENTS_MAX: usize = 1 << 20;
 
 /// Streams whose heads a leader keeps at hand, so that it need not ask the index at each write; about 150 bytes each.

@@ -1,4 +1,11 @@
 //! What the log thread says, and what follows from it: the index goes on, requests are answered, subscribers served.
+//!
+//! An edge where nobody waits for the index is not woken for each commit: it tells the log thread that it wants no hints,
+//! and looks every few milliseconds. Readers bring the index up to date themselves; who begins to wait without a message
+//! of the log thread says so here.
+//!
+//! An answer to a write waits until the index has applied the log up to its end, so that clients read their own writes.
+//! (One that another node has given waits no longer than the request's time limit.)
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
-//! The receive buffer of one connection: grows with what arrives, up to the largest frame, within a common budget.
+//! The receive buffer of one connection: adapts to what arrives. While frames are small it costs no budget; a frame beyond
+//! [`RECEIVE_BUFFER_BYTES`] takes memory from what the connections of the edge share, as its bytes arrive.
 
 use std::cell::Cell;
 use std::io;

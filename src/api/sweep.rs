@@ -1,4 +1,6 @@
-//! The one timer of an edge: heartbeats, requests that took too long, connections that will not close.
+//! One timer for all connections and waiting requests of an edge: heartbeats, requests that took too long, connections
+//! that will not close. Late requests are looked for each time, the connections in parts: thousands of them at once would
+//! be a pause for everyone.
 
 use std::rc::Rc;
 use std::time::Duration;

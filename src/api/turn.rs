@@ -1,5 +1,7 @@
-//! What is the same for all that a task does before it gives way: the time, and the node's role. And what is told to others
-//! once for all of it: that the log thread has work, and the figures.
+//! A turn is what a task does between two waits. The time and the node's role are looked up once for it.
+//!
+//! What must be told to others is gathered: figures are added up for many requests, and the log thread is woken when the
+//! tasks that are ready have run, or [`HANDED_MAX`] requests wait for it.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;

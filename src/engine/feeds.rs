@@ -1,4 +1,4 @@
-//! What each follower is sent next.
+//! What each follower is sent next: bytes of the log, and with them how far it is committed.
 
 use crate::consensus::{Message, Replica};
 use crate::limits::{RECORD_HEADER_BYTES, SEND_MAX_BYTES};
@@ -183,8 +183,8 @@ impl Engine {
     }
 
     /// A follower whose link holds the buffer while less than a quarter of it is free, or while an append waits for room
-    /// (`waiting`). When its hold does not move for a
-    /// while, the shell should break that link rather than let everyone wait.
+    /// (`waiting`). When its hold does not move for a while, the shell should break that link rather than let everyone
+    /// wait.
     #[must_use]
     pub fn stalling_follower(&self, waiting: bool) -> Option<NodeId> {
         let end = self.replica.as_ref()?.log_end();

@@ -4,7 +4,8 @@
 //! First in, first out, and without memory of its own for an entry: identifiers lie in a ring in the order of the log,
 //! and a table of eight bytes each says where. An event costs a place in both, whether its write has one event or
 //! thousands. Both are small, so that they stay in the processor's cache: they hold what the index has not applied yet,
-//! and a little more. The index knows the rest; a filter says when it need not be asked, which is nearly always.
+//! and [a few thousand](super::heads) at least. They grow when the index lags behind, and stay so until leadership ends.
+//! The index knows the rest; a filter says when it need not be asked, which is nearly always.
 
 use std::hash::BuildHasher as _;
 

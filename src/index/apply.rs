@@ -1,4 +1,8 @@
 //! Taking records from the log into the index.
+//!
+//! Appends to ordinary streams are gathered and applied in groups, so that what must be fetched from memory is fetched for
+//! all of them at the same time; other records are applied one by one, in their place. Other threads are told now and
+//! then, after a group.
 
 use std::sync::atomic::Ordering;
 

@@ -5,7 +5,8 @@
 //! log thread says so), reading the events themselves (edges, with [`LogRead`]), and uncommitted stream heads (the log
 //! thread's overlay).
 //!
-//! Any number of threads read; one at a time applies. Memory: about 8 bytes an event and 100 a stream.
+//! Any number of threads read; one at a time applies. Memory: about 8 bytes an event and 100 a stream, and for the newest
+//! identifiers up to 21 MB (26 on a leader).
 #![forbid(unsafe_code)]
 
 mod apply;

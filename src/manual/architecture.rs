@@ -36,7 +36,8 @@
 //! - The **log thread** (`ring-log`) owns everything that must be in order: the tail of the log, the replication links,
 //!   the consensus. It is a loop over one raw io_uring: take what arrived, let the deterministic
 //!   [`engine`](crate::engine) decide, carry out its actions as submissions, enter the kernel once. It parses no client
-//!   protocol and serves no reads.
+//!   protocol and serves no reads. For an append its engine neither takes memory nor frees any (`tests/allocations.rs`
+//!   counts): the request brings its own, and goes back with the answer.
 //! - **Edge threads** serve clients. Each has its own listeners on 1113 and 2113 (`SO_REUSEPORT`), its own connections
 //!   and subscriptions. An edge decodes a request, encodes the body of the record, which is the costly part, and sends
 //!   it to the log thread over a bounded queue. It answers reads from the [`index`](crate::index) and the chunk files.
@@ -50,25 +51,36 @@
 //!
 //! # The way of a write
 //!
-//! 1. An edge reads `WriteEvents` where it lies in the receive buffer, checks access and limits, and encodes the events into
-//!    the body of one record, in memory that comes back with the answer and serves the next write. It wakes the log thread
-//!    once for the writes of all its connections that had some.
-//! 2. The log thread compares the claim with the stream's head (uncommitted ones included), gives the event numbers and
-//!    the log position, and appends the record to the log buffer. From there it goes to the disk and to the followers.
-//! 3. At most one flush is in flight; what arrives meanwhile is the next batch.
-//! 4. Followers write the bytes as they came, flush, and acknowledge a position on the control link.
-//! 5. A position that a majority has flushed, under a record of the leader's own term, is committed. The leader's own
-//!    disk counts as one vote like any other.
-//! 6. The answer goes back to the edge with the end of the record; the edge lets the index apply that far and answers.
+//! 1. An edge reads `WriteEvents` where it lies in the receive buffer, checks access and limits, and encodes the events
+//!    into the body of one record: the first copy. The memory of the body is a *spare*, left by an earlier write.
+//! 2. The edge wakes the log thread once for the writes of all connections that were ready (or after 128 of them): a task
+//!    of its own does it, which runs when the tasks before it have. So batches form without a timer.
+//! 3. The log thread compares the claim with the stream's head (uncommitted ones included), gives the event numbers and
+//!    the log position, and copies the body into the log buffer, where it gets its header and checksum: the second
+//!    copy, and the last one of ours. From the log buffer it goes to the disk and to the followers.
+//! 4. Disk writes are submitted as soon as there are bytes. At most one flush is in flight; what is written meanwhile is
+//!    the next batch.
+//! 5. Followers write the bytes from the buffer in which they arrived, flush, and acknowledge a position on the control
+//!    link.
+//! 6. A position that a majority has flushed, under a record of the leader's own term, is committed. The leader's own
+//!    disk counts as one vote like any other. A follower learns of it together with the next data; one that has
+//!    acknowledged all that it was sent is told at once.
+//! 7. The answer goes back to the edge with the end of the record and with the request itself, whose memory is a spare
+//!    again. The edge lets the index apply that far and puts the answer into the connection's send buffer; all that has
+//!    gathered there leaves in one send.
 //!
 //! A write that reaches a follower goes over 1112 to an edge of the leader, and the answer comes back the same way.
+//!
+//! The heads of the streams that a leader wrote last stay at hand on its log thread (65,536 of them, more while the
+//! index lacks them), and so do the identifiers of the events that the index has not applied yet, and 8,192 at least.
+//! For everything older it asks the index; a filter says of most identifiers that it need not.
 //!
 //! Where the time goes is in member `stages` of `/stats`: count, mean and quantiles in microseconds since start, and
 //! with `?histograms=true` all recorded values as `[nanoseconds, count]`, so that two answers can be subtracted.
 //!
 //! | stage | from | until | counted |
 //! | --- | --- | --- | --- |
-//! | `queue` | an edge hands a write over | the log thread decides on it; waiting for room in the log buffer is included | each write |
+//! | `queue` | an edge hands a write over, as of its last look at the clock (after each wait) | the log thread decides on it; waiting for room in the log buffer is included | each write |
 //! | `batchWait` | in the log buffer | the disk write that contains it is submitted | each append |
 //! | `write` | a disk write is submitted | the log thread sees it complete | each disk write, on followers, too |
 //! | `flush` | a flush is submitted | the log thread sees it complete | each flush, on followers, too |
@@ -77,7 +89,44 @@
 //! | `answer` | committed | in the send buffer of the client's connection (of the forward link); the index is included | each append |
 //!
 //! Appends of one turn share one look at the clock, and up to 64 of them count together when the last of them arrives.
-//! The cutting of a deposed leader's tail is not counted, and what it had not committed has no `commit`.
+//! The cutting of a deposed leader's tail is not counted, and what it had not committed has no `commit`. Values have two
+//! significant digits, from 100 ns to 60 s. How to read them: [`measuring`](super::measuring).
+//!
+//! # The way of a read
+//!
+//! An edge looks the events' positions up in the index and reads the events in the chunk files, which are mapped into
+//! memory. An event is copied once, from there into the answer. Neighbours in a chunk cost one look at the file, events
+//! of one record one look at the record. A page ends when it is full (in events or in bytes) or when its time is over; the
+//! clock is read once for each 4 KiB of log. The whole log is read without the index: the log is the order. Checksums are
+//! not computed again: they were checked when the record was appended or received, and when the node started.
+//!
+//! A subscription is fed with each new piece of the log that the index has applied, read once for all subscribers of the
+//! edge. An event is encoded once for all who see the same of it.
+//!
+//! # Inside an edge
+//!
+//! - **Turns.** What a task does between two waits is a turn: the time and the node's role are looked up once for it.
+//!   Figures are counted on the edge and added to the common ones once for many requests.
+//! - **Receive buffers** follow what arrives: 1 KiB while a connection is quiet, because that memory waits in a receive
+//!   that may last for hours; four times as much each time that a receive fills it, up to 32 KiB; less again after four
+//!   small receives in a row. A larger frame takes memory from a budget that the connections of the edge share. A send buffer of
+//!   which little was used is given back.
+//! - **The sweep** is one timer for all connections and requests: each 50 ms it answers requests whose time is up, and
+//!   looks at a quarter of the connections for heartbeats and time limits.
+//! - **Progress only when it matters.** When more is readable the log thread has a hint for the edges. An edge where
+//!   nobody waits for the index says that it wants none, and follows the log every 10 ms. Reads and new subscriptions that
+//!   find it behind bring it up to date themselves. A node that leads soon is told at once: it takes no write before its
+//!   index has all that it inherited.
+//!
+//! # The index
+//!
+//! Streams lie in 256 tables by name, each with its own lock; one stream takes one cache line, its name and its list of
+//! positions. One thread at a time applies the log, any edge. It gathers up to 16 appends (or some 1,024 events) and looks
+//! up all their streams before it changes the first: what must be fetched from memory is then fetched at the same time.
+//! Other threads learn how far it is every 32 KiB of log, and at the end.
+//!
+//! Every node keeps the identifiers of the last 262,144 events at least, in a ring. They are listed in a hash table only
+//! on a node that is asked for them, which is a leader.
 //!
 //! # The log
 //!
@@ -163,7 +212,7 @@
 //! | 4 | `config` | flags, environment, YAML; checked once, trusted afterwards |
 //! | 4 | `sim` | the virtual world: clock, network, disk, workload, checkers |
 //! | 5 | `node` | wiring: threads, queues, start-up order, shutdown |
-//! | 6 | `main`, `bin` | the server's `main`; the simulator's |
+//! | 6 | `main`, `bin` | the server's `main`; the simulator's; the load generator |
 //!
 //! # Invariants
 //!
@@ -189,5 +238,7 @@
 //! | what is in this file | [`log_format`](super::log_format) |
 //! | what do these bytes on 1112 mean | [`wire`](super::wire) |
 //! | who may read this stream | `src/api/access.rs` |
+//! | where does the time of a write go | `stages` above; `src/engine/stopwatch.rs` takes them |
+//! | how fast is it, and how do I compare | [`measuring`](super::measuring) |
 //! | how is a failure replayed | `cargo sim --seed N`; every failing run prints its seed |
 //! | what is tested how | `tests/`: each program's header says its goal and method |

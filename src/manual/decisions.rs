@@ -2,6 +2,84 @@
 //!
 //! New ones go on top. A decision that no longer holds stays, with a line that says which one replaced it.
 //!
+//! # 2026-11-22: Buffered writes and fdatasync, one flush in flight
+//!
+//! *Context.* The disk can be written in several ways; which one gives most is a question for a measurement. *Measured*
+//! with `floor --compare`, raw output in `benches/results/floor-write-paths.txt`: medians of five rounds (bulk: four or
+//! five), each way as a ratio to a buffered write followed by fdatasync through the ring. The machine was busy with
+//! builds: the same way differed by a factor of two between rounds (buffered, 32 in flight: 56,703 to 113,622 records a
+//! second), so differences of ten percent show nothing. The bulk column is computed from the raw lines, since that run
+//! was cut off before its table.
+//!
+//! | rate (p50), ratio to buffered | 1 × 256 B | 32 × 256 B | 1,024 × 256 B | 64 × 64 KiB |
+//! | --- | --- | --- | --- | --- |
+//! | `dsync`: one write with RWF_DSYNC, followers copy first | 1.12 (0.93) | 0.97 (0.90) | 1.10 (0.87) | 1.05 (0.97) |
+//! | `gathered`: the same, followers write from where they received | 1.01 (0.85) | 1.11 (0.88) | 1.13 (0.86) | 1.12 (0.89) |
+//! | `inline`: the write on the log thread itself, fdatasync through the ring | 1.11 (0.93) | 1.16 (0.88) | 1.20 (0.81) | 1.23 (0.81) |
+//! | `buffered+2`: two flushes in flight | 0.99 (0.96) | 1.06 (0.95) | 1.26 (0.78) | 1.04 (0.94) |
+//! | `gathered+2` | 0.94 (1.01) | 1.14 (0.93) | 0.99 (1.02) | 1.06 (0.97) |
+//! | `direct-sync`: O_DIRECT, then fdatasync | 0.78 (1.17) | 1.06 (0.90) | 1.16 (0.85) | 0.67 (1.27) |
+//! | `direct-sync` with one reader through a memory map (2 rounds) | | | 0.56 (1.65) | 0.47 (1.91) |
+//!
+//! *Choice.* Buffered writes as soon as there are bytes, one flush at a time. *Turned down.* O_DIRECT: edges read
+//! through the page cache, and what was written past it must come back from the disk. With one reader the rate was 0.47
+//! to 0.56, with 528 and 540 major faults a run against 0 to 2 (bulk: 108 and 109 against 0 or 1). O_DIRECT with
+//! RWF_DSYNC (`direct`) had 1.7 to 14 times the p99, likely because of the builds beside it, so it is not judged by
+//! these figures. Two flushes: no clear gain but at 1,024 in flight, and the log writer would have to order them.
+//! RWF_DSYNC: gathered has 0.85 to 0.89 of the p50 and 0.68 to 0.91 of the CPU a record, but a rate within the noise,
+//! and nothing is written ahead while a flush is under way. Inline: the most regular gain, better in 16 of 20 rounds;
+//! but a write that the kernel holds up would then hold up heartbeats and acknowledgements. *Would change our mind:*
+//! `gathered` or `inline` on a quiet machine with a clear gain; a disk that ends a durable write (FUA) sooner than a
+//! flush; readers that do not need the page cache.
+//!
+//! # 2026-11-22: Client connections stay on monoio
+//!
+//! *Context.* Edges could use the raw ring that the log thread has. *Choice.* Monoio stays as long as the client hop is
+//! not what limits. `echo` measures that hop bare, in turn with every run of the cluster; column echo beside floor in
+//! the results of `scripts/bench.sh` has the figures. What an edge spends beyond it is its own work on requests, and a
+//! raw ring would not change that. *Turned down, for now.* Edges on the raw ring: accept, cancellation, timers and HTTP
+//! would be ours to write. *Would change our mind:* results in which echo and not floor is what limits, or a profile of
+//! an edge in which monoio weighs more than the requests.
+//!
+//! # 2026-11-22: Identifiers at hand are few, behind them a filter and the index
+//!
+//! *Context.* A write without an exact claim needs to know of each of its events whether it was written lately. Maps of
+//! identifiers cost memory for each event and take the processor's cache. *Choice.* The log thread keeps what the index
+//! has not applied, and 8,192 at least: a ring in the order of the log, and a table of eight bytes each. Only when a
+//! filter of the last 262,144 says "perhaps", or this leader has not written so many yet, is the index asked. The index
+//! keeps a ring on every node, and lists it in a hash table only where it is asked: that is on a leader. *Turned down.*
+//! Maps by name and by identifier, as before: memory taken for each entry, and the same identifiers kept twice. The
+//! index alone: it lacks what is not committed. *Would change our mind:* many repeats as the habit of clients; each one
+//! costs a question to the index.
+//!
+//! # 2026-11-22: Edges follow the log lazily when nobody waits
+//!
+//! *Context.* Each turn of the log thread that brought a commit woke every edge of the node, only to let the index go
+//! on. *Choice.* An edge that has no answers held and no subscriptions wants no hints; its index goes on every 10 ms,
+//! or when a reader comes. A follower's log thread learns of commits with the next data. *Turned down.* A thread that
+//! only applies: one more hand-over for each write on a leader. Applying only when somebody reads: the first reader
+//! after an hour would wait for an hour's log. *The price:* `positions.applied` in `/stats` may lie 10 ms behind.
+//! *Would change our mind:* readers on followers that wait noticeably for the index.
+//!
+//! # 2026-11-22: An answer carries the request's memory back
+//!
+//! *Context.* A request was allocated on an edge and freed on the log thread: two threads at the allocator for each
+//! write. *Choice.* The request travels boxed with its body, and the answer brings the box back. The edge finds in it
+//! what was asked, and keeps it for the next write, within 4,096 requests and 8 MiB; bodies above 64 KiB are freed.
+//! `tests/allocations.rs` holds the engine to it: no call of the allocator for an append, whatever the answer. *Turned
+//! down.* A pool shared by threads: a lock or an atomic for what the answer does on its way. Bodies in a ring shared
+//! with the log thread: its places are given back in order, so that one write that waits holds all behind it. *Would
+//! change our mind:* nothing foreseen.
+//!
+//! # 2026-11-22: Stages are always measured
+//!
+//! *Context.* "Why was it slow an hour ago" cannot be answered by a measurement that must be switched on first.
+//! *Choice.* One histogram for each stage, always on, two significant digits, 100 ns to 60 s. The log thread looks at
+//! the clock a few times a turn; up to 64 appends share a mark; what was measured goes into the histograms under one
+//! lock a turn, for which it does not wait while somebody reads. *Turned down.* A time for each write: memory and a
+//! look at the clock for each. Sampling: rare stalls are what one looks for. Three digits: more memory, for a
+//! difference that nobody acts on. *Would change our mind:* a profile in which it shows.
+//!
 //! # 2026-11-22: An epoch begins with the padding before it
 //!
 //! *Context.* A new leader's first record may have to be padding, because its epoch record does not fit the rest of the
@@ -83,7 +161,10 @@
 //! index applies a record only when it is committed *and* written to this node's files. Right after the write the pages
 //! are in the system's cache, so it is memory in both cases. *Turned down.* Sharing the log buffer with edges: every
 //! reader would need protection against the ring wrapping around under it, across threads, in the one place that must
-//! never stall. *Would change our mind:* a profile in which faults on fresh pages weigh more than the decoding of the
+//! never stall. *Measured since,* on a busy machine (`floor --read-back`, buffered, in
+//! `benches/results/floor-write-paths.txt`): a reader follows what was just committed at 354 and 315 MB/s (1,024 × 256
+//! bytes) and at 676 and 550 MB/s (64 × 64 KiB), with 0 or 1 major faults a run; steps of up to 64 KiB take 5 to 9 µs at
+//! p50, and at most 52 µs at p99. *Would change our mind:* a profile in which faults on fresh pages weigh more than the decoding of the
 //! events.
 //!
 //! # 2026-11-22: The epoch is the first record, the member list the second

@@ -33,6 +33,11 @@
 //! | soft delete | metadata that hides all events so far; the stream can come back |
 //! | hard delete, tombstone | a last event after which the name is never used again |
 //! | edge | a thread that serves clients |
+//! | turn | what a thread or a task does between two waits; some things are done once for it |
+//! | batch | what one disk write or one flush carries: all that came while the one before was under way |
+//! | spare | the memory of a write that was answered, kept on its edge for the next one |
+//! | at hand | known on the log thread itself (heads, identifiers), without asking the index |
+//! | hint, progress | a message that says nothing which cannot be seen elsewhere: more of the log is readable |
 //! | forwarding | a follower's edge handing a request to an edge of the leader |
 //! | gossip seed | an endpoint that is asked first to find the other nodes |
 //! | founding | all nodes of a new cluster make the same member list durable |
@@ -40,6 +45,12 @@
 //! | control, data and forward link | the three kinds of connection on port 1112 |
 //! | window | unacknowledged bytes on the way to one follower |
 //! | torn tail | what a power cut leaves behind the last good record |
+//! | stage | a part of a write's way through the server whose time is measured |
+//! | floor | what disks and links can do: the server's pipeline without protocol, consensus and index |
+//! | echo | what the client hop can do: requests answered without a look at what they say |
+//! | bound, share | 1 / (1/floor + 1/echo); a figure of the cluster, divided by that of the same round |
+//! | closed loop | the next request leaves when an answer has come |
+//! | open loop, intended time | requests leave at times fixed beforehand; latency counts from these |
 //!
 //! On the wire of old clients, and nowhere else: *Master* is our leader, *Slave* our follower, *PreMaster* our
 //! pre-leader.

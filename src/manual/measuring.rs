@@ -1,0 +1,144 @@
+//! How fast is it? What each tool measures, how to read its figures, and how to compare two versions honestly.
+//!
+//! # Which tool
+//!
+//! | question | tool |
+//! | --- | --- |
+//! | how fast is a cluster on this machine, against what the machine can do | `scripts/bench.sh` (`--quick`: does all of it work?) |
+//! | is this commit faster than that one | `scripts/compare.sh A B` |
+//! | where does the leader's processor time go | `scripts/profile.sh` |
+//! | how does a running cluster behave under this load | `ringstore-bench` |
+//! | where do writes wait, now, in production | `stages` in `/stats` |
+//! | what can the disks and links do | `cargo bench --bench floor` |
+//! | what can the client hop do | `cargo bench --bench echo` |
+//! | what does one stage cost | `cargo bench --bench` with `codec`, `record`, `queue`, `append`, `consensus`, `ring`, `index` or `reads` |
+//!
+//! Each script and each bench says at its top what it does; the scripts and `ringstore-bench` have `--help`, with
+//! examples. The benches of single stages take `--small` for a moment's run, as CI makes it, so that they cannot rot.
+//!
+//! # Floor, echo, bound
+//!
+//! A rate alone says little: another disk gives another one, and the same machine is slower at another hour. So each
+//! figure of the cluster stands beside two others, taken in turn with it in the same round.
+//!
+//! - **Floor** is the server's pipeline with everything taken out that is not disk and network: one process leads, two
+//!   follow, with the same buffers, writes and flushes, without a protocol, a consensus, an index. A record is done
+//!   when two of the three have flushed it.
+//! - **Echo** is the hop to the client with everything taken out: a bare monoio server answers a bare tokio-uring
+//!   client, with as many connections, requests in flight and bytes.
+//! - **Bound** = 1 / (1/floor + 1/echo), the rate of a machine that does one after the other for each write. A cluster
+//!   and its load share the processors in the same way, when all run on one machine. The **share** is the cluster's
+//!   rate divided by the bound of the same round; for large events, and for the catch-up of a follower, by the floor
+//!   alone. For one request in flight the latency is compared with floor p50 + echo p50.
+//!
+//! A share can be compared between machines and hours; a rate cannot.
+//!
+//! # The canonical set
+//!
+//! `scripts/bench.sh` starts a fresh cluster of three nodes on this machine and runs the lines below, five times. Its
+//! table has for each figure the median of the rounds, the smallest and the largest value, floor, echo, bound and
+//! share, the target and whether it is reached.
+//!
+//! | line | load | what is looked at |
+//! | --- | --- | --- |
+//! | `one` | 1 connection, 1 write of 256 bytes in flight | latency, against the sum of floor and echo |
+//! | `connections` | 32 connections, 1 in flight each | rate as a share of the bound, p99 |
+//! | `saturation` | 32 connections, 32 in flight each | the same; CPU of all nodes; CPU and system calls of the log thread |
+//! | `batches` | 1 connection, 8 writes of 500 events in flight | events a second |
+//! | `large` | 16 connections, 8 writes of 16 KiB in flight each | MB a second, as a share of the floor's |
+//! | `reads` | pages of 500 events, 4 in flight, one stream and the all-stream | events a second |
+//! | `catchup` | a follower that lacks 1 GiB of log | MB a second, as a share of the floor's bulk rate |
+//! | `openloop` | half the rate of `saturation`, 60 s, chunks of 32 MiB | p99, p99.9, with chunk changes in it |
+//! | `idle` | 5,000 idle connections | memory for each, p99 of 32 writers with them and without |
+//!
+//! Results are in a folder of their own below `benches/results/`, named by date and commit: `summary.md` is the table,
+//! `machine.json` the machine, kernel, commit and settings, `runs.jsonl` everything that each run has said, one JSON
+//! object in each line. `python3 scripts/bench_summary.py summary FOLDER` makes the table again. With `--quick` the
+//! folder is below `target/`, and the figures mean nothing.
+//!
+//! # The load tool
+//!
+//! `ringstore-bench` speaks the v5 protocol, so it loads any server that does. It finds the nodes by gossip (`--seed`)
+//! and connects to the leader, a follower, or an address (`--target`). When a leader is lost it connects to the next
+//! one and sends again what was not answered; such requests count with the time from their first sending. `--verify`
+//! reads back at the end what was acknowledged. Exit status: 0 the run is good, 1 something acknowledged is missing or
+//! nothing succeeded, 2 wrong options or no node to connect to. An interrupt ends the run early, with its results.
+//!
+//! - **Warm-up** (`--warm-up`, 2 s): the load runs and does not count. Connections are made, tables grow, the
+//!   processors reach their speed.
+//! - **Closed loop** (the default): each connection has `--in-flight` requests on the way, the next leaves when an
+//!   answer has come. This finds the highest rate. Its latencies are those of a full queue, and a stall of the server
+//!   hides the requests that were not even made meanwhile.
+//! - **Open loop** (`--rate`): requests have times fixed beforehand, and latency counts from that intended time,
+//!   whether or not there was room to send. This is what users see. Ask for a rate well below the highest one, and
+//!   check that it was kept.
+//! - **Deliveries** (`subscriptions`): from the start of the write until the event arrives at a subscriber.
+//! - **Cold reads** (`--cold`) only leave out reading the span beforehand. Emptying the kernel's page cache is for you
+//!   to do.
+//!
+//! On standard error there is a line for each second. At the end, on standard output: settings; for each kind of
+//! operation its rate and latencies; troubles, where there were some (reconnects, retries, "too busy", "not handled",
+//! refusals); for each node CPU time, memory, flushes and entries into the kernel, and its stages. These are the
+//! differences of `/stats` between the start and the end of the measured span.
+//!
+//! `--json FILE` has the same for programs. Names are stable and carry their unit; what has no meaning in a run is
+//! null:
+//!
+//! | member | what is in it |
+//! | --- | --- |
+//! | `settings` | all options as they took effect, by name |
+//! | `startedUnixSeconds`, `measuredSeconds` | when the measured span began, how long it was |
+//! | `troubles` | `reconnects`, `retries`, `tooBusy`, `notHandled`, `refused` |
+//! | `series` | for each of `write`, `read`, `delivery` that there was: `name`, `operations`, `events`, `payloadBytes`, `operationsPerSecond`, `eventsPerSecond`, `megabytesPerSecond` (10^6 bytes of data and metadata), `latency` |
+//! | `latency` | `count`, `meanUs`, `p50Us`, `p90Us`, `p99Us`, `p999Us`, `p9999Us`, `maxUs`, `percentiles` as `[percentile, microseconds]` |
+//! | `timeline` | for each second: `atSeconds`, `operations`, `events`, `errors`, `p50Us`, `p99Us`, `maxUs`; deliveries are not in it |
+//! | `nodes` | for each node: `endpoint`, `role`, `restarted`, `cpuSeconds`, `cpuUsPerOperation`, `residentBytes`, `logAppends`, `logFlushes`, `logEnters`, `flushesPerAppend`, `entersPerAppend`, `stages` |
+//! | `serverCpuSeconds`, `serverCpuUsPerOperation` | of all nodes together; an operation is a write where there are writes, else a read |
+//!
+//! `--hgrm FILE` has the percentiles in the form of HdrHistogram's plotting tools, in microseconds; a second and third
+//! series go to files beside it. `--plot FILE.svg` draws latency by percentile and throughput over time.
+//!
+//! # Stages
+//!
+//! `GET /stats` has member `stages`, and the load tool ends with the same table for the measured span. For each stage:
+//! `count`, `meanUs`, `p50Us`, `p90Us`, `p99Us`, `p999Us`, `maxUs`; with `?histograms=true` also `counts`, all values
+//! since start as `[nanoseconds, count]`. [`architecture`](super::architecture) says exactly from where to where each
+//! goes.
+//!
+//! | stage | when it is long |
+//! | --- | --- |
+//! | `queue` | the log thread is busy; or a write waits for room in the log buffer, for a prepared chunk or for the index, and all wait behind it |
+//! | `batchWait` | earlier writes are in flight: look at `write` |
+//! | `write` | the kernel takes the bytes slowly, perhaps because memory is short or the disk is behind |
+//! | `flush` | the disk; the price of every commit |
+//! | `replication/<node id>` | that follower's link and flush; one slow follower of two does not show in `commit` |
+//! | `commit` | the sum, seen from the leader: from the log buffer until a majority has flushed it |
+//! | `answer` | the edge is busy, or its index is behind |
+//!
+//! A write's time inside the server is about `queue` + `commit` + `answer`. `batchWait`, `write` and `flush` are parts
+//! of `commit`, and `replication` runs beside them; so they are not to be added up. What the client sees beyond that is
+//! decoding its request, the network, and its own waiting for a processor.
+//!
+//! # Profiles
+//!
+//! `scripts/profile.sh` needs `perf`. It puts a load on a fresh cluster and prints what the leader did meanwhile: CPU
+//! seconds of each thread (the kernel's workers of a ring stand beside their thread), CPU and entries into the kernel
+//! for each append, and the functions of each thread that take most. `--keep` leaves `perf.data`. Another load goes
+//! behind `--`:
+//!
+//! ```sh
+//! scripts/profile.sh --seconds 20 -- reads --page 500 --in-flight 4
+//! ```
+//!
+//! # An honest comparison
+//!
+//! 1. Nothing else runs on the machine. When that cannot be had, say so beside the figure, and trust ratios only.
+//! 2. A, B, A, B and not A, A, B, B: `scripts/compare.sh` does that, and its ratio B/A is taken within each round. A
+//!    machine that is slow for a while is then slow for both.
+//! 3. Five rounds at least. Look at the spread of the ratios: one that reaches over 1 has shown nothing.
+//! 4. The same settings, the same data, a fresh cluster for each; say what was measured and with which command.
+//! 5. On one machine the load takes processor time from the nodes. A faster client can look like a faster server:
+//!    compare the servers' CPU for each write too, and keep to one version of the tool, as `compare.sh` does.
+//! 6. Never compare a closed loop's latency at one rate with that at another. For latency take an open loop at a rate
+//!    that both keep.
+//! 7. Keep the raw results. A median without its spread, or a share without its floor, cannot be checked by anybody.
