@@ -150,7 +150,11 @@ impl Edge {
     /// Only at the start; see [`EdgeError`].
     pub fn run(options: EdgeOptions, links: EdgeLinks, sockets: EdgeSockets) -> Result<(), EdgeError> {
         let edge = options.index;
-        let builder = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().with_entries(1024).enable_timer();
+        // What completes waits until this thread enters the kernel anyway, instead of interrupting it.
+        let mut rings = io_uring_of_monoio::IoUring::builder();
+        rings.setup_coop_taskrun().setup_single_issuer();
+        let builder = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new();
+        let builder = builder.uring_builder(rings).with_entries(1024).enable_timer();
         let mut runtime = builder.build().map_err(|source| EdgeError::Runtime { edge, source })?;
         runtime.block_on(EdgeState::new(options, links).live(sockets))
     }
