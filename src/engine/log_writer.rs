@@ -439,6 +439,23 @@ mod tests {
         assert_eq!(disk.asked(), [("release", 7, 0, 0)]);
     }
 
+    /// A write that ends within a page brings zeros for the rest of it: the next one must come after them.
+    #[test]
+    fn a_write_waits_for_the_zeros_before_it() {
+        let mut disk = Disk::new();
+        disk.writer.layout = ChunkLayout { chunk_size: 1 << 20 };
+        disk.receive(0, 8192, 1);
+        disk.receive(8192, 100, 2);
+        disk.receive(8292, 100, 3);
+        assert_eq!(disk.asked(), [("write", 1, 0, 8192), ("write", 2, 8192, 100)], "whole pages hold nobody up");
+        disk.written(1);
+        disk.poll();
+        assert_eq!(disk.asked(), [("release", 1, 0, 0), ("flush", 3, 0, 0)]);
+        disk.written(2);
+        disk.poll();
+        assert_eq!(disk.asked(), [("release", 2, 0, 0), ("write", 4, 8292, 100)]);
+    }
+
     /// A leader that was deposed while it cut its tail is told to cut further back, or elected again meanwhile.
     #[test]
     fn a_cut_that_has_begun_is_finished_before_the_next() {
