@@ -70,15 +70,17 @@
 //!   answer has come. This finds the highest rate. Its latencies are those of a full queue, and a stall of the server
 //!   hides the requests that were not even made meanwhile.
 //! - **Open loop** (`--rate`): requests have times fixed beforehand, and latency counts from that intended time,
-//!   whether or not there was room to send. This is what users see. Ask for a rate well below the highest one, and
-//!   check that it was kept.
+//!   whether or not there was room to send. This is what users see. A request belongs to the measured span when its
+//!   intended time does, whenever the answer comes; what has none 10 s after the end, or was due and never sent, counts
+//!   as "unanswered", and its age then is among the latencies. Ask for a rate well below the highest one, and check that
+//!   it was kept.
 //! - **Deliveries** (`subscriptions`): from the start of the write until the event arrives at a subscriber.
 //! - **Cold reads** (`--cold`) only leave out reading the span beforehand. Emptying the kernel's page cache is for you
 //!   to do.
 //!
 //! On standard error there is a line for each second. At the end, on standard output: settings; for each kind of
 //! operation its rate and latencies; troubles, where there were some (reconnects, retries, "too busy", "not handled",
-//! refusals); for each node CPU time, memory, flushes and entries into the kernel, and its stages. These are the
+//! refusals, requests unanswered at the end); for each node CPU time, memory, flushes and entries into the kernel, and its stages. These are the
 //! differences of `/stats` between the start and the end of the measured span.
 //!
 //! `--json FILE` has the same for programs. Names are stable and carry their unit; what has no meaning in a run is
@@ -88,7 +90,7 @@
 //! | --- | --- |
 //! | `settings` | all options as they took effect, by name |
 //! | `startedUnixSeconds`, `measuredSeconds` | when the measured span began, how long it was |
-//! | `troubles` | `reconnects`, `retries`, `tooBusy`, `notHandled`, `refused` |
+//! | `troubles` | `reconnects`, `retries`, `tooBusy`, `notHandled`, `refused`, `unanswered` |
 //! | `series` | for each of `write`, `read`, `delivery` that there was: `name`, `operations`, `events`, `payloadBytes`, `operationsPerSecond`, `eventsPerSecond`, `megabytesPerSecond` (10^6 bytes of data and metadata), `latency` |
 //! | `latency` | `count`, `meanUs`, `p50Us`, `p90Us`, `p99Us`, `p999Us`, `p9999Us`, `maxUs`, `percentiles` as `[percentile, microseconds]` |
 //! | `timeline` | for each second: `atSeconds`, `operations`, `events`, `errors`, `p50Us`, `p99Us`, `maxUs`; deliveries are not in it |

@@ -30,6 +30,7 @@ pub(crate) fn json(outcome: &Outcome) -> String {
                 "tooBusy": troubles.too_busy,
                 "notHandled": troubles.not_handled,
                 "refused": troubles.refused,
+                "unanswered": troubles.unanswered,
             }),
         ),
         ("series", outcome.series.iter().map(|series| one_series(series, outcome)).collect()),

@@ -60,13 +60,14 @@ fn cpu_of_all(nodes: &[NodeReport]) -> Duration {
 }
 
 /// The troubles with the names they are shown by.
-fn troubles(troubles: &Troubles) -> [(&'static str, u64); 5] {
+fn troubles(troubles: &Troubles) -> [(&'static str, u64); 6] {
     [
         ("reconnects", troubles.reconnects),
         ("retries", troubles.retries),
         ("too busy", troubles.too_busy),
         ("not handled", troubles.not_handled),
         ("refused", troubles.refused),
+        ("unanswered", troubles.unanswered),
     ]
 }
 
