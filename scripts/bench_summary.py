@@ -170,11 +170,16 @@ class Table:
     def __init__(self):
         self.rows = []
         self.missed = 0
+        self.unmeasured = 0
 
     def row(self, line, what, figure, target, reached, floor=None, echo=None, limit=None, share=None):
-        """`figure` is by round; the others are figures, or None. Without a figure the line did not run."""
+        """`figure` is by round; the others are figures, or None. Without a round the line did not run."""
         middle = median(figure)
         if middle is None:
+            # It ran, and could not say; or it did not run.
+            if figure:
+                self.unmeasured += 1
+                self.rows.append([line, what, *["-"] * 6, target, "not measured"])
             return
         known = [value for value in figure.values() if value is not None]
         spread = "%s..%s" % (number(min(known)), number(max(known)))
@@ -264,8 +269,9 @@ def writes_rows(table, runs):
 
 
 def per_thousand(result):
+    """CPU seconds of all nodes; None when one of them did not say, or was restarted. The line has writes only."""
     micros = result.get("serverCpuUsPerOperation")
-    return None if micros is None or not result["nodes"] else micros / 1000
+    return None if micros is None else micros / 1000
 
 
 def floor_share(table, runs, line, number_, what, figure, wanted):
@@ -324,7 +330,8 @@ def summary(arguments):
         seen = ", ".join("%s %d" % pair for pair in troubles.items() if pair[1])
         if seen:
             print("Troubles in %s, %s: %s" % (line, what, seen))
-    print("%d of %d targets are not reached." % (table.missed, sum(row[-1] != "" for row in table.rows)))
+    judged = sum(row[-1] != "" for row in table.rows)
+    print("%d of %d targets are not reached, %d not measured." % (table.missed, judged, table.unmeasured))
 
 
 def half_rate(arguments):

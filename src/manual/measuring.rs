@@ -95,7 +95,9 @@
 //! | `latency` | `count`, `meanUs`, `p50Us`, `p90Us`, `p99Us`, `p999Us`, `p9999Us`, `maxUs`, `percentiles` as `[percentile, microseconds]` |
 //! | `timeline` | for each second: `atSeconds`, `operations`, `events`, `errors`, `p50Us`, `p99Us`, `maxUs`; deliveries are not in it |
 //! | `nodes` | for each node: `endpoint`, `role`, `restarted`, `cpuSeconds`, `cpuUsPerOperation`, `residentBytes`, `logAppends`, `logFlushes`, `logEnters`, `flushesPerAppend`, `entersPerAppend`, `stages` |
-//! | `serverCpuSeconds`, `serverCpuUsPerOperation` | of all nodes together; an operation is a write where there are writes, else a read |
+//! | `nodesExpected`, `nodesSeen` | nodes that the gossip shows, with dead ones; nodes that said something at both ends of the span |
+//! | `serverCpuSeconds`, `serverCpuUsPerOperation` | of all nodes together; null when one is missing or was restarted |
+//! | `serverCpuOperation` | what an operation is there, and for each node's: `write`, `read`, or `operation` where there are both; deliveries are none |
 //!
 //! `--hgrm FILE` has the percentiles in the form of HdrHistogram's plotting tools, in microseconds; a second and third
 //! series go to files beside it. `--plot FILE.svg` draws latency by percentile and throughput over time.

@@ -75,7 +75,7 @@ fn bench(mut wanted: Wanted) -> anyhow::Result<ExitCode> {
         signal_hook::flag::register(signal, Arc::clone(&control.stop))?;
     }
     let plan = Arc::new(wanted.plan(directory, control)?);
-    let mut nodes = Nodes::new(&plan.directory, wanted.idle());
+    let mut nodes = Nodes::new(&plan, wanted.idle());
     let Found { mut outcome, done } = run::run(&plan, &mut nodes)?;
     outcome.settings = std::mem::take(&mut wanted.settings);
     nodes.show(&mut outcome);
@@ -133,18 +133,23 @@ struct Nodes {
     /// Those that the load connects to, with their resident bytes before and with the idle connections.
     connected: Vec<(SocketAddr, u64, u64)>,
     idle: u32,
+    expected: usize,
+    user: (String, String),
 }
 
 impl Nodes {
-    fn new(directory: &Directory, idle: u32) -> Self {
+    fn new(plan: &Plan, idle: u32) -> Self {
+        let (directory, user) = (&plan.directory, plan.user.clone());
+        let expected = directory.shown();
         let members: Vec<_> = directory.members().into_iter().map(|member| member.http).collect();
         let connected = if idle == 0 { Vec::new() } else { connected_nodes(directory) };
-        let connected = connected.into_iter().map(|http| (http, resident_bytes(http), 0)).collect();
-        Self { pairs: members.iter().map(|_| (None, None)).collect(), members, connected, idle }
+        let connected = connected.into_iter().map(|http| (http, resident_bytes(http, &user), 0)).collect();
+        Self { pairs: members.iter().map(|_| (None, None)).collect(), members, connected, idle, expected, user }
     }
 
     fn show(self, outcome: &mut Outcome) {
         let both = |(before, after)| Some(difference(&before?, &after?));
+        outcome.nodes_expected = self.expected;
         outcome.nodes = self.pairs.into_iter().filter_map(both).collect();
         let share = self.connected.len().max(1) as u64;
         for (http, before, with) in self.connected {
@@ -162,30 +167,30 @@ impl Moments for Nodes {
         }
         std::thread::sleep(SETTLE);
         for (http, _, with) in &mut self.connected {
-            *with = resident_bytes(*http);
+            *with = resident_bytes(*http, &self.user);
         }
     }
 
     fn measured_span_begins(&mut self) {
         for (http, pair) in self.members.iter().zip(&mut self.pairs) {
-            pair.0 = ask(*http);
+            pair.0 = ask(*http, &self.user);
         }
     }
 
     fn measured_span_ends(&mut self) {
         for (http, pair) in self.members.iter().zip(&mut self.pairs) {
             // One that did not answer at the start has nothing to compare with.
-            pair.1 = pair.0.as_ref().and_then(|_| ask(*http));
+            pair.1 = pair.0.as_ref().and_then(|_| ask(*http, &self.user));
         }
     }
 }
 
-fn ask(http: SocketAddr) -> Option<Snapshot> {
-    snapshot(http).inspect_err(|error| eprintln!("no statistics of {http}: {error:#}")).ok()
+fn ask(http: SocketAddr, user: &(String, String)) -> Option<Snapshot> {
+    snapshot(http, user).inspect_err(|error| eprintln!("no statistics of {http}: {error:#}")).ok()
 }
 
-fn resident_bytes(http: SocketAddr) -> u64 {
-    ask(http).map_or(0, |snapshot| difference(&snapshot, &snapshot).resident_bytes)
+fn resident_bytes(http: SocketAddr, user: &(String, String)) -> u64 {
+    ask(http, user).map_or(0, |snapshot| difference(&snapshot, &snapshot).resident_bytes)
 }
 
 /// So many files may be open, as far as the hard limit lets us.

@@ -21,6 +21,8 @@ pub(crate) struct Outcome {
     pub troubles: Troubles,
     /// What each node said of its own stages in the measured span, where it could be asked.
     pub nodes: Vec<NodeReport>,
+    /// Nodes that the cluster has. Figures over all of them need every one, and none that was restarted.
+    pub nodes_expected: usize,
 }
 
 /// One kind of operation.

@@ -192,6 +192,7 @@ impl<'a> Collector<'a> {
             timeline: self.timeline,
             troubles: self.total.troubles,
             nodes: Vec::new(),
+            nodes_expected: 0,
         };
         Found { outcome, done: self.done }
     }
