@@ -7,8 +7,8 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use ringstore::codec::client::frame::{LENGTH_BYTES, frame_bytes, put_message};
-use ringstore::codec::client::response::{Written, write_succeeded};
 use ringstore::codec::client::request::WriteEventsView;
+use ringstore::codec::client::response::{Written, write_succeeded};
 use ringstore::codec::client::{Command, Package, PackageView, Request, RequestLimits, messages};
 use ringstore::codec::record::{BatchBuilder, EVENT_HEADER_BYTES};
 use ringstore::limits::RECORD_ALIGNMENT;

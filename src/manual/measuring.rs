@@ -61,7 +61,8 @@
 //! `ringstore-bench` speaks the v5 protocol, so it loads any server that does. It finds the nodes by gossip (`--seed`)
 //! and connects to the leader, a follower, or an address (`--target`). When a leader is lost it connects to the next
 //! one and sends again what was not answered; such requests count with the time from their first sending. `--verify`
-//! reads back at the end what was acknowledged. Exit status: 0 the run is good, 1 something acknowledged is missing or
+//! reads back at the end what was acknowledged (of streams that begin with each write a sample; from a follower again for
+//! up to 15 s, since it may lag). Exit status: 0 the run is good, 1 something acknowledged is missing or
 //! nothing succeeded, 2 wrong options or no node to connect to. An interrupt ends the run early, with its results.
 //!
 //! - **Warm-up** (`--warm-up`, 2 s): the load runs and does not count. Connections are made, tables grow, the
@@ -80,8 +81,8 @@
 //!
 //! On standard error there is a line for each second. At the end, on standard output: settings; for each kind of
 //! operation its rate and latencies; troubles, where there were some (reconnects, retries, "too busy", "not handled",
-//! refusals, requests unanswered at the end); for each node CPU time, memory, flushes and entries into the kernel, and its stages. These are the
-//! differences of `/stats` between the start and the end of the measured span.
+//! refusals, requests unanswered at the end); for each node CPU time, memory, flushes and entries into the kernel, and
+//! its stages. These are the differences of `/stats` between the start and the end of the measured span.
 //!
 //! `--json FILE` has the same for programs. Names are stable and carry their unit; what has no meaning in a run is
 //! null:

@@ -394,6 +394,11 @@ impl Place {
         }
     }
 
+    /// Acknowledged streams of their own that [`Place::into_acknowledged`] does not name.
+    pub(crate) fn fresh_left_out(&self) -> u64 {
+        self.fresh_count - self.fresh.len() as u64
+    }
+
     /// What was acknowledged, for reading it back.
     pub(crate) fn into_acknowledged(self, load: &Load) -> Vec<Acknowledged> {
         let Some(writes) = &load.writes else { return Vec::new() };

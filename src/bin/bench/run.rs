@@ -158,6 +158,7 @@ impl<'a> Collector<'a> {
         self.done.acknowledged.extend(done.acknowledged);
         self.done.delivered += done.delivered;
         self.done.reconnects += done.reconnects;
+        self.done.fresh_left_out += done.fresh_left_out;
         self.done.unanswered += done.unanswered;
         Ok(())
     }

@@ -125,6 +125,8 @@ pub(crate) struct Done {
     pub delivered: u64,
     /// Connections made again, in the whole run.
     pub reconnects: u64,
+    /// Streams that were new with each write, and are not among those acknowledged: only a part of them is kept.
+    pub fresh_left_out: u64,
     /// Requests that were still without an answer when the run ended.
     pub unanswered: usize,
     pub error: Option<String>,
@@ -205,10 +207,11 @@ async fn serve(plan: Arc<Plan>, index: usize, reports: &Sender<Report>) -> anyho
         let _ = task.await;
     }
     let load = &worker.plan.load;
-    let acknowledged =
-        connections.iter().flat_map(|connection| connection.take_place().into_acknowledged(load)).collect();
+    let places: Vec<_> = connections.iter().map(|connection| connection.take_place()).collect();
+    let fresh_left_out = places.iter().map(Place::fresh_left_out).sum();
+    let acknowledged = places.into_iter().flat_map(|place| place.into_acknowledged(load)).collect();
     let (delivered, reconnects) = (worker.delivered.get(), worker.reconnects.get());
-    Ok(Done { acknowledged, delivered, reconnects, unanswered, error: None })
+    Ok(Done { acknowledged, delivered, reconnects, fresh_left_out, unanswered, error: None })
 }
 
 /// The connections of worker `index`: every `threads`th of each role.
