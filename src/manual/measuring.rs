@@ -23,7 +23,8 @@
 //!
 //! - **Floor** is the server's pipeline with everything taken out that is not disk and network: one process leads, two
 //!   follow, with the same buffers, writes and flushes, without a protocol, a consensus, an index. A record is done
-//!   when two of the three have flushed it.
+//!   when two of the three have flushed it. Its two files are in the page cache and are written over and over, where the
+//!   server's chunks are zeroed past the cache and each page is new.
 //! - **Echo** is the hop to the client with everything taken out: a bare monoio server answers a bare tokio-uring
 //!   client, with as many connections, requests in flight and bytes.
 //! - **Bound** = 1 / (1/floor + 1/echo), the rate of a machine that does one after the other for each write. A cluster
@@ -51,9 +52,13 @@
 //! | `openloop` | half the rate of `saturation`, 60 s, chunks of 32 MiB | p99, p99.9, with chunk changes in it |
 //! | `idle` | 5,000 idle connections | memory for each, p99 of 32 writers with them and without |
 //!
+//! Line 7, the log thread, counts its `io_uring_enter`. That is not every system call: waking an edge that sleeps is a
+//! write to an eventfd, which nobody counts. A figure of all nodes is "not measured" when one of them could not be asked
+//! or was restarted.
+//!
 //! Results are in a folder of their own below `benches/results/`, named by date and commit: `summary.md` is the table,
 //! `machine.json` the machine, kernel, commit and settings, `runs.jsonl` everything that each run has said, one JSON
-//! object in each line. `python3 scripts/bench_summary.py summary FOLDER` makes the table again. With `--quick` the
+//! object in each line, `openloop-round-N.hgrm` the latencies of the open loop. `python3 scripts/bench_summary.py summary FOLDER` makes the table again. With `--quick` the
 //! folder is below `target/`, and the figures mean nothing.
 //!
 //! # The load tool
