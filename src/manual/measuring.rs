@@ -23,8 +23,8 @@
 //!
 //! - **Floor** is the server's pipeline with everything taken out that is not disk and network: one process leads, two
 //!   follow, with the same buffers, writes and flushes, without a protocol, a consensus, an index. A record is done
-//!   when two of the three have flushed it. Its two files are in the page cache and are written over and over, where the
-//!   server's chunks are zeroed past the cache and each page is new.
+//!   when two of the three have flushed it. Its two files are in the page cache and are written over and over, where
+//!   the server's chunks are zeroed past the cache and each page is new.
 //! - **Echo** is the hop to the client with everything taken out: a bare monoio server answers a bare tokio-uring
 //!   client, with as many connections, requests in flight and bytes.
 //! - **Bound** = 1 / (1/floor + 1/echo), the rate of a machine that does one after the other for each write. A cluster
@@ -53,21 +53,21 @@
 //! | `idle` | 5,000 idle connections | memory for each, p99 of 32 writers with them and without |
 //!
 //! Line 7, the log thread, counts its `io_uring_enter`. That is not every system call: waking an edge that sleeps is a
-//! write to an eventfd, which nobody counts. A figure of all nodes is "not measured" when one of them could not be asked
-//! or was restarted.
+//! write to an eventfd, which nobody counts. A figure of all nodes is "not measured" when one of them could not be
+//! asked or was restarted.
 //!
 //! Results are in a folder of their own below `benches/results/`, named by date and commit: `summary.md` is the table,
 //! `machine.json` the machine, kernel, commit and settings, `runs.jsonl` everything that each run has said, one JSON
-//! object in each line, `openloop-round-N.hgrm` the latencies of the open loop. `python3 scripts/bench_summary.py summary FOLDER` makes the table again. With `--quick` the
-//! folder is below `target/`, and the figures mean nothing.
+//! object in each line, `openloop-round-N.hgrm` the latencies of the open loop. `python3 scripts/bench_summary.py
+//! summary FOLDER` makes the table again. With `--quick` the folder is below `target/`, and the figures mean nothing.
 //!
 //! # The load tool
 //!
 //! `ringstore-bench` speaks the v5 protocol, so it loads any server that does. It finds the nodes by gossip (`--seed`)
 //! and connects to the leader, a follower, or an address (`--target`). When a leader is lost it connects to the next
 //! one and sends again what was not answered; such requests count with the time from their first sending. `--verify`
-//! reads back at the end what was acknowledged (of streams that begin with each write a sample; from a follower again for
-//! up to 15 s, since it may lag). Exit status: 0 the run is good, 1 something acknowledged is missing or
+//! reads back at the end what was acknowledged (of streams that begin with each write a sample; from a follower again
+//! for up to 15 s, since it may lag). Exit status: 0 the run is good, 1 something acknowledged is missing or
 //! nothing succeeded, 2 wrong options or no node to connect to. An interrupt ends the run early, with its results.
 //!
 //! - **Warm-up** (`--warm-up`, 2 s): the load runs and does not count. Connections are made, tables grow, the
@@ -78,8 +78,8 @@
 //! - **Open loop** (`--rate`): requests have times fixed beforehand, and latency counts from that intended time,
 //!   whether or not there was room to send. This is what users see. A request belongs to the measured span when its
 //!   intended time does, whenever the answer comes; what has none 10 s after the end, or was due and never sent, counts
-//!   as "unanswered", and its age then is among the latencies. Ask for a rate well below the highest one, and check that
-//!   it was kept.
+//!   as "unanswered", and its age then is among the latencies. Ask for a rate well below the highest one, and check
+//!   that it was kept.
 //! - **Deliveries** (`subscriptions`): from the start of the write until the event arrives at a subscriber.
 //! - **Cold reads** (`--cold`) only leave out reading the span beforehand. Emptying the kernel's page cache is for you
 //!   to do.
