@@ -10,6 +10,7 @@
 //! Without arguments the canonical workloads run. With `--compare` ways of writing are compared in turn; that is what the
 //! server's way was chosen by.
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -32,6 +33,9 @@ mod tag;
 use options::{Options, Variant, Workload};
 use results::Results;
 
+/// One leads, two follow.
+const NODES: usize = 3;
+
 fn main() -> ExitCode {
     match start() {
         Ok(()) => ExitCode::SUCCESS,
@@ -47,13 +51,12 @@ fn start() -> Result<()> {
     if let Some(leader) = options.follow {
         return follower::run(&options, leader);
     }
-    for node in 0..3 {
-        log_file::prepare(&options, node)?;
-    }
-    let measured = measure(&options);
+    let prepared = (0..NODES).try_for_each(|node| log_file::prepare(&options, node));
+    let measured = prepared.and_then(|()| measure(&options));
     // Also after a failure: the files are large.
-    std::fs::remove_dir_all(&options.folder).with_context(|| format!("cannot remove {}", options.folder.display()))?;
+    let removed = remove(&options);
     let results = measured?;
+    removed?;
     if let Some(path) = &options.json {
         let text = match &results[..] {
             [one] => serde_json::to_string_pretty(one)?,
@@ -61,6 +64,22 @@ fn start() -> Result<()> {
         };
         std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
     }
+    Ok(())
+}
+
+/// Removes what the bench has made: its nodes' folders, and the folder around them when nothing else lies there.
+fn remove(options: &Options) -> Result<()> {
+    for node in 0..NODES {
+        let folder = options.node_folder(node);
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", folder.display()));
+            }
+            _ => {}
+        }
+    }
+    // Whatever keeps it, most likely files of somebody else: it stays.
+    let _ = std::fs::remove_dir(&options.folder);
     Ok(())
 }
 

@@ -11,15 +11,15 @@
 # Raw results, machine and settings go to benches/results/DATE-COMMIT/ (with --quick to target/bench/results).
 #
 # The nodes run on 127.0.0.51 to .53 (BENCH_FIRST: another first), with their data in target/bench. A round begins with a
-# fresh cluster, and so does a line when more than BENCH_DATA_MIB (6144) lie there. Wants 24 GiB of disk and a machine
-# that does nothing else. RINGSTORE_BIN: another server. BENCH_BIN_DIR: a folder with ringstore-bench, floor, echo and fault.
+# fresh cluster, and so do the lines openloop and idle, and a line when more than BENCH_DATA_MIB (6144, with --quick 2560)
+# lie there. Wants four times that of disk, and a machine that does nothing else. RINGSTORE_BIN: another server.
+# BENCH_BIN_DIR: a folder with ringstore-bench, floor, echo and fault.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 ALL=(one connections saturation batches large reads catchup openloop idle)
 FIRST=${BENCH_FIRST:-51}
 DATA=$TARGET/bench
-DATA_MIB_MAX=${BENCH_DATA_MIB:-6144}
 # One line for each event: protocol buffers' framing, name of its type, identifier.
 EVENT_WIRE_BYTES=291
 CHUNK_BYTES=$((32 << 20))
@@ -34,15 +34,17 @@ while [[ $# -gt 0 ]]; do
     --rounds) rounds=${2:?a number}; shift 2 ;;
     --seconds) seconds=${2:?a number}; shift 2 ;;
     --only) only+=("${2:?a line}"); shift 2 ;;
-    --results) results=${2:?a folder}; shift 2 ;;
-    -h | --help) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"; exit ;;
+    --results) results=$(from_caller "${2:?a folder}"); shift 2 ;;
+    -h | --help) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$(from_caller "$0")"; exit ;;
     *) die "unknown option $1; see --help" ;;
   esac
 done
 if [[ -n $quick ]]; then
   rounds=${rounds:-1} seconds=${seconds:-3} warm_up=1 open_seconds=6 catchup_mib=256
+  DATA_MIB_MAX=${BENCH_DATA_MIB:-2560}
 else
   rounds=${rounds:-5} seconds=${seconds:-10} warm_up=2 open_seconds=60 catchup_mib=1024
+  DATA_MIB_MAX=${BENCH_DATA_MIB:-6144}
 fi
 
 # lines_of NAME: the lines that this names.
@@ -80,6 +82,7 @@ print([path for path in found if path][-1])'
 programs() {
   build_release
   if [[ -n ${BENCH_BIN_DIR:-} ]]; then
+    BENCH_BIN_DIR=$(from_caller "$BENCH_BIN_DIR")
     LOAD=$BENCH_BIN_DIR/ringstore-bench FLOOR=$BENCH_BIN_DIR/floor ECHO=$BENCH_BIN_DIR/echo
     # Another program measures a catch-up only where it is there.
     FAULT=$BENCH_BIN_DIR/fault
@@ -264,7 +267,7 @@ openloop() {
   fresh --chunk-size "$CHUNK_BYTES" --max-append-size $((CHUNK_BYTES / 4))
   before=$(log_end)
   length=$open_seconds load cluster writes --connections 32 --in-flight 32 --size 256 --rate "$rate" \
-    --hgrm "$results/openloop.hgrm"
+    --hgrm "$results/openloop-round-$round.hgrm"
   say "{\"ratePerSecond\": $rate, \"chunkBytes\": $CHUNK_BYTES, \"seconds\": $open_seconds," \
     "\"chunkChanges\": $(($(log_end) / CHUNK_BYTES - before / CHUNK_BYTES))}" >"$DATA/chunks.json"
   keep chunks "$DATA/chunks.json"
@@ -278,9 +281,9 @@ tcp_connections() {
 
 idle() {
   local before seen=0 until
-  cluster
-  # Memory first and on its own: nothing is written that could take some, and the allocator has no room left over from
-  # as many connections before.
+  # Memory first and on its own, of nodes that have done nothing yet: nothing is written that could take some, and the
+  # allocator has no room left over from a load before.
+  fresh
   before=$(resident_kib)
   "$LOAD" connections --seed "$HTTP" --idle "$IDLE" --connections 1 --rate 1 --warm-up 0 --seconds 6 \
     >"$DATA/memory.out" 2>&1 &
@@ -290,6 +293,8 @@ idle() {
     seen=$(tcp_connections)
     seen=${seen:-0}
   done
+  # The last of them are greeted and given their buffers.
+  sleep 1
   say "{\"connections\": $IDLE, \"seen\": $seen, \"beforeKib\": $before, \"afterKib\": $(resident_kib)}" \
     >"$DATA/memory.json"
   if wait "$load_pid"; then
@@ -319,9 +324,10 @@ if [[ -z $results ]]; then
     next=$((next + 1))
   done
 fi
-mkdir -p "$results"
 free=$(df --output=avail -BM "$DATA" | tail -n 1 | tr -dc 0-9)
-[[ $free -gt $((4 * DATA_MIB_MAX)) ]] || die "$free MiB are free; the runs want $((4 * DATA_MIB_MAX)) (BENCH_DATA_MIB)"
+# A line that begins just below the limit adds its own, and floor's files and the catch-up's nodes lie beside it.
+[[ $free -gt $((4 * DATA_MIB_MAX)) ]] || die "$free MiB are free; the runs want $((4 * DATA_MIB_MAX)), 4 times BENCH_DATA_MIB"
+mkdir -p "$results"
 python3 scripts/bench_summary.py machine "$results" --data "$DATA" --server "$RINGSTORE" \
   --setting "rounds=$rounds" --setting "seconds=$seconds" --setting "warmUpSeconds=$warm_up" \
   --setting "openLoopSeconds=$open_seconds" --setting "lines=${LINES_TO_RUN[*]}"

@@ -7,7 +7,8 @@
 # ringstore-bench for both: 1 connection with 1 request in flight, 32 with 1, 32 with 32; or the one that is given, for
 # example `-- reads --page 500`. In each round A begins when its number is odd, else B, each with a fresh cluster.
 # Prints medians, and of the ratios B/A of the same round the median and the spread: a machine whose speed drifts
-# between rounds leaves those alone. A spread that reaches over 1 says that nothing was shown.
+# between rounds leaves those alone. Each kind of operation (write, read, delivery) has its own lines; CPU is of all nodes
+# for an operation, deliveries not counted. A spread that reaches over 1 says that nothing was shown.
 #
 # Works in target/compare; the nodes run on 127.0.0.54 to .56 (BENCH_FIRST: another first).
 set -euo pipefail
@@ -18,7 +19,7 @@ while [[ $# -gt 0 ]]; do
   case $1 in
     --rounds) rounds=${2:?a number}; shift 2 ;;
     --seconds) seconds=${2:?a number}; shift 2 ;;
-    -h | --help) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"; exit ;;
+    -h | --help) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$(from_caller "$0")"; exit ;;
     --) shift; own=("$@"); break ;;
     -*) die "unknown option $1; see --help" ;;
     *) sides+=("$1"); shift ;;
@@ -39,9 +40,10 @@ trap cleanup EXIT
 # side LETTER COMMIT_OR_PROGRAM: builds what has to be built; sets PROGRAM[LETTER].
 declare -A PROGRAM
 side() {
-  local commit tree=$DATA/tree-$1
-  if [[ -f $2 && -x $2 ]]; then
-    PROGRAM[$1]=$(realpath "$2")
+  local commit program tree=$DATA/tree-$1
+  program=$(from_caller "$2")
+  if [[ -f $program && -x $program ]]; then
+    PROGRAM[$1]=$(realpath "$program")
     say "$1: $2"
     return
   fi
@@ -62,7 +64,7 @@ side() {
 
 # measure LETTER ROUND: every load on a fresh cluster of this side.
 measure() {
-  local name
+  local name status
   RINGSTORE=${PROGRAM[$1]}
   rm -rf "$DATA/nodes"
   cluster_start "$DATA/nodes" "$FIRST"
@@ -73,8 +75,13 @@ measure() {
     read -ra options <<<"${LOADS[$name]}"
     [[ ${#own[@]} == 0 ]] || options=("${own[@]}")
     rm -f "$DATA/result.json"
+    status=0
     "$LOAD" "${options[@]}" --seed "$HTTP" --warm-up 1 --seconds "$seconds" --json "$DATA/result.json" \
-      >"$DATA/output" 2>&1 || { tail -n 15 "$DATA/output" >&2; die "$1: status $? of ${options[*]}"; }
+      >"$DATA/output" 2>&1 || status=$?
+    if [[ $status != 0 ]]; then
+      tail -n 15 "$DATA/output" >&2
+      die "$1: status $status of ${options[*]}"
+    fi
     python3 scripts/bench_summary.py add "$DATA/results" --line "$name" --round "$2" --what "$1" "$DATA/result.json"
   done
   nodes_stop "${FOLDERS[@]}"
@@ -92,7 +99,7 @@ NAMES=("1 x 1" "32 x 1" "32 x 32")
 need python3 python3
 mkdir -p "$DATA"
 if [[ -n ${BENCH_BIN_DIR:-} ]]; then
-  LOAD=$BENCH_BIN_DIR/ringstore-bench
+  LOAD=$(from_caller "$BENCH_BIN_DIR")/ringstore-bench
 else
   cargo build --release --quiet --bin ringstore-bench
   LOAD=$TARGET/release/ringstore-bench

@@ -5,6 +5,8 @@
 # It goes to the top of the project, and gives words for: messages, named steps with their time, nodes as processes,
 # and the programs of other languages that the clients need.
 
+# Where the script was called: names of files that it is given are meant from there. See `from_caller`.
+CALLER=$PWD
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$ROOT" || exit
 TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
@@ -15,6 +17,14 @@ say() { printf '%s\n' "$*"; }
 die() {
   printf '%s: %s\n' "$(basename "$0")" "$*" >&2
   exit 2
+}
+
+# from_caller PATH: the absolute path of what the caller named.
+from_caller() {
+  case $1 in
+    /*) say "$1" ;;
+    *) say "$CALLER/$1" ;;
+  esac
 }
 
 # need COMMAND PACKAGE: the command is there, or which Debian package brings it.
@@ -53,7 +63,7 @@ steps_end() {
 # build_release: builds the server; sets RINGSTORE to it. An own build can be named in RINGSTORE_BIN.
 build_release() {
   if [[ -n ${RINGSTORE_BIN:-} ]]; then
-    RINGSTORE=$RINGSTORE_BIN
+    RINGSTORE=$(from_caller "$RINGSTORE_BIN")
     [[ -x $RINGSTORE ]] || die "RINGSTORE_BIN=$RINGSTORE is not a program"
     return
   fi

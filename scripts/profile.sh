@@ -18,7 +18,7 @@ while [[ $# -gt 0 ]]; do
     --seconds) seconds=${2:?a number}; shift 2 ;;
     --top) top=${2:?a number}; shift 2 ;;
     --keep) keep=yes; shift ;;
-    -h | --help) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"; exit ;;
+    -h | --help) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$(from_caller "$0")"; exit ;;
     --) shift; load=("$@"); break ;;
     *) die "unknown option $1; see --help" ;;
   esac
@@ -50,7 +50,7 @@ event=cycles$suffix
 perf stat --event "$event" true 2>&1 | grep --quiet 'not supported' && event=cpu-clock$suffix
 build_release
 if [[ -n ${BENCH_BIN_DIR:-} ]]; then
-  LOAD=$BENCH_BIN_DIR/ringstore-bench
+  LOAD=$(from_caller "$BENCH_BIN_DIR")/ringstore-bench
 else
   cargo build --release --quiet --bin ringstore-bench
   LOAD=$TARGET/release/ringstore-bench

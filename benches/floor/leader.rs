@@ -2,7 +2,8 @@
 //! append to "flushed by two of three".
 
 use std::collections::VecDeque;
-use std::net::{SocketAddr, TcpListener};
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +26,9 @@ const FOLLOWERS: usize = 2;
 /// A dead peer is noticed after so long.
 pub(crate) const LINK_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Between two looks for a follower.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(2);
+
 /// The followers' processes; they end by themselves when their connection does.
 struct Followers(Vec<Child>);
 
@@ -37,6 +41,28 @@ impl Followers {
             started.0.push(Command::new(&program).args(arguments).spawn().context("a follower cannot be started")?);
         }
         Ok(started)
+    }
+
+    /// The next connection of one of them. One that has ended will not come.
+    fn accept(&mut self, listener: &TcpListener) -> Result<TcpStream> {
+        listener.set_nonblocking(true)?;
+        let deadline = Instant::now() + LINK_PATIENCE;
+        loop {
+            match listener.accept() {
+                Ok((stream, _)) => return Ok(stream),
+                Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error).context("no follower came"),
+                Err(_) => {}
+            }
+            for child in &mut self.0 {
+                if let Some(status) = child.try_wait()? {
+                    bail!("a follower ended before it connected, {status}; what it said stands above");
+                }
+            }
+            if Instant::now() > deadline {
+                bail!("no follower came within {} s", LINK_PATIENCE.as_secs());
+            }
+            std::thread::sleep(ACCEPT_PAUSE);
+        }
     }
 
     fn cpu_seconds(&self) -> f64 {
@@ -104,10 +130,10 @@ struct Leader {
 /// One run: starts followers, measures, ends them.
 pub(crate) fn run(options: &Options) -> Result<Results> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("cannot listen on the loopback interface")?;
-    let followers = Followers::start(options, listener.local_addr()?)?;
+    let mut followers = Followers::start(options, listener.local_addr()?)?;
     let mut leader = Leader::new(options)?;
     for _ in 0..FOLLOWERS {
-        leader.add_peer(&listener)?;
+        leader.add_peer(followers.accept(&listener)?)?;
     }
     let read_back = options.read_back.then(|| ReadBack::start(options, Arc::clone(&leader.committed))).transpose()?;
     leader.run_for(options.warm_up())?;
@@ -150,8 +176,7 @@ impl Leader {
         })
     }
 
-    fn add_peer(&mut self, listener: &TcpListener) -> Result<()> {
-        let (stream, _) = listener.accept().context("no follower came")?;
+    fn add_peer(&mut self, stream: TcpStream) -> Result<()> {
         prepare_link(&stream, LINK_PATIENCE)?;
         let socket = self.driver.attach(stream.into());
         let group = self.driver.add_group(4, 4096)?;

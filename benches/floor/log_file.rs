@@ -1,7 +1,13 @@
 //! The chunk files of one process, written and flushed in one of several ways.
 //!
 //! `Buffered` is what the server does (`transport::files`, `engine::log_writer`): writes as soon as there are bytes, up
-//! to eight in flight, and a flush of what is written, one at a time. The others are trials.
+//! to eight in flight, and a flush of what is written, one at a time. Writes are of whole pages: one that ends within a
+//! page is followed by zeros up to its end, and is the last in flight. The others are trials, and pad nothing.
+//!
+//! One thing differs. The files here are in the page cache from the start, and the log goes round in two of them; the
+//! server's chunks were zeroed past the cache, and each page of them is written for the first time. Whole pages are what
+//! makes both alike: neither has to read a page before it writes it. But the kernel allocates the server's pages as they
+//! are written, and finds the floor's there.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -13,7 +19,7 @@ use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 use ringstore::limits::DISK_WRITE_MAX_BYTES;
 use ringstore::ring::{Driver, Failure, FileId, GATHERED_MAX, MirroredBuffer, Slice, Source};
-use ringstore::storage::{ChunkHeader, ChunkLayout, Disk, FileDisk, FileName};
+use ringstore::storage::{ChunkHeader, ChunkLayout, Disk, FileDisk, FileName, PAGE_BYTES};
 use ringstore::types::LogPosition;
 
 use crate::options::{Options, Variant, WriteMode};
@@ -141,7 +147,7 @@ impl LogFile {
                 }
                 continue;
             }
-            let length = self.room().min(end - self.issued);
+            let length = self.whole_pages(end, self.room().min(end - self.issued));
             let position = LogPosition(self.issued);
             if self.variant.mode.is_inline() {
                 self.write_inline(buffer.slice(position, length as usize))?;
@@ -181,7 +187,19 @@ impl LogFile {
         if self.variant.mode.is_one_step() {
             return self.writes.len() < self.variant.flushes;
         }
+        // The zeros behind it must not come after the next write.
+        let ends_in_page = |write: &InFlight| self.layout.page_rest(LogPosition(write.end)) > 0;
+        if self.variant.mode.pads() && self.writes.back().is_some_and(|last| last.remaining > 0 && ends_in_page(last)) {
+            return false;
+        }
         self.writes.len() < WRITES_IN_FLIGHT_MAX && !(self.variant.lazy && self.flushes.len() >= self.variant.flushes)
+    }
+
+    /// What of `length` bytes one write takes: when more come behind it, it ends with a page.
+    fn whole_pages(&self, available: u64, length: u64) -> u64 {
+        let end = self.issued + length;
+        let into_page = (PAGE_BYTES - self.layout.page_rest(LogPosition(end))) % PAGE_BYTES;
+        if self.variant.mode.pads() && end < available && into_page < length { length - into_page } else { length }
     }
 
     fn file_index(&self, chunk: u32) -> usize {
@@ -207,7 +225,9 @@ impl LogFile {
         };
         self.issued += u64::from(length);
         let write = self.in_flight(self.issued, 1);
-        driver.write(self.ring_files[file], source, offset, Tag::Write(write.id).pack());
+        let rest = if self.variant.mode.pads() { self.layout.page_rest(LogPosition(self.issued)) } else { 0 };
+        let zeros = u32::try_from(rest).expect("less than a page");
+        driver.write_padded(self.ring_files[file], source, zeros, offset, Tag::Write(write.id).pack());
         self.writes.push_back(write);
     }
 

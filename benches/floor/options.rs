@@ -30,7 +30,7 @@ pub(crate) struct Options {
     /// Write the results there: an object for one run, an array for several
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Where the log files are made, and removed afterwards
+    /// Where the nodes' folders are made, floor-node-0 to -2, and removed afterwards; nothing else there is touched
     #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_TARGET_TMPDIR"), "/floor"))]
     pub(crate) folder: PathBuf,
     /// A moment only, with small files: for CI
@@ -71,7 +71,7 @@ pub(crate) struct Options {
 /// How the log reaches the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WriteMode {
-    /// Write, then fdatasync, both through the ring.
+    /// Write of whole pages, then fdatasync, both through the ring.
     Buffered,
     /// `pwrite` on this thread, fdatasync through the ring.
     Inline,
@@ -105,6 +105,11 @@ impl WriteMode {
     /// A write and its flush are one step: none of it is done ahead.
     pub(crate) fn is_one_step(self) -> bool {
         matches!(self, WriteMode::Dsync | WriteMode::Gathered) || self.is_direct()
+    }
+
+    /// Fills the last page of a write with zeros, as the server does.
+    pub(crate) fn pads(self) -> bool {
+        self == WriteMode::Buffered
     }
 
     /// Past the page cache.
@@ -261,8 +266,9 @@ impl Options {
         arguments
     }
 
+    /// The bench's own: it is written over and removed, so its name is one that nobody else would choose.
     pub(crate) fn node_folder(&self, node: usize) -> PathBuf {
-        self.folder.join(format!("node-{node}"))
+        self.folder.join(format!("floor-node-{node}"))
     }
 
     pub(crate) fn layout(&self) -> ChunkLayout {

@@ -23,7 +23,8 @@
 //!
 //! - **Floor** is the server's pipeline with everything taken out that is not disk and network: one process leads, two
 //!   follow, with the same buffers, writes and flushes, without a protocol, a consensus, an index. A record is done
-//!   when two of the three have flushed it.
+//!   when two of the three have flushed it. Its two files are in the page cache and are written over and over, where
+//!   the server's chunks are zeroed past the cache and each page is new.
 //! - **Echo** is the hop to the client with everything taken out: a bare monoio server answers a bare tokio-uring
 //!   client, with as many connections, requests in flight and bytes.
 //! - **Bound** = 1 / (1/floor + 1/echo), the rate of a machine that does one after the other for each write. A cluster
@@ -51,17 +52,22 @@
 //! | `openloop` | half the rate of `saturation`, 60 s, chunks of 32 MiB | p99, p99.9, with chunk changes in it |
 //! | `idle` | 5,000 idle connections | memory for each, p99 of 32 writers with them and without |
 //!
+//! Line 7, the log thread, counts its `io_uring_enter`. That is not every system call: waking an edge that sleeps is a
+//! write to an eventfd, which nobody counts. A figure of all nodes is "not measured" when one of them could not be
+//! asked or was restarted.
+//!
 //! Results are in a folder of their own below `benches/results/`, named by date and commit: `summary.md` is the table,
 //! `machine.json` the machine, kernel, commit and settings, `runs.jsonl` everything that each run has said, one JSON
-//! object in each line. `python3 scripts/bench_summary.py summary FOLDER` makes the table again. With `--quick` the
-//! folder is below `target/`, and the figures mean nothing.
+//! object in each line, `openloop-round-N.hgrm` the latencies of the open loop. `python3 scripts/bench_summary.py
+//! summary FOLDER` makes the table again. With `--quick` the folder is below `target/`, and the figures mean nothing.
 //!
 //! # The load tool
 //!
 //! `ringstore-bench` speaks the v5 protocol, so it loads any server that does. It finds the nodes by gossip (`--seed`)
 //! and connects to the leader, a follower, or an address (`--target`). When a leader is lost it connects to the next
 //! one and sends again what was not answered; such requests count with the time from their first sending. `--verify`
-//! reads back at the end what was acknowledged. Exit status: 0 the run is good, 1 something acknowledged is missing or
+//! reads back at the end what was acknowledged (of streams that begin with each write a sample; from a follower again
+//! for up to 15 s, since it may lag). Exit status: 0 the run is good, 1 something acknowledged is missing or
 //! nothing succeeded, 2 wrong options or no node to connect to. An interrupt ends the run early, with its results.
 //!
 //! - **Warm-up** (`--warm-up`, 2 s): the load runs and does not count. Connections are made, tables grow, the
@@ -70,16 +76,18 @@
 //!   answer has come. This finds the highest rate. Its latencies are those of a full queue, and a stall of the server
 //!   hides the requests that were not even made meanwhile.
 //! - **Open loop** (`--rate`): requests have times fixed beforehand, and latency counts from that intended time,
-//!   whether or not there was room to send. This is what users see. Ask for a rate well below the highest one, and
-//!   check that it was kept.
+//!   whether or not there was room to send. This is what users see. A request belongs to the measured span when its
+//!   intended time does, whenever the answer comes; what has none 10 s after the end, or was due and never sent, counts
+//!   as "unanswered", and its age then is among the latencies. Ask for a rate well below the highest one, and check
+//!   that it was kept.
 //! - **Deliveries** (`subscriptions`): from the start of the write until the event arrives at a subscriber.
 //! - **Cold reads** (`--cold`) only leave out reading the span beforehand. Emptying the kernel's page cache is for you
 //!   to do.
 //!
 //! On standard error there is a line for each second. At the end, on standard output: settings; for each kind of
 //! operation its rate and latencies; troubles, where there were some (reconnects, retries, "too busy", "not handled",
-//! refusals); for each node CPU time, memory, flushes and entries into the kernel, and its stages. These are the
-//! differences of `/stats` between the start and the end of the measured span.
+//! refusals, requests unanswered at the end); for each node CPU time, memory, flushes and entries into the kernel, and
+//! its stages. These are the differences of `/stats` between the start and the end of the measured span.
 //!
 //! `--json FILE` has the same for programs. Names are stable and carry their unit; what has no meaning in a run is
 //! null:
@@ -88,12 +96,14 @@
 //! | --- | --- |
 //! | `settings` | all options as they took effect, by name |
 //! | `startedUnixSeconds`, `measuredSeconds` | when the measured span began, how long it was |
-//! | `troubles` | `reconnects`, `retries`, `tooBusy`, `notHandled`, `refused` |
+//! | `troubles` | `reconnects`, `retries`, `tooBusy`, `notHandled`, `refused`, `unanswered` |
 //! | `series` | for each of `write`, `read`, `delivery` that there was: `name`, `operations`, `events`, `payloadBytes`, `operationsPerSecond`, `eventsPerSecond`, `megabytesPerSecond` (10^6 bytes of data and metadata), `latency` |
 //! | `latency` | `count`, `meanUs`, `p50Us`, `p90Us`, `p99Us`, `p999Us`, `p9999Us`, `maxUs`, `percentiles` as `[percentile, microseconds]` |
 //! | `timeline` | for each second: `atSeconds`, `operations`, `events`, `errors`, `p50Us`, `p99Us`, `maxUs`; deliveries are not in it |
 //! | `nodes` | for each node: `endpoint`, `role`, `restarted`, `cpuSeconds`, `cpuUsPerOperation`, `residentBytes`, `logAppends`, `logFlushes`, `logEnters`, `flushesPerAppend`, `entersPerAppend`, `stages` |
-//! | `serverCpuSeconds`, `serverCpuUsPerOperation` | of all nodes together; an operation is a write where there are writes, else a read |
+//! | `nodesExpected`, `nodesSeen` | nodes that the gossip shows, with dead ones; nodes that said something at both ends of the span |
+//! | `serverCpuSeconds`, `serverCpuUsPerOperation` | of all nodes together; null when one is missing or was restarted |
+//! | `serverCpuOperation` | what an operation is there, and for each node's: `write`, `read`, or `operation` where there are both; deliveries are none |
 //!
 //! `--hgrm FILE` has the percentiles in the form of HdrHistogram's plotting tools, in microseconds; a second and third
 //! series go to files beside it. `--plot FILE.svg` draws latency by percentile and throughput over time.

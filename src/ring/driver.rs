@@ -70,7 +70,8 @@ pub enum Outcome {
         /// How it went.
         result: Result<(), Failure>,
     },
-    /// Everything of a gathered write is in the file and durable, or not. Final.
+    /// Everything of a gathered write is in the file and durable, or not. Final. Only `benches/floor` writes so: see
+    /// [`Driver::write_gathered_durable`].
     WrittenGathered {
         /// What was written, back.
         slices: Vec<Slice>,

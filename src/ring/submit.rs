@@ -16,7 +16,8 @@ const REPORT_USAGE: u16 = 1 << 3;
 /// Ask the file system for the data only: chunk files are preallocated, so their size never changes.
 const DATA_ONLY: io_uring::types::FsyncFlags = io_uring::types::FsyncFlags::DATASYNC;
 
-/// Slices in one gathered write at most; the kernel's limit is 1024 (UIO_MAXIOV).
+/// Slices in one [`Driver::write_gathered_durable`] at most; the kernel's limit is 1024 (UIO_MAXIOV). For `benches/floor`,
+/// like that.
 pub const GATHERED_MAX: usize = 1024;
 
 impl Driver {
@@ -79,6 +80,10 @@ impl Driver {
     ///
     /// Works on files opened with O_DIRECT, too, when the source, its length and `offset` are multiples of the device's
     /// block size: a [`Window`] at such a position is, because the log buffer begins at a page.
+    ///
+    /// For the experiments of `benches/floor` (its ways `dsync` and `direct`). The server does not use it: nothing is
+    /// written ahead while such a write is under way, and its rate was within the noise of write and fdatasync. See
+    /// [`decisions`](crate::manual::decisions), "Buffered writes and fdatasync".
     pub fn write_durable(&mut self, file: FileId, source: Source, offset: u64, tag: u64) {
         let work = Work::Write { source, zeros: 0, vectors: Vec::new(), offset, done: 0, durable: true };
         self.start(file, tag, work);
@@ -86,6 +91,9 @@ impl Driver {
 
     /// Writes received bytes that lie in several places to the file at `offset`, one behind the other, and completes when
     /// they are durable: [`Driver::write_durable`] for a follower, whose bytes stay where the kernel received them.
+    ///
+    /// For the experiments of `benches/floor` (its way `gathered`), and not used by the server for the same reasons. It
+    /// would be the first to change our mind: see [`decisions`](crate::manual::decisions).
     ///
     /// # Panics
     /// With more than [`GATHERED_MAX`] slices, or none.

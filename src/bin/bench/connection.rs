@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::TcpStream;
 
+use crate::book::{Book, before};
 use crate::load::{Place, Request, Verdict};
-use crate::record::{Kind, Recorder};
+use crate::record::Kind;
 use crate::signal::Signal;
 use crate::slots::{Correlation, Slots};
 use crate::wire;
@@ -213,10 +214,10 @@ impl Connection {
         state.heard = now;
         let mut used = 0;
         {
-            let mut recorder = self.worker.recorder.borrow_mut();
+            let mut book = self.worker.book.borrow_mut();
             while let Some((package, length)) = wire::package(&bytes[used..])? {
                 used += length;
-                self.answer(state, &mut recorder, package, now)?;
+                self.answer(state, &mut book, package, now)?;
             }
         }
         self.fill(state, now);
@@ -226,37 +227,31 @@ impl Connection {
         Ok(used)
     }
 
-    fn answer(
-        &self,
-        state: &mut State,
-        recorder: &mut Recorder,
-        package: Package<'_>,
-        now: Instant,
-    ) -> Result<(), Lost> {
+    fn answer(&self, state: &mut State, book: &mut Book, package: Package<'_>, now: Instant) -> Result<(), Lost> {
         let correlation = Correlation::from_bytes(package.correlation);
         match package.command {
             wire::WRITE_EVENTS_COMPLETED => {
                 let answer = WriteAnswer::parse(package.payload)?;
                 let Some((correlation, request)) = waiting(state, correlation) else { return Ok(()) };
                 let verdict = state.place.wrote(&self.worker.plan.load, &request, &answer);
-                self.judge(state, recorder, correlation, &request, verdict, now);
+                self.judge(state, book, correlation, &request, verdict, now);
             }
             wire::READ_FORWARD_COMPLETED | wire::READ_BACKWARD_COMPLETED => {
-                self.page(state, recorder, correlation, &PageAnswer::of_stream(package.payload)?, now);
+                self.page(state, book, correlation, &PageAnswer::of_stream(package.payload)?, now);
             }
             wire::READ_ALL_FORWARD_COMPLETED | wire::READ_ALL_BACKWARD_COMPLETED => {
-                self.page(state, recorder, correlation, &PageAnswer::of_all(package.payload)?, now);
+                self.page(state, book, correlation, &PageAnswer::of_all(package.payload)?, now);
             }
-            wire::EVENT_APPEARED => self.appeared(recorder, &Appeared::parse(package.payload)?, now),
+            wire::EVENT_APPEARED => self.appeared(book, &Appeared::parse(package.payload)?, now),
             wire::HEARTBEAT_REQUEST => {
                 wire::frame(&mut state.out, wire::HEARTBEAT_RESPONSE, &package.correlation, |_| {});
             }
             wire::AUTHENTICATED | wire::CLIENT_IDENTIFIED | wire::SUBSCRIPTION_CONFIRMED => {
-                self.greeted(state, recorder, now);
+                self.greeted(state, book, now);
             }
             wire::NOT_HANDLED => {
                 let answer = NotHandled::parse(package.payload)?;
-                self.not_handled(state, recorder, correlation, &answer, now)?;
+                self.not_handled(state, book, correlation, &answer, now)?;
             }
             wire::NOT_AUTHENTICATED | wire::BAD_REQUEST | wire::SUBSCRIPTION_DROPPED => {
                 return Err(self.turned_away(&package));
@@ -270,20 +265,20 @@ impl Connection {
     fn page(
         &self,
         state: &mut State,
-        recorder: &mut Recorder,
+        book: &mut Book,
         correlation: Option<Correlation>,
         answer: &PageAnswer,
         now: Instant,
     ) {
         let Some((correlation, request)) = waiting(state, correlation) else { return };
         let verdict = state.place.read(&self.worker.plan.load, &request, answer);
-        self.judge(state, recorder, correlation, &request, verdict, now);
+        self.judge(state, book, correlation, &request, verdict, now);
     }
 
     fn judge(
         &self,
         state: &mut State,
-        recorder: &mut Recorder,
+        book: &mut Book,
         correlation: Correlation,
         request: &Request,
         verdict: Verdict,
@@ -291,9 +286,10 @@ impl Connection {
     ) {
         if let Verdict::Done { events, payload_bytes } = verdict {
             state.slots.release(correlation);
-            recorder.of(request.kind).add(now.saturating_duration_since(request.intended), events, payload_bytes);
+            book.answered(request.kind, request.intended, now, events, payload_bytes);
             return;
         }
+        let recorder = book.now();
         recorder.troubles.refused += 1;
         recorder.errors += 1;
         if verdict == Verdict::Again {
@@ -303,16 +299,16 @@ impl Connection {
         }
     }
 
-    fn appeared(&self, recorder: &mut Recorder, event: &Appeared<'_>, now: Instant) {
+    fn appeared(&self, book: &mut Book, event: &Appeared<'_>, now: Instant) {
         let Some(writes) = &self.worker.plan.load.writes else { return };
         let Some(began) = writes.began(event.stream, event.id) else { return };
-        let latency = Duration::from_nanos(writes.clock.nanoseconds(now).saturating_sub(began));
-        recorder.of(Kind::Delivery).add(latency, 1, event.payload_bytes);
+        let age = Duration::from_nanos(writes.clock.nanoseconds(now).saturating_sub(began));
+        book.answered(Kind::Delivery, before(now, age), now, 1, event.payload_bytes);
         self.worker.delivered.set(self.worker.delivered.get() + 1);
     }
 
     /// One more answer of those that a session begins with.
-    fn greeted(&self, state: &mut State, recorder: &mut Recorder, now: Instant) {
+    fn greeted(&self, state: &mut State, book: &mut Book, now: Instant) {
         state.greetings = state.greetings.saturating_sub(1);
         if let Role::Subscriber(streams) = &self.role
             && state.greetings == streams.len() as u32
@@ -333,7 +329,7 @@ impl Connection {
         let mut waiting: Vec<_> =
             state.slots.iter().map(|(correlation, request)| (request.sequence, correlation)).collect();
         waiting.sort_unstable_by_key(|(sequence, _)| *sequence);
-        recorder.troubles.retries += waiting.len() as u64;
+        book.now().troubles.retries += waiting.len() as u64;
         waiting.into_iter().for_each(|(_, correlation)| self.send_again(state, correlation, now));
     }
 
@@ -348,11 +344,12 @@ impl Connection {
     fn not_handled(
         &self,
         state: &mut State,
-        recorder: &mut Recorder,
+        book: &mut Book,
         correlation: Option<Correlation>,
         answer: &NotHandled<'_>,
         now: Instant,
     ) -> Result<(), Lost> {
+        let recorder = book.now();
         recorder.errors += 1;
         if answer.reason == NotHandled::TOO_BUSY {
             recorder.troubles.too_busy += 1;
@@ -470,6 +467,11 @@ impl Connection {
 
     pub(crate) fn is_waiting(&self) -> bool {
         self.state.borrow().slots.waiting() != 0
+    }
+
+    pub(crate) fn book_unanswered(&self, book: &mut Book, now: Instant) {
+        let state = self.state.borrow();
+        state.slots.iter().for_each(|(_, request)| book.unanswered(request.kind, request.intended, now));
     }
 
     /// Its place, for what was acknowledged; it is given out once.

@@ -58,10 +58,20 @@ pub(crate) enum Role {
     Other,
 }
 
+/// What one answer shows.
+#[derive(Debug)]
+struct Shown {
+    live: Vec<Member>,
+    /// With the dead ones.
+    count: usize,
+}
+
 #[derive(Debug, Default)]
 struct Known {
     addresses: Vec<SocketAddr>,
     members: Vec<Member>,
+    /// Members that the gossip shows, with the dead ones.
+    shown: usize,
     suspected: bool,
 }
 
@@ -124,9 +134,14 @@ impl Directory {
         }
     }
 
-    /// All nodes that the gossip showed last.
+    /// All live nodes that the gossip showed last.
     pub(crate) fn members(&self) -> Vec<Member> {
         self.lock().members.clone()
+    }
+
+    /// How many nodes the gossip showed last, with those that it calls dead.
+    pub(crate) fn shown(&self) -> usize {
+        self.lock().shown
     }
 
     /// Asks the seeds, and the members known before, until one answers with what we want.
@@ -136,7 +151,7 @@ impl Directory {
         asked.dedup();
         let mut last = None;
         for seed in asked {
-            match gossip(seed).and_then(|members| self.take(members)) {
+            match gossip(seed).and_then(|shown| self.take(shown)) {
                 Ok(()) => return Ok(()),
                 Err(error) => last = Some(error.context(format!("gossip of {seed}"))),
             }
@@ -144,7 +159,8 @@ impl Directory {
         Err(last.unwrap_or_else(|| anyhow::anyhow!("no seed to ask; give one with --seed HOST:HTTPPORT")))
     }
 
-    fn take(&self, members: Vec<Member>) -> anyhow::Result<()> {
+    fn take(&self, shown: Shown) -> anyhow::Result<()> {
+        let Shown { live: members, count } = shown;
         let of = |role| members.iter().filter(|member| member.role == role).map(|member| member.tcp).collect();
         let addresses: Vec<_> = match &self.target {
             Target::Leader => of(Role::Leader),
@@ -152,7 +168,7 @@ impl Directory {
             Target::Node(_, address) => vec![*address],
         };
         ensure!(!addresses.is_empty(), "it shows {} live nodes and no {:?} among them", members.len(), self.target);
-        *self.lock() = Known { addresses, members, suspected: false };
+        *self.lock() = Known { addresses, members, shown: count, suspected: false };
         Ok(())
     }
 
@@ -192,15 +208,16 @@ struct GossipMember {
     external_http_port: u16,
 }
 
-fn gossip(seed: SocketAddr) -> anyhow::Result<Vec<Member>> {
+fn gossip(seed: SocketAddr) -> anyhow::Result<Shown> {
     let body = get(seed, "/gossip?format=json")?;
     parse(&body)
 }
 
-fn parse(body: &str) -> anyhow::Result<Vec<Member>> {
+fn parse(body: &str) -> anyhow::Result<Shown> {
     let gossip: Gossip = serde_json::from_str(body).context("the answer is no gossip")?;
+    let count = gossip.members.len();
     let alive = gossip.members.into_iter().filter(|member| member.is_alive);
-    alive
+    let live: anyhow::Result<Vec<Member>> = alive
         .map(|member| {
             let role = match member.state.as_str() {
                 "Master" | "Leader" => Role::Leader,
@@ -211,7 +228,8 @@ fn parse(body: &str) -> anyhow::Result<Vec<Member>> {
             let http = SocketAddr::new(member.external_http_ip.parse()?, member.external_http_port);
             Ok(Member { role, tcp, http })
         })
-        .collect()
+        .collect();
+    Ok(Shown { live: live?, count })
 }
 
 /// GET over a connection of its own: the answer's body.
@@ -252,7 +270,7 @@ mod tests {
         leader.take(parse(GOSSIP).unwrap()).unwrap();
         let address = leader.address(5).unwrap();
         assert_eq!(address.to_string(), "127.0.0.3:1113");
-        assert_eq!(leader.members().len(), 2, "the dead are left out");
+        assert_eq!((leader.members().len(), leader.shown()), (2, 3), "the dead are left out, and known");
         let follower = directory(Target::Follower);
         follower.take(parse(GOSSIP).unwrap()).unwrap();
         assert_eq!(follower.address(0).unwrap().to_string(), "127.0.0.4:1113");

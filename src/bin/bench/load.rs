@@ -248,16 +248,22 @@ impl Place {
         Self::new(&Load { writes: None, reads: None, writes_percent: 0 }, 0, 1)
     }
 
+    /// Of which kind the next request would be.
+    pub(crate) fn next_kind(&mut self, load: &Load) -> Kind {
+        let writes = match (&load.writes, &load.reads) {
+            (Some(_), Some(_)) => self.random.u32(0..100) < load.writes_percent,
+            (writes, _) => writes.is_some(),
+        };
+        if writes { Kind::Write } else { Kind::Read }
+    }
+
     /// The next request, unless there is none at this time.
     pub(crate) fn begin(&mut self, load: &Load, intended: Instant, now: Instant) -> Option<Request> {
         match (&load.writes, &load.reads) {
-            (Some(writes), Some(reads)) => {
-                if self.random.u32(0..100) < load.writes_percent {
-                    self.begin_write(writes, intended, now)
-                } else {
-                    self.begin_read(reads, intended, now)
-                }
-            }
+            (Some(writes), Some(reads)) => match self.next_kind(load) {
+                Kind::Write => self.begin_write(writes, intended, now),
+                Kind::Read | Kind::Delivery => self.begin_read(reads, intended, now),
+            },
             (Some(writes), None) => self.begin_write(writes, intended, now),
             (None, Some(reads)) => self.begin_read(reads, intended, now),
             (None, None) => None,
@@ -386,6 +392,11 @@ impl Place {
             });
             self.fresh_step *= 2;
         }
+    }
+
+    /// Acknowledged streams of their own that [`Place::into_acknowledged`] does not name.
+    pub(crate) fn fresh_left_out(&self) -> u64 {
+        self.fresh_count - self.fresh.len() as u64
     }
 
     /// What was acknowledged, for reading it back.

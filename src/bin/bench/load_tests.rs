@@ -64,7 +64,9 @@ fn each_write_of_no_stream_has_a_stream_and_a_part_of_them_is_kept() {
         assert_eq!(request.expected, wire::NO_STREAM);
         place.wrote(&load, &request, &success(0));
     }
+    let left_out = place.fresh_left_out();
     let kept = place.into_acknowledged(&load);
+    assert_eq!(kept.len() as u64 + left_out, 3 * FRESH_KEPT_MAX as u64);
     assert!((FRESH_KEPT_MAX / 2..=FRESH_KEPT_MAX).contains(&kept.len()), "{}", kept.len());
     assert!(kept.iter().all(|one| one.events == 2 && one.last == 1));
     assert!(kept.windows(2).all(|pair| pair[0].stream < pair[1].stream), "no stream twice");

@@ -21,6 +21,8 @@ pub(crate) struct Outcome {
     pub troubles: Troubles,
     /// What each node said of its own stages in the measured span, where it could be asked.
     pub nodes: Vec<NodeReport>,
+    /// Nodes that the cluster has. Figures over all of them need every one, and none that was restarted.
+    pub nodes_expected: usize,
 }
 
 /// One kind of operation.
@@ -34,11 +36,11 @@ pub(crate) struct Series {
     pub events: u64,
     /// Bytes of event data and metadata in them.
     pub payload_bytes: u64,
-    /// Latency in nanoseconds; in an open loop from the intended time.
+    /// Latency in nanoseconds; in an open loop from the intended time, and with the age of what was never answered.
     pub latency: Histogram<u64>,
 }
 
-/// One second of the measured span, all series together but `delivery`.
+/// One second of the measured span, all series together but `delivery`: what was answered in it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Second {
     /// Since the measured span's start, at the end of this second.
@@ -57,7 +59,7 @@ pub(crate) struct Second {
 pub(crate) struct Troubles {
     /// Connections made again.
     pub reconnects: u64,
-    /// Requests sent again because their answer never came.
+    /// Requests sent again: no answer came in time, the connection was lost, or the answer was one that says to try again.
     pub retries: u64,
     /// Answers `NotHandled` with reason "too busy".
     pub too_busy: u64,
@@ -65,6 +67,9 @@ pub(crate) struct Troubles {
     pub not_handled: u64,
     /// Answers that refused the request (wrong expected version, access denied, time-outs of the server …).
     pub refused: u64,
+    /// Of an open loop: requests of the measured span without an answer when the run ended, or due and never sent. The
+    /// age that each had then is among the latencies.
+    pub unanswered: u64,
 }
 
 /// What one node said of itself, the difference between the end and the start of the measured span.

@@ -56,6 +56,12 @@ impl Tally {
         self.latency.record(nanoseconds).expect("it grows by itself");
     }
 
+    /// One that was never answered: it is no operation, but it waited so long.
+    pub(crate) fn add_age(&mut self, age: Duration) {
+        let nanoseconds = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+        self.latency.record(nanoseconds).expect("it grows by itself");
+    }
+
     pub(crate) fn merge(&mut self, other: &Self) {
         self.operations += other.operations;
         self.events += other.events;
@@ -88,6 +94,7 @@ impl Recorder {
         sum.too_busy += more.too_busy;
         sum.not_handled += more.not_handled;
         sum.refused += more.refused;
+        sum.unanswered += more.unanswered;
     }
 }
 

@@ -13,7 +13,7 @@ use hdrhistogram::Histogram;
 use crate::outcome::{Outcome, Second, Series};
 use crate::record::{Kind, Recorder, Tally};
 use crate::worker;
-use crate::worker::{Cut, Done, Plan, Report};
+use crate::worker::{Cut, Done, Part, Plan, Report};
 
 /// All connections are there within this, or the run ends with an error; more connections have a little longer.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -157,16 +157,23 @@ impl<'a> Collector<'a> {
         self.finished += 1;
         self.done.acknowledged.extend(done.acknowledged);
         self.done.delivered += done.delivered;
+        self.done.reconnects += done.reconnects;
+        self.done.fresh_left_out += done.fresh_left_out;
         self.done.unanswered += done.unanswered;
         Ok(())
     }
 
     fn close(&mut self, cut: &Cut) {
-        let before = if cut.measured { self.measured } else { Duration::ZERO };
+        if cut.part == Part::Drain {
+            self.total.merge(&cut.recorder);
+            return;
+        }
+        let is_measured = cut.part == Part::Measured;
+        let before = if is_measured { self.measured } else { Duration::ZERO };
         let second = second(cut);
         let note = self.plan.control.take_note().filter(|_| second.errors != 0);
         eprintln!("{}", progress(cut, &second, note.as_deref()));
-        if cut.measured {
+        if is_measured {
             // An end in the midst of a second is no second of its own.
             if cut.at.saturating_sub(before) >= SECOND_MIN {
                 self.timeline.push(second);
@@ -177,7 +184,7 @@ impl<'a> Collector<'a> {
     }
 
     fn found(self) -> Found {
-        let series = Kind::ALL.into_iter().zip(self.total.tallies).filter(|(_, tally)| tally.operations != 0);
+        let series = Kind::ALL.into_iter().zip(self.total.tallies).filter(|(_, tally)| !tally.latency.is_empty());
         let outcome = Outcome {
             settings: Vec::new(),
             started_unix_seconds: self.started_unix_seconds,
@@ -186,6 +193,7 @@ impl<'a> Collector<'a> {
             timeline: self.timeline,
             troubles: self.total.troubles,
             nodes: Vec::new(),
+            nodes_expected: 0,
         };
         Found { outcome, done: self.done }
     }
@@ -218,7 +226,8 @@ fn quantile(latency: &Histogram<u64>, quantile: f64) -> Duration {
 }
 
 fn progress(cut: &Cut, second: &Second, note: Option<&str>) -> String {
-    let name = if cut.measured { format!("{:>5.1} s", cut.at.as_secs_f64()) } else { "warm-up".to_owned() };
+    let name =
+        if cut.part == Part::Measured { format!("{:>5.1} s", cut.at.as_secs_f64()) } else { "warm-up".to_owned() };
     let mut line = format!(
         "{name}  {:>9} requests  {:>9} events  p50 {:.3} ms  p99 {:.3} ms",
         second.operations,

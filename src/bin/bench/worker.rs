@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use crate::book::Book;
 use crate::connection::{Connection, Role};
 use crate::directory::Directory;
 use crate::load::{Acknowledged, Load, Place};
@@ -28,6 +29,8 @@ const DELIVERY_GRACE: Duration = Duration::from_millis(500);
 /// An open loop does not wake more often than this: at high rates some requests leave together, a little late, and
 /// that counts into their latency.
 const PACE_GRAIN: Duration = Duration::from_micros(50);
+/// The number of the cut after the last: threads may have made one more or less before a run that was ended early.
+const DRAIN_CUT: u32 = u32::MAX;
 /// Of the ring. Submissions beyond it are handed to the kernel earlier; completions have room for all connections.
 const RING_ENTRIES: u32 = 1024;
 const COMPLETION_ENTRIES: u32 = 32_768;
@@ -96,11 +99,19 @@ pub(crate) enum Report {
     Done(Done),
 }
 
+/// What a cut is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    WarmUp,
+    Measured,
+    /// Of an open loop: what belongs to the measured span, and was answered or given up after it.
+    Drain,
+}
+
 /// What was counted since the cut before.
 pub(crate) struct Cut {
     pub number: u32,
-    /// Whether it belongs to the measured span, or to the warm-up.
-    pub measured: bool,
+    pub part: Part,
     /// Since the measured span's start; zero in the warm-up.
     pub at: Duration,
     pub recorder: Recorder,
@@ -112,6 +123,10 @@ pub(crate) struct Done {
     pub acknowledged: Vec<Acknowledged>,
     /// Events that came to subscribers, in the whole run.
     pub delivered: u64,
+    /// Connections made again, in the whole run.
+    pub reconnects: u64,
+    /// Streams that were new with each write, and are not among those acknowledged: only a part of them is kept.
+    pub fresh_left_out: u64,
     /// Requests that were still without an answer when the run ended.
     pub unanswered: usize,
     pub error: Option<String>,
@@ -120,16 +135,20 @@ pub(crate) struct Done {
 /// One thread's state, for all its tasks.
 pub(crate) struct Worker {
     pub plan: Arc<Plan>,
-    pub recorder: RefCell<Recorder>,
+    pub book: RefCell<Book>,
     pub pace: RefCell<Pace>,
     pub phase: Cell<Phase>,
     pub ticks: Ticks,
     pub delivered: Cell<u64>,
+    /// In the whole run.
+    pub reconnects: Cell<u64>,
 }
 
 impl Worker {
     pub(crate) fn lost(&self, reason: &str, address: std::net::SocketAddr) {
-        let mut recorder = self.recorder.borrow_mut();
+        self.reconnects.set(self.reconnects.get() + 1);
+        let mut book = self.book.borrow_mut();
+        let recorder = book.now();
         recorder.errors += 1;
         recorder.troubles.reconnects += 1;
         self.plan.control.note(&format!("connection to {address} lost: {reason}"));
@@ -138,7 +157,7 @@ impl Worker {
 
     pub(crate) fn retried(&self, requests: u64) {
         if requests != 0 {
-            self.recorder.borrow_mut().troubles.retries += requests;
+            self.book.borrow_mut().now().troubles.retries += requests;
         }
     }
 }
@@ -166,17 +185,19 @@ fn ring() -> anyhow::Result<tokio_uring::Runtime> {
 
 async fn serve(plan: Arc<Plan>, index: usize, reports: &Sender<Report>) -> anyhow::Result<Done> {
     let worker = Rc::new(Worker {
-        recorder: RefCell::default(),
+        book: RefCell::default(),
         pace: RefCell::new(Pace::Closed),
         phase: Cell::new(Phase::Connecting),
         ticks: Ticks::default(),
         delivered: Cell::new(0),
+        reconnects: Cell::new(0),
         plan,
     });
     let connections = connections(&worker, index);
     let tasks: Vec<_> = connections.iter().map(|connection| tokio_uring::spawn(Rc::clone(connection).run())).collect();
     let mut clock = Clock { worker: &worker, connections: &connections, reports, cut: 0, next_cut: None, ended: None };
     clock.run(index).await?;
+    clock.settle(Instant::now());
     worker.phase.set(Phase::Over);
     let unanswered = connections.iter().filter(|connection| connection.is_waiting()).count();
     connections.iter().for_each(|connection| connection.end());
@@ -186,9 +207,11 @@ async fn serve(plan: Arc<Plan>, index: usize, reports: &Sender<Report>) -> anyho
         let _ = task.await;
     }
     let load = &worker.plan.load;
-    let acknowledged =
-        connections.iter().flat_map(|connection| connection.take_place().into_acknowledged(load)).collect();
-    Ok(Done { acknowledged, delivered: worker.delivered.get(), unanswered, error: None })
+    let places: Vec<_> = connections.iter().map(|connection| connection.take_place()).collect();
+    let fresh_left_out = places.iter().map(Place::fresh_left_out).sum();
+    let acknowledged = places.into_iter().flat_map(|place| place.into_acknowledged(load)).collect();
+    let (delivered, reconnects) = (worker.delivered.get(), worker.reconnects.get());
+    Ok(Done { acknowledged, delivered, reconnects, fresh_left_out, unanswered, error: None })
 }
 
 /// The connections of worker `index`: every `threads`th of each role.
@@ -248,7 +271,10 @@ impl Clock<'_> {
             timer.set(*go - now, TICK)?;
             return Ok(());
         }
-        *self.worker.recorder.borrow_mut() = Recorder::default();
+        let start = *go + plan.warm_up;
+        let mut book = Book::new(plan.rate.is_some(), start..start + plan.measured);
+        book.measure(plan.warm_up.is_zero());
+        *self.worker.book.borrow_mut() = book;
         *self.worker.pace.borrow_mut() = Pace::new(plan.rate, *go, index, plan.threads);
         self.worker.phase.set(Phase::Running);
         self.next_cut = Some(*go + next_length(plan.warm_up));
@@ -265,21 +291,47 @@ impl Clock<'_> {
         let stop = plan.control.stop.load(Ordering::Relaxed);
         let end = now >= start + plan.measured || stop;
         if self.next_cut.is_some_and(|at| now >= at) || end {
-            let at = now.saturating_duration_since(start);
             let measured = self.next_cut.is_some_and(|next| next > start);
-            let recorder = std::mem::take(&mut *self.worker.recorder.borrow_mut());
-            let cut = Cut { number: self.cut, measured, at, recorder };
-            // The main thread is gone only when the process ends.
-            let _ = self.reports.send(Report::Cut(Box::new(cut)));
+            self.send(self.cut, if measured { Part::Measured } else { Part::WarmUp }, now);
             self.cut += 1;
             let before = self.next_cut.unwrap_or(now);
             let left = if before < start { start - before } else { start + plan.measured - before };
-            self.next_cut = Some(before + next_length(left));
+            let next = before + next_length(left);
+            self.worker.book.borrow_mut().measure(next > start);
+            self.next_cut = Some(next);
         }
         if end {
+            let mut book = self.worker.book.borrow_mut();
+            book.end_at(now);
+            // What goes wrong in the drain goes wrong for requests of the span.
+            book.measure(plan.rate.is_some());
             self.worker.phase.set(Phase::Draining);
             self.ended = Some(now);
         }
+    }
+
+    fn send(&self, number: u32, part: Part, now: Instant) {
+        let plan = &self.worker.plan;
+        let start = *plan.control.go.get().expect("the load has begun") + plan.warm_up;
+        let at = now.saturating_duration_since(start);
+        // An open loop's span ends on time: requests of a little later are not in it.
+        let at = if plan.rate.is_some() { at.min(plan.measured) } else { at };
+        let recorder = self.worker.book.borrow_mut().take(part != Part::WarmUp);
+        // The main thread is gone only when the process ends.
+        let _ = self.reports.send(Report::Cut(Box::new(Cut { number, part, at, recorder })));
+    }
+
+    /// The run is over: books what an open loop has not brought home.
+    fn settle(&self, now: Instant) {
+        let plan = &self.worker.plan;
+        let Some(ended) = self.ended.filter(|_| plan.rate.is_some()) else { return };
+        {
+            let mut book = self.worker.book.borrow_mut();
+            self.connections.iter().for_each(|connection| connection.book_unanswered(&mut book, now));
+            let mut place = Place::outside();
+            book.never_sent(&mut self.worker.pace.borrow_mut(), now, || place.next_kind(&plan.load));
+        }
+        self.send(DRAIN_CUT, Part::Drain, ended);
     }
 
     fn is_drained(&mut self, now: Instant) -> bool {

@@ -1,5 +1,6 @@
 //! A run as JSON, for programs and for comparing runs. Names are stable and carry their unit (`p50Us`); a figure that
-//! has no meaning in this run (CPU for each write where nothing was written) is null.
+//! has no meaning in this run (CPU for each operation where none succeeded, CPU of all nodes where one did not say) is
+//! null.
 //!
 //! One line for each member of the document, and for each element of the long lists: small, and still read with `less`.
 
@@ -13,8 +14,8 @@ use crate::outcome::{NodeReport, Outcome, Second, Series};
 
 /// The whole outcome: settings, series with their percentiles, timeline, troubles, nodes with their stages.
 pub(crate) fn json(outcome: &Outcome) -> String {
-    let (_, operations) = work(outcome);
-    let cpu = cpu_of_all(&outcome.nodes);
+    let (unit, operations) = work(outcome);
+    let cpu = cpu_of_all(outcome).map(|cpu| cpu.as_secs_f64());
     let settings: Map<String, Value> =
         outcome.settings.iter().map(|(name, value)| ((*name).to_string(), json!(value))).collect();
     let troubles = &outcome.troubles;
@@ -30,13 +31,17 @@ pub(crate) fn json(outcome: &Outcome) -> String {
                 "tooBusy": troubles.too_busy,
                 "notHandled": troubles.not_handled,
                 "refused": troubles.refused,
+                "unanswered": troubles.unanswered,
             }),
         ),
         ("series", outcome.series.iter().map(|series| one_series(series, outcome)).collect()),
         ("timeline", outcome.timeline.iter().map(second).collect()),
         ("nodes", outcome.nodes.iter().map(|node| one_node(node, operations)).collect()),
-        ("serverCpuSeconds", json!(cpu.as_secs_f64())),
-        ("serverCpuUsPerOperation", json!(each(cpu.as_secs_f64() * 1e6, operations))),
+        ("nodesExpected", json!(outcome.nodes_expected)),
+        ("nodesSeen", json!(outcome.nodes.len())),
+        ("serverCpuSeconds", json!(cpu)),
+        ("serverCpuUsPerOperation", json!(cpu.and_then(|seconds| each(seconds * 1e6, operations)))),
+        ("serverCpuOperation", json!(unit)),
     ];
     lines(&members)
 }

@@ -22,7 +22,7 @@ pub(crate) use json::json;
 pub(crate) use plot::plot;
 pub(crate) use table::table;
 
-use crate::outcome::{NodeReport, Outcome, Series, Troubles};
+use crate::outcome::{Outcome, Series, Troubles};
 
 /// Nanoseconds as microseconds.
 fn micros(nanos: u64) -> f64 {
@@ -43,30 +43,30 @@ fn megabytes_per_second(series: &Series, span: Duration) -> f64 {
     per_second(series.payload_bytes, span) / 1e6
 }
 
-/// What the servers' CPU time is shared out over: the writes where there are some, else all operations. A delivery is
-/// not an operation of its own: it follows from a write.
+/// What the servers' CPU time is shared out over: all operations, and what one of them is. A delivery is not one of its
+/// own: it follows from a write.
 fn work(outcome: &Outcome) -> (&'static str, u64) {
-    let sum = |wanted: &dyn Fn(&Series) -> bool| -> u64 {
-        outcome.series.iter().filter(|series| wanted(series)).map(|series| series.operations).sum()
-    };
-    match sum(&|series| series.name == "write") {
-        0 => ("operation", sum(&|series| series.name != "delivery")),
-        writes => ("write", writes),
-    }
+    let requests: Vec<&Series> = outcome.series.iter().filter(|series| series.name != "delivery").collect();
+    let unit = if let [only] = requests[..] { only.name } else { "operation" };
+    (unit, requests.iter().map(|series| series.operations).sum())
 }
 
-fn cpu_of_all(nodes: &[NodeReport]) -> Duration {
-    nodes.iter().map(|node| node.cpu).sum()
+/// CPU time of all nodes; none when one did not say, or was restarted: that would be a part taken for the whole.
+fn cpu_of_all(outcome: &Outcome) -> Option<Duration> {
+    let nodes = &outcome.nodes;
+    let is_whole = !nodes.is_empty() && nodes.len() == outcome.nodes_expected;
+    (is_whole && nodes.iter().all(|node| !node.restarted)).then(|| nodes.iter().map(|node| node.cpu).sum())
 }
 
 /// The troubles with the names they are shown by.
-fn troubles(troubles: &Troubles) -> [(&'static str, u64); 5] {
+fn troubles(troubles: &Troubles) -> [(&'static str, u64); 6] {
     [
         ("reconnects", troubles.reconnects),
         ("retries", troubles.retries),
         ("too busy", troubles.too_busy),
         ("not handled", troubles.not_handled),
         ("refused", troubles.refused),
+        ("unanswered", troubles.unanswered),
     ]
 }
 

@@ -19,8 +19,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 const HEADERS_MAX: usize = 64;
-/// Base64 of `admin:changeit`.
-const CREDENTIALS: &str = "YWRtaW46Y2hhbmdlaXQ=";
 const TARGET: &str = "/stats?histograms=true";
 
 /// The order in which a write meets the stages; others follow by name.
@@ -43,12 +41,12 @@ pub(crate) struct Snapshot {
     stages: BTreeMap<String, BTreeMap<u64, u64>>,
 }
 
-/// Asks the node whose client HTTP endpoint this is. Blocks up to [`CONNECT_TIMEOUT`] + [`ANSWER_TIMEOUT`].
+/// Asks the node whose client HTTP endpoint this is, as this user (login and password). Blocks up to [`CONNECT_TIMEOUT`] + [`ANSWER_TIMEOUT`].
 ///
 /// # Errors
 /// When the node cannot be reached in time, refuses, or answers something else than statistics.
-pub(crate) fn snapshot(http: SocketAddr) -> anyhow::Result<Snapshot> {
-    let body = get(http).with_context(|| format!("GET http://{http}{TARGET}"))?;
+pub(crate) fn snapshot(http: SocketAddr, user: &(String, String)) -> anyhow::Result<Snapshot> {
+    let body = get(http, user).with_context(|| format!("GET http://{http}{TARGET}"))?;
     let document: Value =
         serde_json::from_slice(&body).with_context(|| format!("http://{http}{TARGET} did not answer JSON"))?;
     read(&http.to_string(), &document)
@@ -117,12 +115,13 @@ fn counts(pairs: &Value) -> Option<BTreeMap<u64, u64>> {
 }
 
 /// One request on its own connection; the body of the answer.
-fn get(http: SocketAddr) -> anyhow::Result<Vec<u8>> {
+fn get(http: SocketAddr, (login, password): &(String, String)) -> anyhow::Result<Vec<u8>> {
+    let credentials = base64(format!("{login}:{password}").as_bytes());
     let mut stream = TcpStream::connect_timeout(&http, CONNECT_TIMEOUT)?;
     let deadline = Instant::now() + ANSWER_TIMEOUT;
     stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
     let request = format!(
-        "GET {TARGET} HTTP/1.1\r\nHost: {http}\r\nAuthorization: Basic {CREDENTIALS}\r\n\
+        "GET {TARGET} HTTP/1.1\r\nHost: {http}\r\nAuthorization: Basic {credentials}\r\n\
          Accept: application/json\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes())?;
@@ -141,6 +140,20 @@ fn get(http: SocketAddr) -> anyhow::Result<Vec<u8>> {
         }
         ensure!(received.len() <= ANSWER_BYTES_MAX, "the answer is longer than {ANSWER_BYTES_MAX} bytes");
     }
+}
+
+/// As credentials are written (RFC 4648, section 4).
+fn base64(bytes: &[u8]) -> String {
+    const SIGNS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let bits = (0..3).fold(0, |bits, index| bits << 8 | usize::from(*group.get(index).unwrap_or(&0)));
+        for sign in 0..4 {
+            // A group of one byte has two signs, one of two has three.
+            text.push(if sign > group.len() { '=' } else { SIGNS[bits >> (18 - 6 * sign) & 63].into() });
+        }
+    }
+    text
 }
 
 /// The body of a whole answer; `None` while more must come. Without a length it ends where the connection does.
@@ -246,11 +259,11 @@ mod tests {
             }
             String::from_utf8(request).unwrap()
         });
-        (snapshot(address), server.join().unwrap())
+        (snapshot(address, &("admin".into(), "changeit".into())), server.join().unwrap())
     }
 
     #[test]
-    fn it_asks_as_an_administrator_and_reads_the_answer_in_pieces() {
+    fn it_asks_as_the_user_and_reads_the_answer_in_pieces() {
         let whole: &'static [&'static str] =
             &["HTTP/1.1 200 OK\r\nConte", "nt-Length: 26\r\n\r\n{\"node\":", "{\"role\":\"leader\"}}"];
         let (found, request) = asked(whole);
@@ -259,6 +272,17 @@ mod tests {
         assert!(request.contains("\r\nAuthorization: Basic YWRtaW46Y2hhbmdlaXQ=\r\n"), "{request}");
         let (found, _) = asked(&["HTTP/1.1 200 OK\r\n\r\n", "{\"node\":{\"role\":\"follower\"}}"]);
         assert_eq!(found.unwrap().role, "follower");
+    }
+
+    #[test]
+    fn credentials_of_any_length() {
+        let check = |text: &str, wanted| assert_eq!(base64(text.as_bytes()), wanted, "{text}");
+        check("", "");
+        check("f", "Zg==");
+        check("fo", "Zm8=");
+        check("foo", "Zm9v");
+        check("foobar", "Zm9vYmFy");
+        check("\u{3ff}\u{3ff}", "z7/Pvw==");
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(crate) fn table(outcome: &Outcome) -> String {
     text.push('\n');
     text.push_str(&series(outcome));
     text.push_str(&troubles(outcome));
-    if !outcome.nodes.is_empty() {
+    if outcome.nodes_expected != 0 {
         text.push_str("\nwhere the time went\n");
         for node in &outcome.nodes {
             text.push_str(&node_line(node, outcome));
@@ -107,11 +107,14 @@ fn node_line(node: &NodeReport, outcome: &Outcome) -> String {
     text
 }
 
-/// CPU seconds, and shared out over the run's writes.
+/// CPU seconds, and shared out over the run's operations.
 fn cpu(seconds: f64, outcome: &Outcome) -> String {
     let (unit, count) = work(outcome);
     match each(seconds * 1e6, count) {
-        Some(micros) => format!("CPU {seconds:.2} s, {} µs a {unit}", three_digits(micros)),
+        Some(micros) => {
+            let article = if unit == "operation" { "an" } else { "a" };
+            format!("CPU {seconds:.2} s, {} µs {article} {unit}", three_digits(micros))
+        }
         None => format!("CPU {seconds:.2} s"),
     }
 }
@@ -130,11 +133,12 @@ fn stages(node: &NodeReport) -> String {
 }
 
 fn all_nodes(outcome: &Outcome) -> String {
-    if outcome.nodes.len() < 2 {
-        return String::new();
+    let (seen, expected) = (outcome.nodes.len(), outcome.nodes_expected);
+    match cpu_of_all(outcome) {
+        Some(_) if expected < 2 => String::new(),
+        Some(seconds) => format!("\nall {seen} nodes: {}\n", cpu(seconds.as_secs_f64(), outcome)),
+        None => format!("\n{seen} of {expected} nodes said something; no sum, since one is missing or was restarted\n"),
     }
-    let seconds = cpu_of_all(&outcome.nodes).as_secs_f64();
-    format!("\nall {} nodes: {}\n", outcome.nodes.len(), cpu(seconds, outcome))
 }
 
 /// Rows under each other: the first column to the left, the others to the right.

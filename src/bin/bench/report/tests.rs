@@ -41,6 +41,7 @@ fn outcome() -> Outcome {
         timeline: vec![second(1, 600, 0), second(2, 400, 2)],
         troubles: Troubles { reconnects: 1, too_busy: 1200, ..Troubles::default() },
         nodes: vec![node("127.0.0.1:2113", "leader", 6), node("127.0.0.2:2113", "follower", 4)],
+        nodes_expected: 2,
     }
 }
 
@@ -49,7 +50,7 @@ fn node(endpoint: &str, role: &str, cpu_ms: u64) -> NodeReport {
     NodeReport {
         endpoint: endpoint.into(),
         role: role.into(),
-        restarted: !leads,
+        restarted: false,
         cpu: Duration::from_millis(cpu_ms),
         resident_bytes: 64 << 20,
         log_enters: 50,
@@ -68,6 +69,7 @@ fn nothing() -> Outcome {
         timeline: Vec::new(),
         troubles: Troubles::default(),
         nodes: Vec::new(),
+        nodes_expected: 0,
         ..outcome()
     }
 }
@@ -87,17 +89,17 @@ troubles: reconnects 1, too busy 1,200
 
 where the time went
 
-127.0.0.1:2113, leader: CPU 0.01 s, 6.00 µs a write, memory 64 MiB, 1,000 appends, 25 flushes (0.0250 an append), \
+127.0.0.1:2113, leader: CPU 0.01 s, 5.98 µs an operation, memory 64 MiB, 1,000 appends, 25 flushes (0.0250 an append), \
 50 enters (0.0500 an append)
   stage  count     p50     p99     max    mean
   flush      3  205 µs  307 µs  307 µs  205 µs
 
-127.0.0.2:2113, follower, RESTARTED: its figures begin there: CPU 0.00 s, 4.00 µs a write, memory 64 MiB, 25 flushes, \
+127.0.0.2:2113, follower: CPU 0.00 s, 3.99 µs an operation, memory 64 MiB, 25 flushes, \
 50 enters
   stage  count     p50     p99     max    mean
   flush      3  205 µs  307 µs  307 µs  205 µs
 
-all 2 nodes: CPU 0.01 s, 10.0 µs a write
+all 2 nodes: CPU 0.01 s, 9.97 µs an operation
 ";
     let found = table(&outcome());
     assert_eq!(found, wanted, "\n{found}");
@@ -141,20 +143,48 @@ fn the_json_holds_everything() {
     near("/timeline/1/errors", 2.0);
     near("/timeline/1/p99Us", 1500.0);
     near("/troubles/tooBusy", 1200.0);
-    near("/nodes/0/cpuUsPerOperation", 6.0);
+    // The write's 1,000 and the read's 3.
+    near("/nodes/0/cpuUsPerOperation", 5.982);
     near("/nodes/0/entersPerAppend", 0.05);
     near("/nodes/0/stages/flush/p50Us", 204.8);
     near("/nodes/0/stages/queue/count", 0.0);
     near("/serverCpuSeconds", 0.01);
-    near("/serverCpuUsPerOperation", 10.0);
+    near("/serverCpuUsPerOperation", 9.970);
+    near("/nodesExpected", 2.0);
+    near("/nodesSeen", 2.0);
     assert_eq!(document["settings"]["servers"], "a<b & c");
     assert_eq!(document["series"][2]["name"], "delivery");
-    assert_eq!(document["nodes"][1]["restarted"], true);
+    assert_eq!(document["serverCpuOperation"], "operation");
+    assert_eq!(document["nodes"][1]["restarted"], false);
     assert_eq!(document["nodes"][1]["entersPerAppend"], Value::Null);
     let curve = document["series"][0]["latency"]["percentiles"].as_array().unwrap();
     assert!(curve.len() > 10);
     assert_eq!(curve[curve.len() - 1][0], 100.0);
     assert!(curve.windows(2).all(|pair| pair[0][1].as_f64() <= pair[1][1].as_f64()));
+}
+
+#[test]
+fn a_part_of_the_nodes_is_not_taken_for_all() {
+    let mut missing = outcome();
+    missing.nodes_expected = 3;
+    let mut restarted = outcome();
+    restarted.nodes[1].restarted = true;
+    for (outcome, seen) in [(missing, "2 of 3 nodes"), (restarted, "2 of 2 nodes")] {
+        let document: Value = serde_json::from_str(&json(&outcome)).unwrap();
+        assert_eq!(document["serverCpuSeconds"], Value::Null);
+        assert_eq!(document["serverCpuUsPerOperation"], Value::Null);
+        assert_eq!(document["nodesExpected"], outcome.nodes_expected);
+        let text = table(&outcome);
+        assert!(text.contains(seen) && !text.contains("all "), "{text}");
+    }
+}
+
+#[test]
+fn one_kind_of_operation_is_called_by_its_name() {
+    let mut outcome = outcome();
+    outcome.series.retain(|series| series.name != "read");
+    let text = table(&outcome);
+    assert!(text.contains("all 2 nodes: CPU 0.01 s, 10.0 µs a write"), "deliveries do not count: {text}");
 }
 
 #[test]
