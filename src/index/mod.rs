@@ -93,6 +93,17 @@ impl StreamInfo {
     }
 }
 
+/// What came of [`Index::try_apply`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// There was nothing that could be applied.
+    Nothing,
+    /// Some was applied; there may be more.
+    Advanced,
+    /// Another thread is at it.
+    Elsewhere,
+}
+
 /// Figures for `/stats`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IndexFigures {
@@ -168,8 +179,7 @@ impl Index {
     }
 
     /// Like [`Index::apply_to`], for a thread with other things to do: stops after about `bytes` of the log, at least one
-    /// record, and does not wait for another thread that applies. False when there was nothing that could be applied;
-    /// otherwise there may be more.
+    /// record, and does not wait for another thread that applies.
     ///
     /// # Errors
     /// See [`Index::apply_to`].
@@ -179,10 +189,11 @@ impl Index {
         layout: ChunkLayout,
         limit: LogPosition,
         bytes: u64,
-    ) -> Result<bool, IndexError> {
-        let Some(mut applier) = self.applier.try_lock() else { return Ok(true) };
+    ) -> Result<Attempt, IndexError> {
+        let Some(mut applier) = self.applier.try_lock() else { return Ok(Attempt::Elsewhere) };
         let stop_at = self.applied().plus(bytes).min(limit);
-        self.apply_pass(&mut applier, log, layout, Pass { limit, stop_at })
+        let has_advanced = self.apply_pass(&mut applier, log, layout, Pass { limit, stop_at })?;
+        Ok(if has_advanced { Attempt::Advanced } else { Attempt::Nothing })
     }
 
     /// Applies records of one chunk; false when there are none.
