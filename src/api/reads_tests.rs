@@ -82,6 +82,16 @@ fn a_page_that_is_out_of_time_ends_with_what_it_has() {
 }
 
 #[test]
+fn the_clock_is_looked_at_for_each_page_of_memory_and_after_each_link() {
+    let log = TestLog { page_time: Duration::ZERO, ..ten_events() };
+    let mut clock = PageClock::start(&log.reader());
+    let seen = [0, 100, 5000, 5001].map(|at| clock.is_over(LogPosition(at)));
+    assert_eq!(seen, [true, false, true, false]);
+    clock.went_elsewhere();
+    assert!(clock.is_over(LogPosition(5001)));
+}
+
+#[test]
 fn forward_pages() {
     let log = ten_events();
     check(&log, "orders", &forward(0, 3), &[0, 1, 2], 3, false);
