@@ -1,7 +1,8 @@
 //! The index: stream, event number → log position. Kept in memory, derived from the log and rebuilt from it at start.
 //!
 //! Promises: what [`Index::applied`] covers is visible to every reader that saw that value; a record is applied once,
-//! whoever calls how often; the events of one record become visible together. Leaves to others: what is committed (the
+//! whoever calls how often; the events of one record become visible together. (A stream may show the events of up to 32 KiB
+//! of log, or of one longer record, before [`Index::applied`] has moved past them.) Leaves to others: what is committed (the
 //! log thread says so), reading the events themselves (edges, with [`LogRead`]), and uncommitted stream heads (the log
 //! thread's overlay).
 //!
@@ -141,12 +142,19 @@ impl Default for Index {
 }
 
 impl Index {
-    /// An empty index.
+    /// An empty index, always the same: for tests and simulations.
     #[must_use]
     pub fn new() -> Index {
+        Index::with_seed(1)
+    }
+
+    /// An empty index. A random seed keeps clients from making the hashes of their events fall together on purpose; nothing
+    /// else depends on it.
+    #[must_use]
+    pub fn with_seed(seed: u64) -> Index {
         Index {
             streams: Streams::new(),
-            recent: RecentIds::new(RECENT_IDS_MAX),
+            recent: RecentIds::new(RECENT_IDS_MAX, seed),
             transactions: Mutex::new(Transactions::new(TRANSACTIONS_MAX, TRANSACTION_WRITES_MAX)),
             starts: RwLock::default(),
             applier: Mutex::default(),

@@ -72,12 +72,12 @@ pub(super) struct RecentIds {
 }
 
 impl RecentIds {
-    /// Remembers `limit` events, a power of two.
-    pub(super) fn new(limit: usize) -> RecentIds {
+    /// Remembers `limit` events, a power of two. The seed keeps others from making their hashes fall together on purpose.
+    pub(super) fn new(limit: usize, seed: u64) -> RecentIds {
         let table = || Table { generation: AtomicU64::new(NO_GENERATION), slots: Slots::new(limit) };
         RecentIds {
             limit_bits: limit.ilog2(),
-            hasher: FixedState::with_seed(1),
+            hasher: FixedState::with_seed(seed),
             ring: Blocks::new(2 * limit),
             tables: [table(), table()],
             begun: AtomicU64::new(0),
@@ -92,7 +92,8 @@ impl RecentIds {
     /// and must be after [`RecentIds::settle`]. For one thread at a time.
     pub(super) fn insert(&self, stream_hash: u64, stream: u64, first: i64, ids: &[EventId]) {
         let mut sequence = self.begun.load(Ordering::Relaxed);
-        for (number, &id) in (first..).zip(ids) {
+        // The identifiers first: behind the last of them there may be no number.
+        for (&id, number) in ids.iter().zip(first..) {
             let (entry, id) = (self.ring.make(sequence as usize), words(id));
             sequence += 1;
             self.begun.store(sequence, Ordering::Relaxed);
@@ -221,7 +222,7 @@ mod tests {
 
     #[test]
     fn the_last_are_known_and_a_generation_before_them_is_not() {
-        let recent = RecentIds::new(4);
+        let recent = RecentIds::new(4, 1);
         assert_eq!(get(&recent, 7, 0), None);
         for n in 0..40 {
             recent.insert(7, 7, n as i64, &[id(n)]);
@@ -235,13 +236,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_last_number_of_all_is_remembered() {
+        let recent = RecentIds::new(4, 1);
+        recent.insert(7, 7, i64::MAX - 1, &[id(0), id(1)]);
+        recent.settle();
+        assert_eq!((get(&recent, 7, 0), get(&recent, 7, 1)), (Some(i64::MAX - 1), Some(i64::MAX)));
+    }
+
     /// Whoever asks when: the last ones are known with their newest number, and whatever is known was written.
     #[test]
     fn it_agrees_with_a_list_of_all_events() {
         for seed in 0..30 {
             let mut random = fastrand::Rng::with_seed(seed);
             let limit = 1 << random.u32(2..8);
-            let recent = RecentIds::new(limit as usize);
+            let recent = RecentIds::new(limit as usize, seed);
             let (mut all, mut settled) = (Vec::new(), 0);
             let (ids, ask_every) = (random.u64(1..2000), random.usize(1..200));
             for step in 0..600 {
@@ -275,7 +284,7 @@ mod tests {
 
     #[test]
     fn tables_are_kept_up_to_date_only_while_they_are_asked() {
-        let recent = RecentIds::new(8);
+        let recent = RecentIds::new(8, 1);
         let listed = || recent.listed.load(Ordering::Relaxed);
         let mut next = 0;
         let mut write = |count: u64| {
@@ -305,7 +314,7 @@ mod tests {
     fn what_is_settled_is_found_while_the_ring_turns() {
         const LIMIT: u64 = 1 << 12;
         const EVENTS: u64 = 400_000;
-        let (recent, settled) = (RecentIds::new(LIMIT as usize), AtomicU64::new(0));
+        let (recent, settled) = (RecentIds::new(LIMIT as usize, 1), AtomicU64::new(0));
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for first in (0..EVENTS).step_by(8) {
