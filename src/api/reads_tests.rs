@@ -7,6 +7,7 @@ use crate::api::test_log::{SECOND, TestLog, answer, user};
 use crate::codec::client::messages::{ReadEventCompleted, ReadStreamEventsCompleted, ResolvedIndexedEvent};
 use crate::limits::READ_PAGE_BYTES_MAX;
 use crate::storage::ChunkLayout;
+use crate::types::LogPosition;
 
 const ID: Guid = Guid([3; 16]);
 

@@ -145,7 +145,8 @@ impl ReceiveBuffer {
             // While there is room for a good receive nothing moves: each byte is moved about once, however they arrive.
             let free = self.buffer.capacity() - self.buffer.len();
             let is_enough = free >= missing.min(RECEIVE_BUSY_BYTES);
-            return if is_enough { free } else { missing.min(length).max(RECEIVE_BUSY_BYTES) };
+            let more = length.max(RECEIVE_BUFFER_BYTES.saturating_sub(length));
+            return if is_enough { free } else { missing.min(more).max(RECEIVE_BUSY_BYTES) };
         }
         // Frames that fit stay within what costs nothing of the budget.
         self.room.max(missing).min(RECEIVE_BUFFER_BYTES - length)
@@ -277,21 +278,17 @@ mod tests {
     #[test]
     fn a_large_frame_in_small_pieces_is_moved_a_few_times_only() {
         let mut buffer = buffer();
-        let (frame, mut capacities, mut moves) = (1 << 20, vec![], 0);
+        let (frame, mut moved) = (1 << 20, 0);
         while buffer.bytes().len() < frame {
+            let (length, capacity) = (buffer.bytes().len(), buffer.buffer.capacity());
             let wanted = buffer.wanted(frame);
-            assert!(buffer.pay_for(buffer.bytes().len() + wanted));
-            let before = buffer.buffer.as_ptr();
-            arrive(&mut buffer, frame, (frame - buffer.bytes().len()).min(700));
-            moves += usize::from(buffer.buffer.as_ptr() != before);
-            assert!(buffer.taken >= buffer.buffer.capacity() || buffer.taken == 0, "what is held is paid for");
-            assert!(
-                buffer.buffer.capacity() <= (2 * buffer.bytes().len()).max(RECEIVE_BUFFER_BYTES) + RECEIVE_BUSY_BYTES
-            );
-            capacities.push(buffer.buffer.capacity());
+            assert!(buffer.pay_for(length + wanted));
+            arrive(&mut buffer, frame, (frame - length).min(700));
+            moved += if buffer.buffer.capacity() == capacity { 0 } else { length };
+            assert!(buffer.taken == 0 || buffer.taken >= buffer.buffer.capacity(), "what is held is paid for");
+            assert!(buffer.buffer.capacity() <= (2 * length).max(RECEIVE_BUFFER_BYTES) + RECEIVE_BUSY_BYTES);
         }
-        capacities.dedup();
-        assert!(capacities.len() < 10 && moves < 10, "{capacities:?}, {moves}");
+        assert!(moved < 2 * frame, "{moved} bytes of {frame}");
         assert_eq!(buffer.take(frame).len(), frame);
     }
 
