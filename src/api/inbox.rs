@@ -32,6 +32,9 @@ const LAZY_PERIOD: Duration = Duration::from_millis(10);
 /// A reader that does not wait takes the index on by so many passes at most.
 const CATCH_UP_PASSES: usize = 4;
 
+/// Events that are listed for a new leader between two looks at other work.
+const LIST_EVENTS: u64 = 8 << 10;
+
 /// Answers are given for this long before others have a turn.
 const SLICE: Duration = Duration::from_millis(1);
 
@@ -221,6 +224,9 @@ async fn advance(edge: &Rc<EdgeState>, pace: &mut Pace) -> Rest {
 /// to begin: then pass follows on pass, or a log that grows fast would leave the index further and further behind.
 fn follow(edge: &EdgeState, pace: &mut Pace) -> Rest {
     let (applied, readable) = (edge.links.index.applied(), edge.links.published.readable());
+    if prepares_to_lead(edge, applied, readable) {
+        return Rest::None;
+    }
     if applied >= readable {
         *pace = Pace::default();
         return Rest::UntilMore(readable);
@@ -245,6 +251,14 @@ fn follow(edge: &EdgeState, pace: &mut Pace) -> Rest {
             Rest::Retry
         }
     }
+}
+
+/// A new leader asks for recent events with its first writes. The log thread, which says by heartbeats that it leads,
+/// should not have to list them all then: so this is done before the last pass, which a leader waits for. True while there
+/// is more to do.
+fn prepares_to_lead(edge: &EdgeState, applied: LogPosition, readable: LogPosition) -> bool {
+    let is_near = readable.0.saturating_sub(applied.0) <= APPLY_BYTES;
+    edge.links.published.role() == Role::PreLeader && is_near && edge.links.index.prepare_recent(LIST_EVENTS)
 }
 
 /// The passes that have begun are over: what came meanwhile begins a new period.

@@ -138,6 +138,32 @@ fn a_new_leader_waits_for_its_index() {
 }
 
 #[test]
+fn a_new_leader_has_its_recent_events_listed_before_the_last_pass() {
+    let (edge, mut ends) = edge();
+    let mut log = TestLog::with_layout(LAYOUT);
+    let events = vec![("t", &b""[..]); 5000];
+    ends.clear();
+    for _ in 0..5 {
+        log.append("a", &events);
+        ends.push(log.end);
+    }
+    let mut links = edge.links.clone();
+    links.log = Arc::new(log.log);
+    let edge = EdgeState::new(EdgeOptions::new(0, 1 << 20), links);
+    let mut pace = Pace::default();
+    publish(&edge, ends[3]);
+    while follow(&edge, &mut pace) != Rest::UntilMore(ends[3]) {
+        std::thread::sleep(LAZY_PERIOD);
+    }
+    edge.links.published.set_view(NodeView { role: Role::PreLeader, ..NodeView::default() });
+    publish(&edge, ends[4]);
+    for _ in 0..2 {
+        assert_eq!((follow(&edge, &mut pace), edge.links.index.applied()), (Rest::None, ends[3]));
+    }
+    assert_eq!((follow(&edge, &mut pace), edge.links.index.applied()), (Rest::UntilMore(ends[4]), ends[4]));
+}
+
+#[test]
 fn who_begins_to_wait_wakes_an_edge_that_rests() {
     run(async {
         let (edge, ends) = edge();

@@ -286,6 +286,12 @@ impl Index {
         self.recent.get(name.hash, id, || self.streams.ordinal(name))
     }
 
+    /// Takes about `events` steps towards answering [`Index::recent`] at once, which otherwise the first who asks must do.
+    /// For a node that is about to lead. True when there are more to take.
+    pub fn prepare_recent(&self, events: u64) -> bool {
+        self.recent.prepare(events)
+    }
+
     /// A transaction by its identifier, committed or not; `None` when there never was one or it was dropped from the
     /// bounded table.
     #[must_use]

@@ -2,7 +2,8 @@
 //!
 //! Every node keeps them for each event, but only a leader is asked. So the thread that applies the log writes them one
 //! after the other into a ring, and no more; they are listed in a hash table when somebody asks, and from then on as the
-//! ring is written, until nobody has asked for long. Who asks does not wait while the table is up to date.
+//! ring is written, until nobody has asked for long. Who asks does not wait while the table is up to date; before a node
+//! leads, its edges bring it there step by step.
 //!
 //! There are two tables, for two generations of `limit` events: the one that is being written and the one before it. So at
 //! least the last `limit` events are known, and at most twice as many. What a table says is checked in the ring.
@@ -119,13 +120,26 @@ impl RecentIds {
         self.settled.store(begun, Ordering::Release);
     }
 
+    /// Lists about `count` of the events that were not asked for yet, and from now on all that come: whoever asks first
+    /// need not do it then. True when there are more.
+    pub(super) fn prepare(&self, count: u64) -> bool {
+        let settled = self.settled.load(Ordering::Acquire);
+        self.want(settled);
+        if self.listed.load(Ordering::Acquire) >= settled {
+            return false;
+        }
+        // Where another thread is at it this one does not wait.
+        if let Some(_lister) = self.lister.try_lock() {
+            let from = self.listed.load(Ordering::Relaxed).max(settled.saturating_sub(1 << self.limit_bits));
+            self.list_from(from, settled.min(from + count));
+        }
+        self.listed.load(Ordering::Acquire) < settled
+    }
+
     /// The number of an event; `stream` gives the ordinal of its stream, and is asked only when the identifier is known.
     pub(super) fn get(&self, stream_hash: u64, id: EventId, stream: impl Fn() -> Option<u64>) -> Option<i64> {
         let settled = self.settled.load(Ordering::Acquire);
-        let wanted_to = settled + (WANTED_GENERATIONS << self.limit_bits);
-        if self.wanted_to.load(Ordering::Relaxed) + (1 << self.limit_bits) <= wanted_to {
-            self.wanted_to.store(wanted_to, Ordering::Relaxed);
-        }
+        self.want(settled);
         if self.listed.load(Ordering::Acquire) < settled {
             let _lister = self.lister.lock();
             self.list(settled);
@@ -143,9 +157,20 @@ impl RecentIds {
         find(newest).or_else(|| find(newest.checked_sub(1)?)).map(|event| event.number)
     }
 
+    /// Keeps the tables up to date for some time from now on.
+    fn want(&self, settled: u64) {
+        let wanted_to = settled + (WANTED_GENERATIONS << self.limit_bits);
+        if self.wanted_to.load(Ordering::Relaxed) + (1 << self.limit_bits) <= wanted_to {
+            self.wanted_to.store(wanted_to, Ordering::Relaxed);
+        }
+    }
+
     /// Lists the events in front of sequence number `to`. For the holder of `lister`.
     fn list(&self, to: u64) {
-        let from = self.listed.load(Ordering::Relaxed).max(to.saturating_sub(1 << self.limit_bits));
+        self.list_from(self.listed.load(Ordering::Relaxed).max(to.saturating_sub(1 << self.limit_bits)), to);
+    }
+
+    fn list_from(&self, from: u64, to: u64) {
         for sequence in from..to {
             let generation = sequence >> self.limit_bits;
             let table = self.table(generation);
@@ -239,9 +264,9 @@ mod tests {
     #[test]
     fn the_last_number_of_all_is_remembered() {
         let recent = RecentIds::new(4, 1);
-        recent.insert(7, 7, i64::MAX - 1, &[id(0), id(1)]);
+        recent.insert(7, 7, i64::MAX - 2, &[id(0), id(1)]);
         recent.settle();
-        assert_eq!((get(&recent, 7, 0), get(&recent, 7, 1)), (Some(i64::MAX - 1), Some(i64::MAX)));
+        assert_eq!((get(&recent, 7, 0), get(&recent, 7, 1)), (Some(i64::MAX - 2), Some(i64::MAX - 1)));
     }
 
     /// Whoever asks when: the last ones are known with their newest number, and whatever is known was written.
@@ -307,6 +332,31 @@ mod tests {
             (Some(last as i64 - 8), Some(last as i64 - 1))
         );
         assert_eq!(listed(), last);
+    }
+
+    #[test]
+    fn tables_are_prepared_step_by_step_and_kept_so() {
+        let recent = RecentIds::new(64, 1);
+        let write = |n: u64| {
+            recent.insert(7, 7, n as i64, &[id(n)]);
+            recent.settle();
+        };
+        (0..1000).for_each(write);
+        let mut steps = 1;
+        while recent.prepare(10) {
+            steps += 1;
+            assert!(recent.listed.load(Ordering::Relaxed) < 1000);
+        }
+        assert_eq!((steps, recent.listed.load(Ordering::Relaxed)), (7, 1000));
+        write(1000);
+        assert_eq!(recent.listed.load(Ordering::Relaxed), 1001);
+        assert!((936..=1000).all(|n| get(&recent, 7, n) == Some(n as i64)));
+        // Who asks in the middle does the rest.
+        (1001..2000 + 64 * WANTED_GENERATIONS).for_each(write);
+        assert!(recent.prepare(10));
+        let last = 1999 + 64 * WANTED_GENERATIONS;
+        assert!((last - 63..=last).all(|n| get(&recent, 7, n) == Some(n as i64)));
+        assert!(!recent.prepare(10));
     }
 
     /// A thread writes as fast as it can; the others must find all that was settled, with its own number.
