@@ -254,7 +254,7 @@ impl<'b> Chunk<'_, 'b> {
 }
 
 /// The time of a page. What may take time is a piece of the log that is not in memory, so the clock is looked at only when
-/// the reading has come to another page of memory.
+/// the reading has come to another page of memory, or back from an event that a link leads to.
 #[derive(Debug)]
 pub(super) struct PageClock {
     since: Instant,
@@ -265,6 +265,12 @@ pub(super) struct PageClock {
 impl PageClock {
     pub(super) fn start(reader: &Reader<'_>) -> PageClock {
         PageClock { since: Instant::now(), time: reader.page_time, seen: u64::MAX }
+    }
+
+    /// The reading went somewhere else for an event: the clock is looked at next time.
+    #[inline]
+    pub(super) fn went_elsewhere(&mut self) {
+        self.seen = u64::MAX;
     }
 
     /// True when the time was over when the reading came to `position`.

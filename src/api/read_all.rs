@@ -6,6 +6,7 @@
 use std::ops::ControlFlow;
 
 use crate::api::access::{ALL_STREAM, Action, is_allowed};
+use crate::api::links::LINK_TYPE;
 use crate::api::log_events::{PageClock, Reader};
 use crate::api::reads::{Refusal, page_size};
 use crate::api::users::Identity;
@@ -37,7 +38,12 @@ impl Filling<'_, '_> {
     /// Adds an event; false when the page has no room for its bytes.
     fn push(&mut self, reader: &Reader<'_>, event: &EventView<'_>) -> Result<bool, Refusal> {
         let fits = match self.resolve_for {
-            Some(identity) => reader.resolve(event, Some(identity), |entry| self.page.push(entry))?,
+            Some(identity) => {
+                if event.event_type == LINK_TYPE {
+                    self.clock.went_elsewhere();
+                }
+                reader.resolve(event, Some(identity), |entry| self.page.push(entry))?
+            }
             None => self.page.push(Resolved::plain(event)),
         };
         // Out of time is full, too.

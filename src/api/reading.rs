@@ -56,6 +56,7 @@ pub(super) fn reader(links: &EdgeLinks) -> Reader<'_> {
 /// Reads and answers.
 pub(super) fn read(caller: &Caller<'_>, request: &ReadRequest) {
     let (session, identity, correlation) = (caller.session, caller.identity, caller.correlation);
+    caller.edge.before_long_work();
     inbox::catch_up(caller.edge);
     let reader = reader(&caller.edge.links);
     let level = session.level.get();

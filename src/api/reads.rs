@@ -265,6 +265,7 @@ impl Reader<'_> {
                 return Ok(ControlFlow::Continue(()));
             }
             let fits = if request.resolve_links && event.event_type == LINK_TYPE {
+                clock.went_elsewhere();
                 self.resolve(event, Some(identity), |entry| page.push(entry))?
             } else {
                 page.push(Resolved::plain(event))

@@ -7,6 +7,7 @@ use crate::api::test_log::{SECOND, TestLog, answer, user};
 use crate::codec::client::messages::{ReadEventCompleted, ReadStreamEventsCompleted, ResolvedIndexedEvent};
 use crate::limits::READ_PAGE_BYTES_MAX;
 use crate::storage::ChunkLayout;
+use crate::types::LogPosition;
 
 const ID: Guid = Guid([3; 16]);
 
@@ -79,6 +80,16 @@ fn a_page_that_is_out_of_time_ends_with_what_it_has() {
     check(&log, "orders", &forward(9, 5), &[9], 10, true);
     check(&log, "orders", &backward(6, 5), &[6], 5, false);
     check(&log, "orders", &backward(0, 5), &[0], -1, true);
+}
+
+#[test]
+fn the_clock_is_looked_at_for_each_page_of_memory_and_after_each_link() {
+    let log = TestLog { page_time: Duration::ZERO, ..ten_events() };
+    let mut clock = PageClock::start(&log.reader());
+    let seen = [0, 100, 5000, 5001].map(|at| clock.is_over(LogPosition(at)));
+    assert_eq!(seen, [true, false, true, false]);
+    clock.went_elsewhere();
+    assert!(clock.is_over(LogPosition(5001)));
 }
 
 #[test]

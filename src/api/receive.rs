@@ -106,8 +106,8 @@ impl ReceiveBuffer {
         self.start = 0;
     }
 
-    /// Receives once. `frame` is the size of the frame that has begun, as far as known: the buffer doubles towards it,
-    /// so that a client that only announces a large frame costs nothing.
+    /// Receives once. `frame` is the size of the frame that has begun, as far as known: the buffer doubles towards it when
+    /// it is nearly full, so that a client that only announces a large frame costs nothing.
     pub(super) async fn receive(
         &mut self,
         half: &mut TcpOwnedReadHalf,
@@ -142,7 +142,11 @@ impl ReceiveBuffer {
         let length = self.bytes().len();
         let missing = frame.saturating_sub(length);
         if frame > RECEIVE_BUFFER_BYTES {
-            return missing.min(length).max(RECEIVE_BUSY_BYTES);
+            // While there is room for a good receive nothing moves: each byte is moved about once, however they arrive.
+            let free = self.buffer.capacity() - self.buffer.len();
+            let is_enough = free >= missing.min(RECEIVE_BUSY_BYTES);
+            let more = length.max(RECEIVE_BUFFER_BYTES.saturating_sub(length));
+            return if is_enough { free } else { missing.min(more).max(RECEIVE_BUSY_BYTES) };
         }
         // Frames that fit stay within what costs nothing of the budget.
         self.room.max(missing).min(RECEIVE_BUFFER_BYTES - length)
@@ -269,6 +273,23 @@ mod tests {
         }
         assert!(buffer.wanted(RECEIVE_BUFFER_BYTES + 1) >= RECEIVE_BUSY_BYTES);
         assert!(buffer.wanted(64 << 20) <= 2 * RECEIVE_BUSY_BYTES, "what was announced is not there yet");
+    }
+
+    #[test]
+    fn a_large_frame_in_small_pieces_is_moved_a_few_times_only() {
+        let mut buffer = buffer();
+        let (frame, mut moved) = (1 << 20, 0);
+        while buffer.bytes().len() < frame {
+            let (length, capacity) = (buffer.bytes().len(), buffer.buffer.capacity());
+            let wanted = buffer.wanted(frame);
+            assert!(buffer.pay_for(length + wanted));
+            arrive(&mut buffer, frame, (frame - length).min(700));
+            moved += if buffer.buffer.capacity() == capacity { 0 } else { length };
+            assert!(buffer.taken == 0 || buffer.taken >= buffer.buffer.capacity(), "what is held is paid for");
+            assert!(buffer.buffer.capacity() <= (2 * length).max(RECEIVE_BUFFER_BYTES) + RECEIVE_BUSY_BYTES);
+        }
+        assert!(moved < 2 * frame, "{moved} bytes of {frame}");
+        assert_eq!(buffer.take(frame).len(), frame);
     }
 
     #[test]

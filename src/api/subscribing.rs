@@ -37,6 +37,7 @@ type Receivers = HashSet<u64, FixedState>;
 pub(super) fn subscribe(caller: &Caller<'_>, request: Subscribe) {
     let (edge, session, correlation) = (caller.edge, caller.session, caller.correlation);
     let key = session.key.get();
+    edge.before_long_work();
     inbox::catch_up(edge);
     let mut subscriptions = edge.subscriptions.borrow_mut();
     if subscriptions.len_of(key) >= SUBSCRIPTIONS_PER_CONNECTION_MAX {

@@ -1,7 +1,7 @@
 //! A turn is what a task does between two waits. The time and the node's role are looked up once for it.
 //!
 //! What must be told to others is gathered: figures are added up for many requests, and the log thread is woken when the
-//! tasks that are ready have run, or [`HANDED_MAX`] requests wait for it.
+//! tasks that are ready have run, [`HANDED_MAX`] requests wait for it, or something begins that may take long.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -120,6 +120,13 @@ impl EdgeState {
         }
     }
 
+    /// What comes next may take long: the log thread need not wait for it.
+    pub(super) fn before_long_work(&self) {
+        if self.handed.count.get() > 0 {
+            self.wake_log_thread();
+        }
+    }
+
     pub(super) fn wake_log_thread(&self) {
         self.handed.count.set(0);
         self.links.log_queue.wake();
@@ -209,6 +216,17 @@ mod tests {
             hand(&edge, 1);
             assert!(!is_woken(&edge));
             give_way().await;
+            assert!(is_woken(&edge));
+        });
+    }
+
+    #[test]
+    fn the_log_thread_does_not_wait_for_long_work() {
+        run(|edge| async move {
+            edge.before_long_work();
+            assert!(!is_woken(&edge), "there is nothing for it");
+            hand(&edge, 1);
+            edge.before_long_work();
             assert!(is_woken(&edge));
         });
     }

@@ -231,6 +231,7 @@ pub(super) fn transaction_commit(caller: &Caller<'_>, request: &TransactionCommi
     if !caller.may(&transaction.stream, Action::Write, asked) {
         return;
     }
+    caller.edge.before_long_work();
     match gather(caller.edge, &transaction) {
         Ok(events) => append_owned(caller, asked, &transaction.stream, expected_version, &events),
         Err(text) => caller.refuse(&text),

@@ -4,6 +4,8 @@
 //! the index has applied it, and is kept for the next write as long as there is room. A new leader takes no write before
 //! the index has applied all that it inherited, so entries and index together are the whole truth.
 //!
+//! That does not go for long names, which would take a lot of memory: their entries go when they are applied.
+//!
 //! A write costs no allocation once the tables have grown: entries are used again, and so is the memory of their names.
 
 use std::collections::VecDeque;
@@ -18,7 +20,7 @@ use crate::types::{EventId, LogPosition};
 
 use super::recent::RecentIds;
 
-/// A longer name's memory is not kept for the next one.
+/// The entry of a longer name is not kept when the index has it.
 const NAME_KEPT_BYTES: usize = 128;
 
 /// Identifiers kept at hand at least: about what is written while the index applies what was written before.
@@ -83,6 +85,10 @@ pub(super) struct Heads {
     slots: Vec<Slot>,
     newest: u32,
     oldest: u32,
+    /// Slots that are in no chain and not in the list.
+    free: Vec<u32>,
+    /// Writes to streams with long names, in the order of the log: the end of each, and the slot.
+    long: VecDeque<(LogPosition, u32)>,
     recent: RecentIds,
     /// Events remembered since this node leads, as far as that matters.
     remembered: usize,
@@ -102,6 +108,8 @@ impl Heads {
             slots: Vec::new(),
             newest: NONE,
             oldest: NONE,
+            free: Vec::new(),
+            long: VecDeque::new(),
             recent: RecentIds::new(RECENT_IDS_AT_HAND, RECENT_IDS_MAX, seed),
             remembered: 0,
             unapplied: VecDeque::new(),
@@ -165,11 +173,14 @@ impl Heads {
         };
         self.slots[slot as usize].head = head;
         self.list_as_newest(slot);
+        if name.text.len() > NAME_KEPT_BYTES {
+            self.long.push_back((head.end, slot));
+        }
     }
 
     /// Looks how far the index is.
     pub(super) fn evict(&mut self) {
-        if self.unapplied.is_empty() {
+        if self.unapplied.is_empty() && self.long.is_empty() {
             return;
         }
         self.applied = self.index.applied();
@@ -179,6 +190,17 @@ impl Heads {
             self.unapplied.pop_front();
             self.unapplied_events -= events;
         }
+        self.free_applied();
+    }
+
+    /// Frees the slots of long names that the index has.
+    fn free_applied(&mut self) {
+        while let Some(&(end, slot)) = self.long.front()
+            && end <= self.applied
+        {
+            self.long.pop_front();
+            self.free_long(slot);
+        }
     }
 
     /// Leadership is lost: nothing here is known to survive.
@@ -186,6 +208,8 @@ impl Heads {
         self.buckets = vec![NONE; 64];
         self.slots = Vec::new();
         (self.newest, self.oldest) = (NONE, NONE);
+        self.free = Vec::new();
+        self.long = VecDeque::new();
         self.recent.clear();
         self.remembered = 0;
         self.unapplied.clear();
@@ -225,7 +249,9 @@ impl Heads {
     fn add(&mut self, name: StreamName<'_>, validity: Validity) -> u32 {
         let oldest = self.slots.get(self.oldest as usize);
         let is_spare = oldest.is_some_and(|slot| slot.head.end <= self.applied);
-        let at = if self.slots.len() >= HEADS_KEPT_MAX && is_spare {
+        let at = if let Some(at) = self.free.pop() {
+            at
+        } else if self.slots.len() >= HEADS_KEPT_MAX && is_spare {
             let at = self.oldest;
             self.unlist(at);
             self.unchain(at);
@@ -241,15 +267,23 @@ impl Heads {
         let slot = &mut self.slots[at as usize];
         (slot.hash, slot.validity) = (name.hash, validity);
         slot.name.clear();
-        if slot.name.capacity() > NAME_KEPT_BYTES {
-            slot.name = String::new();
-        }
         slot.name.push_str(name.text);
         slot.chained = std::mem::replace(&mut self.buckets[bucket], at);
         at
     }
 
-    /// Makes the chains short enough for one more slot.
+    /// Frees a slot whose name is long, unless it was written to again.
+    fn free_long(&mut self, at: u32) {
+        let slot = &self.slots[at as usize];
+        if slot.name.len() > NAME_KEPT_BYTES && slot.head.end <= self.applied {
+            self.unlist(at);
+            self.unchain(at);
+            self.slots[at as usize].name = String::new();
+            self.free.push(at);
+        }
+    }
+
+    /// Makes the chains short enough for one more slot. For when none is free.
     fn grow(&mut self) {
         if self.slots.len() < self.buckets.len() {
             return;
@@ -300,6 +334,11 @@ impl Heads {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::record::{BatchBuilder, BatchView, Header, RecordKind, seal, sealed_length};
+    use crate::limits::RECORD_HEADER_BYTES;
+    use crate::storage::ChunkLayout;
+    use crate::storage::memory::MemoryLog;
+    use crate::types::{Guid, Term};
 
     fn heads() -> Heads {
         Heads::new(Arc::new(Index::new()), 1)
@@ -330,6 +369,97 @@ mod tests {
         assert_eq!(last(&heads, "bills"), 7);
         heads.clear();
         assert_eq!((last(&heads, "orders"), last(&heads, "bills")), (-1, -1));
+    }
+
+    fn id(n: usize) -> EventId {
+        EventId(Guid((n as u128 + 1).to_le_bytes()))
+    }
+
+    /// An index that has applied events of "orders" with these identifiers, numbered from 0 on.
+    fn index_of(ids: impl Iterator<Item = usize>) -> (Arc<Index>, LogPosition) {
+        let layout = ChunkLayout { chunk_size: 1 << 22 };
+        let (mut log, mut end) = (MemoryLog { layout, bytes: vec![0; 1 << 22] }, 0);
+        let ids: Vec<usize> = ids.collect();
+        for (piece, ids) in ids.chunks(1000).enumerate() {
+            let mut batch = BatchBuilder::new("orders", 0);
+            ids.iter().for_each(|&n| batch.event(id(n), "t", false, b"", b""));
+            let mut body = batch.finish();
+            BatchView::set_first_event_number(&mut body, piece as i64 * 1000);
+            let length = sealed_length(body.len());
+            let buffer = &mut log.bytes[end..end + length];
+            buffer[RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + body.len()].copy_from_slice(&body);
+            let (position, kind, event_count) = (LogPosition(end as u64), RecordKind::Append, ids.len() as u16);
+            seal(
+                buffer,
+                Header { length: 0, crc: 0, position, term: Term(1), kind, flags: 0, event_count, timestamp: 0 },
+            );
+            end += length;
+        }
+        let (index, end) = (Arc::new(Index::new()), LogPosition(end as u64));
+        index.apply_to(&log, layout, end).unwrap();
+        (index, end)
+    }
+
+    #[test]
+    fn identifiers_that_are_not_at_hand_any_more_are_known_from_the_index() {
+        const INHERITED: usize = 10;
+        const WRITTEN: usize = 2 * RECENT_IDS_AT_HAND;
+        let (index, end) = index_of(0..INHERITED + WRITTEN);
+        let mut heads = Heads::new(index, 1);
+        heads.applied = end;
+        let orders = heads.name("orders");
+        let (orders, others) = (StreamName { text: "orders", ..orders }, heads.name("others").hash);
+        let known = |heads: &Heads, n| heads.recent(orders, id(n));
+        assert_eq!(known(&heads, 3), Some((3, LogPosition::ZERO)), "inherited");
+        for n in INHERITED..INHERITED + WRITTEN {
+            heads.remember(orders, id(n), n as i64, end);
+        }
+        let newest = INHERITED + WRITTEN - 1;
+        assert_eq!((known(&heads, newest), known(&heads, newest + 1)), (Some((newest as i64, end)), None));
+        for n in [0, INHERITED, INHERITED + 1, WRITTEN / 2] {
+            assert_eq!(known(&heads, n), Some((n as i64, LogPosition::ZERO)), "from the index");
+        }
+        assert_eq!(heads.recent(StreamName { text: "others", hash: others }, id(INHERITED)), None);
+        // Now this leader has written as many as the index keeps: only what the filter has is asked for.
+        let rest = RECENT_IDS_MAX - WRITTEN;
+        for n in 0..rest {
+            heads.remember(StreamName { text: "others", hash: others }, id(n), n as i64, end);
+        }
+        assert_eq!(known(&heads, INHERITED), Some((INHERITED as i64, LogPosition::ZERO)));
+        let inherited = (0..INHERITED).filter(|&n| known(&heads, n).is_some()).count();
+        assert!(inherited < INHERITED, "the index was asked although it cannot know any");
+    }
+
+    #[test]
+    fn a_long_name_is_kept_until_it_is_applied() {
+        let mut heads = heads();
+        let name = |n: usize| format!("{}-{n}", "x".repeat(NAME_KEPT_BYTES));
+        let last = |heads: &Heads, stream: &str| heads.get(heads.name(stream)).last_event_number;
+        let apply = |heads: &mut Heads, applied| {
+            heads.applied = LogPosition(applied);
+            heads.free_applied();
+        };
+        for n in 1..=100 {
+            heads.set(heads.name(&name(n)), head(n as i64, n as u64), Validity::Term);
+            heads.set(heads.name(&format!("short-{n}")), head(n as i64, n as u64), Validity::Term);
+        }
+        // Written again.
+        heads.set(heads.name(&name(1)), head(7, 200), Validity::Term);
+        apply(&mut heads, 50);
+        assert!(
+            (2..=50).all(|n| last(&heads, &name(n)) == -1) && (51..=100).all(|n| last(&heads, &name(n)) == n as i64)
+        );
+        assert!((1..=100).all(|n| last(&heads, &format!("short-{n}")) == n as i64));
+        assert_eq!((last(&heads, &name(1)), heads.free.len()), (7, 49));
+        apply(&mut heads, 200);
+        assert!(heads.slots.iter().all(|slot| slot.name.capacity() <= NAME_KEPT_BYTES));
+        assert_eq!((last(&heads, &name(1)), heads.free.len(), heads.long.len()), (-1, 100, 0));
+        // Their slots are used again.
+        for n in 101..=300 {
+            heads.set(heads.name(&format!("short-{n}")), head(n as i64, n as u64 + 200), Validity::Term);
+        }
+        assert!((1..=300).all(|n| last(&heads, &format!("short-{n}")) == n as i64));
+        assert_eq!((heads.slots.len(), heads.free.len()), (300, 0));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! First in, first out, and without memory of its own for an entry: identifiers lie in a ring in the order of the log,
 //! and a table of eight bytes each says where. An event costs a place in both, whether its write has one event or
 //! thousands. Both are small, so that they stay in the processor's cache: they hold what the index has not applied yet,
-//! and [a few thousand](super::heads) at least. They grow when the index lags behind, and stay so until leadership ends.
+//! and [a few thousand](super::heads) at least. They grow when the index lags behind, and shrink when it has caught up.
 //! The index knows the rest; a filter says when it need not be asked, which is nearly always.
 
 use std::hash::BuildHasher as _;
@@ -93,6 +93,7 @@ impl RecentIds {
             self.limit *= 2;
             self.rebuild();
         }
+        self.shrink(applied);
         let known = Known { stream, id, number, end };
         let place = if self.ring.len() == self.limit {
             let place = self.oldest;
@@ -108,6 +109,21 @@ impl RecentIds {
             self.ring.len() - 1
         };
         self.enter(tag_of(hash), place);
+    }
+
+    /// Once in a round: when the index has all but a few again, a ring that has grown goes back to what it was.
+    fn shrink(&mut self, applied: LogPosition) {
+        if self.limit == self.limit_least || self.ring.len() < self.limit || self.oldest > 0 {
+            return;
+        }
+        // A few: so that it does not grow again soon.
+        let newer = self.limit_least / 2;
+        if self.ring[self.limit - newer - 1].end <= applied {
+            self.ring = self.ring.split_off(self.limit - self.limit_least);
+            self.limit = self.limit_least;
+            self.table = Vec::new();
+            self.rebuild();
+        }
     }
 
     /// Of one that was written before, the table knows the newest only.
@@ -287,6 +303,7 @@ mod tests {
         let mut recent = RecentIds::new(LIMIT, 1000, 9);
         let mut order: Vec<(u64, EventId)> = Vec::new();
         let mut numbers: HashMap<(u64, EventId), i64> = HashMap::new();
+        let mut longest = 0;
         for number in 0..20_000 {
             // The index stands still for a while.
             let applied = LogPosition(if (9000..10_500).contains(&number) { 9000 } else { number as u64 });
@@ -298,9 +315,11 @@ mod tests {
             let first_kept = order.len() as i64 - recent.ring.len() as i64;
             let expected = numbers.get(&asked).copied().filter(|&number| number >= first_kept);
             assert_eq!(recent.get(asked.0, asked.1).map(|(number, _)| number), expected, "at {number}");
+            longest = longest.max(recent.ring.len());
             assert!(recent.ring.len() == LIMIT.min(order.len()) || number > 9000, "{} at {number}", recent.ring.len());
         }
-        assert_eq!(recent.ring.len(), 4 * LIMIT, "as much as the index lacked at a time, and room to double");
+        assert_eq!(longest, 4 * LIMIT, "as much as the index lacked at a time, and room to double");
+        assert_eq!((recent.ring.len(), recent.limit, recent.table.len()), (LIMIT, LIMIT, 1024), "it has caught up");
         recent.clear();
         assert_eq!(recent.get(order[0].0, order[0].1), None);
     }

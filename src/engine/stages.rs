@@ -1,8 +1,8 @@
 //! Where the time of a write goes: one histogram for each stage, in nanoseconds, since start.
 //!
 //! The thread that owns a stage gathers its spans and hands them over once a turn, under a lock that nobody holds for
-//! long. While somebody reads, the log thread does not wait for it but keeps its spans for the next turn, as long as they
-//! are not too many. Leaves the measuring to `stopwatch` and the edges.
+//! long. While somebody reads, the log thread keeps its spans for a later turn; when they are half as many as it may keep it
+//! waits. Leaves the measuring to `stopwatch` and the edges.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,8 @@
 //! The index: stream, event number → log position. Kept in memory, derived from the log and rebuilt from it at start.
 //!
 //! Promises: what [`Index::applied`] covers is visible to every reader that saw that value; a record is applied once,
-//! whoever calls how often; the events of one record become visible together. Leaves to others: what is committed (the
+//! whoever calls how often; the events of one record become visible together. (A stream may show the events of up to 32 KiB
+//! of log, or of one longer record, before [`Index::applied`] has moved past them.) Leaves to others: what is committed (the
 //! log thread says so), reading the events themselves (edges, with [`LogRead`]), and uncommitted stream heads (the log
 //! thread's overlay).
 //!
@@ -93,6 +94,17 @@ impl StreamInfo {
     }
 }
 
+/// What came of [`Index::try_apply`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// There was nothing that could be applied.
+    Nothing,
+    /// Some was applied; there may be more.
+    Advanced,
+    /// Another thread is at it.
+    Elsewhere,
+}
+
 /// Figures for `/stats`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IndexFigures {
@@ -130,12 +142,19 @@ impl Default for Index {
 }
 
 impl Index {
-    /// An empty index.
+    /// An empty index, always the same: for tests and simulations.
     #[must_use]
     pub fn new() -> Index {
+        Index::with_seed(1)
+    }
+
+    /// An empty index. A random seed keeps clients from making the hashes of their events fall together on purpose; nothing
+    /// else depends on it.
+    #[must_use]
+    pub fn with_seed(seed: u64) -> Index {
         Index {
             streams: Streams::new(),
-            recent: RecentIds::new(RECENT_IDS_MAX),
+            recent: RecentIds::new(RECENT_IDS_MAX, seed),
             transactions: Mutex::new(Transactions::new(TRANSACTIONS_MAX, TRANSACTION_WRITES_MAX)),
             starts: RwLock::default(),
             applier: Mutex::default(),
@@ -168,8 +187,7 @@ impl Index {
     }
 
     /// Like [`Index::apply_to`], for a thread with other things to do: stops after about `bytes` of the log, at least one
-    /// record, and does not wait for another thread that applies. False when there was nothing that could be applied;
-    /// otherwise there may be more.
+    /// record, and does not wait for another thread that applies.
     ///
     /// # Errors
     /// See [`Index::apply_to`].
@@ -179,10 +197,11 @@ impl Index {
         layout: ChunkLayout,
         limit: LogPosition,
         bytes: u64,
-    ) -> Result<bool, IndexError> {
-        let Some(mut applier) = self.applier.try_lock() else { return Ok(true) };
+    ) -> Result<Attempt, IndexError> {
+        let Some(mut applier) = self.applier.try_lock() else { return Ok(Attempt::Elsewhere) };
         let stop_at = self.applied().plus(bytes).min(limit);
-        self.apply_pass(&mut applier, log, layout, Pass { limit, stop_at })
+        let has_advanced = self.apply_pass(&mut applier, log, layout, Pass { limit, stop_at })?;
+        Ok(if has_advanced { Attempt::Advanced } else { Attempt::Nothing })
     }
 
     /// Applies records of one chunk; false when there are none.
@@ -265,6 +284,12 @@ impl Index {
     pub fn recent(&self, stream: &str, id: EventId) -> Option<i64> {
         let name = self.streams.name(stream);
         self.recent.get(name.hash, id, || self.streams.ordinal(name))
+    }
+
+    /// Takes about `events` steps towards answering [`Index::recent`] at once, which otherwise the first who asks must do.
+    /// For a node that is about to lead. True when there are more to take.
+    pub fn prepare_recent(&self, events: u64) -> bool {
+        self.recent.prepare(events)
     }
 
     /// A transaction by its identifier, committed or not; `None` when there never was one or it was dropped from the

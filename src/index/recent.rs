@@ -2,7 +2,8 @@
 //!
 //! Every node keeps them for each event, but only a leader is asked. So the thread that applies the log writes them one
 //! after the other into a ring, and no more; they are listed in a hash table when somebody asks, and from then on as the
-//! ring is written, until nobody has asked for long. Who asks does not wait while the table is up to date.
+//! ring is written, until nobody has asked for long. Who asks does not wait while the table is up to date; before a node
+//! leads, its edges bring it there step by step.
 //!
 //! There are two tables, for two generations of `limit` events: the one that is being written and the one before it. So at
 //! least the last `limit` events are known, and at most twice as many. What a table says is checked in the ring.
@@ -72,12 +73,12 @@ pub(super) struct RecentIds {
 }
 
 impl RecentIds {
-    /// Remembers `limit` events, a power of two.
-    pub(super) fn new(limit: usize) -> RecentIds {
+    /// Remembers `limit` events, a power of two. The seed keeps others from making their hashes fall together on purpose.
+    pub(super) fn new(limit: usize, seed: u64) -> RecentIds {
         let table = || Table { generation: AtomicU64::new(NO_GENERATION), slots: Slots::new(limit) };
         RecentIds {
             limit_bits: limit.ilog2(),
-            hasher: FixedState::with_seed(1),
+            hasher: FixedState::with_seed(seed),
             ring: Blocks::new(2 * limit),
             tables: [table(), table()],
             begun: AtomicU64::new(0),
@@ -92,7 +93,8 @@ impl RecentIds {
     /// and must be after [`RecentIds::settle`]. For one thread at a time.
     pub(super) fn insert(&self, stream_hash: u64, stream: u64, first: i64, ids: &[EventId]) {
         let mut sequence = self.begun.load(Ordering::Relaxed);
-        for (number, &id) in (first..).zip(ids) {
+        // The identifiers first: behind the last of them there may be no number.
+        for (&id, number) in ids.iter().zip(first..) {
             let (entry, id) = (self.ring.make(sequence as usize), words(id));
             sequence += 1;
             self.begun.store(sequence, Ordering::Relaxed);
@@ -118,13 +120,26 @@ impl RecentIds {
         self.settled.store(begun, Ordering::Release);
     }
 
+    /// Lists about `count` of the events that were not asked for yet, and from now on all that come: whoever asks first
+    /// need not do it then. True when there are more.
+    pub(super) fn prepare(&self, count: u64) -> bool {
+        let settled = self.settled.load(Ordering::Acquire);
+        self.want(settled);
+        if self.listed.load(Ordering::Acquire) >= settled {
+            return false;
+        }
+        // Where another thread is at it this one does not wait.
+        if let Some(_lister) = self.lister.try_lock() {
+            let from = self.listed.load(Ordering::Relaxed).max(settled.saturating_sub(1 << self.limit_bits));
+            self.list_from(from, settled.min(from + count));
+        }
+        self.listed.load(Ordering::Acquire) < settled
+    }
+
     /// The number of an event; `stream` gives the ordinal of its stream, and is asked only when the identifier is known.
     pub(super) fn get(&self, stream_hash: u64, id: EventId, stream: impl Fn() -> Option<u64>) -> Option<i64> {
         let settled = self.settled.load(Ordering::Acquire);
-        let wanted_to = settled + (WANTED_GENERATIONS << self.limit_bits);
-        if self.wanted_to.load(Ordering::Relaxed) + (1 << self.limit_bits) <= wanted_to {
-            self.wanted_to.store(wanted_to, Ordering::Relaxed);
-        }
+        self.want(settled);
         if self.listed.load(Ordering::Acquire) < settled {
             let _lister = self.lister.lock();
             self.list(settled);
@@ -142,9 +157,20 @@ impl RecentIds {
         find(newest).or_else(|| find(newest.checked_sub(1)?)).map(|event| event.number)
     }
 
+    /// Keeps the tables up to date for some time from now on.
+    fn want(&self, settled: u64) {
+        let wanted_to = settled + (WANTED_GENERATIONS << self.limit_bits);
+        if self.wanted_to.load(Ordering::Relaxed) + (1 << self.limit_bits) <= wanted_to {
+            self.wanted_to.store(wanted_to, Ordering::Relaxed);
+        }
+    }
+
     /// Lists the events in front of sequence number `to`. For the holder of `lister`.
     fn list(&self, to: u64) {
-        let from = self.listed.load(Ordering::Relaxed).max(to.saturating_sub(1 << self.limit_bits));
+        self.list_from(self.listed.load(Ordering::Relaxed).max(to.saturating_sub(1 << self.limit_bits)), to);
+    }
+
+    fn list_from(&self, from: u64, to: u64) {
         for sequence in from..to {
             let generation = sequence >> self.limit_bits;
             let table = self.table(generation);
@@ -221,7 +247,7 @@ mod tests {
 
     #[test]
     fn the_last_are_known_and_a_generation_before_them_is_not() {
-        let recent = RecentIds::new(4);
+        let recent = RecentIds::new(4, 1);
         assert_eq!(get(&recent, 7, 0), None);
         for n in 0..40 {
             recent.insert(7, 7, n as i64, &[id(n)]);
@@ -235,13 +261,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_last_number_of_all_is_remembered() {
+        let recent = RecentIds::new(4, 1);
+        recent.insert(7, 7, i64::MAX - 2, &[id(0), id(1)]);
+        recent.settle();
+        assert_eq!((get(&recent, 7, 0), get(&recent, 7, 1)), (Some(i64::MAX - 2), Some(i64::MAX - 1)));
+    }
+
     /// Whoever asks when: the last ones are known with their newest number, and whatever is known was written.
     #[test]
     fn it_agrees_with_a_list_of_all_events() {
         for seed in 0..30 {
             let mut random = fastrand::Rng::with_seed(seed);
             let limit = 1 << random.u32(2..8);
-            let recent = RecentIds::new(limit as usize);
+            let recent = RecentIds::new(limit as usize, seed);
             let (mut all, mut settled) = (Vec::new(), 0);
             let (ids, ask_every) = (random.u64(1..2000), random.usize(1..200));
             for step in 0..600 {
@@ -275,7 +309,7 @@ mod tests {
 
     #[test]
     fn tables_are_kept_up_to_date_only_while_they_are_asked() {
-        let recent = RecentIds::new(8);
+        let recent = RecentIds::new(8, 1);
         let listed = || recent.listed.load(Ordering::Relaxed);
         let mut next = 0;
         let mut write = |count: u64| {
@@ -300,12 +334,37 @@ mod tests {
         assert_eq!(listed(), last);
     }
 
+    #[test]
+    fn tables_are_prepared_step_by_step_and_kept_so() {
+        let recent = RecentIds::new(64, 1);
+        let write = |n: u64| {
+            recent.insert(7, 7, n as i64, &[id(n)]);
+            recent.settle();
+        };
+        (0..1000).for_each(write);
+        let mut steps = 1;
+        while recent.prepare(10) {
+            steps += 1;
+            assert!(recent.listed.load(Ordering::Relaxed) < 1000);
+        }
+        assert_eq!((steps, recent.listed.load(Ordering::Relaxed)), (7, 1000));
+        write(1000);
+        assert_eq!(recent.listed.load(Ordering::Relaxed), 1001);
+        assert!((936..=1000).all(|n| get(&recent, 7, n) == Some(n as i64)));
+        // Who asks in the middle does the rest.
+        (1001..2000 + 64 * WANTED_GENERATIONS).for_each(write);
+        assert!(recent.prepare(10));
+        let last = 1999 + 64 * WANTED_GENERATIONS;
+        assert!((last - 63..=last).all(|n| get(&recent, 7, n) == Some(n as i64)));
+        assert!(!recent.prepare(10));
+    }
+
     /// A thread writes as fast as it can; the others must find all that was settled, with its own number.
     #[test]
     fn what_is_settled_is_found_while_the_ring_turns() {
         const LIMIT: u64 = 1 << 12;
         const EVENTS: u64 = 400_000;
-        let (recent, settled) = (RecentIds::new(LIMIT as usize), AtomicU64::new(0));
+        let (recent, settled) = (RecentIds::new(LIMIT as usize, 1), AtomicU64::new(0));
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for first in (0..EVENTS).step_by(8) {

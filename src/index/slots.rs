@@ -110,7 +110,8 @@ impl Slots {
             let mut found = matches(word, tag(hash));
             while found != 0 {
                 let slot = group * GROUP + found.trailing_zeros() as usize / 8;
-                if let Some(judged) = self.places.get(slot).and_then(|place| judge(place.load(Ordering::Relaxed))) {
+                // A place may be newer than its tag: then what it names is seen because of this load.
+                if let Some(judged) = self.places.get(slot).and_then(|place| judge(place.load(Ordering::Acquire))) {
                     return Some(judged);
                 }
                 found &= found - 1;

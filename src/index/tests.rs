@@ -399,16 +399,17 @@ fn a_pass_takes_its_share_and_a_large_record_at_least() {
     let before = log.end;
     log.batch(RecordKind::Append, "x", 40, &[(40, "t", &large)]);
     let index = Index::new();
-    assert!(index.try_apply(&log.log, LAYOUT, log.end, 500).unwrap());
+    let attempt = |limit, bytes| index.try_apply(&log.log, LAYOUT, limit, bytes).unwrap();
+    assert_eq!(attempt(log.end, 500), Attempt::Advanced);
     let first = index.applied();
     assert!(first.0 >= 500 && first.0 < 800, "{first}");
     let applier = index.applier.lock();
-    assert!(index.try_apply(&log.log, LAYOUT, log.end, 500).unwrap(), "another thread is at it");
+    assert_eq!(attempt(log.end, 500), Attempt::Elsewhere);
     assert_eq!(index.applied(), first);
     drop(applier);
-    assert!(index.try_apply(&log.log, LAYOUT, before, 1 << 20).unwrap());
-    assert!(!index.try_apply(&log.log, LAYOUT, before, 1 << 20).unwrap(), "all of it is applied");
-    assert!(index.try_apply(&log.log, LAYOUT, log.end, 8).unwrap());
+    assert_eq!(attempt(before, 1 << 20), Attempt::Advanced);
+    assert_eq!(attempt(before, 1 << 20), Attempt::Nothing, "all of it is applied");
+    assert_eq!(attempt(log.end, 8), Attempt::Advanced);
     assert_eq!(index.applied(), log.end);
 }
 

@@ -114,9 +114,10 @@
 //! - **The sweep** is one timer for all connections and requests: each 50 ms it answers requests whose time is up, and
 //!   looks at a quarter of the connections for heartbeats and time limits.
 //! - **Progress only when it matters.** When more is readable the log thread has a hint for the edges. An edge where
-//!   nobody waits for the index says that it wants none, and follows the log every 10 ms. Reads and new subscriptions that
-//!   find it behind bring it up to date themselves. A node that leads soon is told at once: it takes no write before its
-//!   index has all that it inherited.
+//!   nobody waits for the index says that it wants none, and follows the log every 10 ms, at once when more than 1 MiB is
+//!   missing, and then as far as the log was readable. Reads and new subscriptions that find it behind bring it up to date
+//!   themselves. A node that leads soon is told at once: it takes no write before its index has all that it inherited,
+//!   and before its edges have listed the recent events.
 //!
 //! # The index
 //!

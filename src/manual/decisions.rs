@@ -56,8 +56,8 @@
 //! # 2026-11-22: Edges follow the log lazily when nobody waits
 //!
 //! *Context.* Each turn of the log thread that brought a commit woke every edge of the node, only to let the index go
-//! on. *Choice.* An edge that has no answers held and no subscriptions wants no hints; its index goes on every 10 ms,
-//! or when a reader comes. A follower's log thread learns of commits with the next data. *Turned down.* A thread that
+//! on. *Choice.* An edge that has no answers held and no subscriptions wants no hints; its index begins to go on every
+//! 10 ms, or when a reader comes, and goes as far as the log was readable then. A follower's log thread learns of commits with the next data. *Turned down.* A thread that
 //! only applies: one more hand-over for each write on a leader. Applying only when somebody reads: the first reader
 //! after an hour would wait for an hour's log. *The price:* `positions.applied` in `/stats` may lie 10 ms behind.
 //! *Would change our mind:* readers on followers that wait noticeably for the index.

@@ -20,6 +20,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::Loaded;
+use crate::types::Guid;
 
 pub use self::error::NodeError;
 pub use self::logging::{LogGuard, start as start_logging};
@@ -131,6 +132,11 @@ fn raise_file_limit() {
     {
         tracing::debug!("{}", line.split_whitespace().collect::<Vec<_>>().join(" "));
     }
+}
+
+/// A seed that nobody outside can guess.
+fn random_seed() -> u64 {
+    u64::from_le_bytes(Guid::random().0[..8].try_into().expect("eight bytes"))
 }
 
 #[cfg(test)]

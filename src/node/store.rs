@@ -13,7 +13,7 @@ use crate::storage::{
 };
 use crate::types::{ClusterId, LogPosition, NodeId, Term};
 
-use super::NodeError;
+use super::{NodeError, random_seed};
 
 /// Between two lines about long work.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
@@ -53,7 +53,7 @@ impl Store {
         erase_tail(&disk, layout, recovered.end)?;
         recovered.chunk_count = recovered.chunk_count.max(1);
         let reader = LogReader::new(&config.db, layout);
-        let index = Arc::new(Index::new());
+        let index = Arc::new(Index::with_seed(random_seed()));
         fill_index(&index, &reader, layout, state.commit_hint.min(recovered.end))?;
         tracing::info!(node = %state.node, log_end = %recovered.end, epochs = recovered.epochs.len(),
             chunks = recovered.chunk_count, "data directory {} opened", config.db.display());

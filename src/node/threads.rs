@@ -26,7 +26,7 @@ use crate::types::{Guid, LogPosition, WallTime};
 
 use super::sockets::Sockets;
 use super::store::Store;
-use super::{Event, NodeError};
+use super::{Event, NodeError, random_seed};
 
 /// A leader's heartbeats in one election timeout: several may be lost or late before anyone stands for election.
 const HEARTBEATS_PER_TIMEOUT: u32 = 7;
@@ -343,7 +343,7 @@ fn spawn_log(
         election_timeout,
         heartbeat_interval: election_timeout / HEARTBEATS_PER_TIMEOUT,
         priority: config.node_priority,
-        seed: u64::from_le_bytes(Guid::random().0[..8].try_into().expect("eight bytes")),
+        seed: random_seed(),
         chunks_ready: recovered.chunk_count,
         window_bytes: REPLICATION_WINDOW_BYTES,
         #[cfg(test)]

@@ -237,3 +237,7 @@ fn member(node: NodeId) -> MemberRecord {
     let int_ip = std::net::IpAddr::from([10, 0, 0, node.0.0[0]]);
     MemberRecord { node, int_ip, int_tcp_port: 1112, int_http_port: 2112 }
 }
+
+#[cfg(test)]
+#[path = "news_tests.rs"]
+mod tests;
