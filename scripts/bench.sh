@@ -22,7 +22,8 @@ FIRST=${BENCH_FIRST:-51}
 DATA=$TARGET/bench
 # One line for each event: protocol buffers' framing, name of its type, identifier.
 EVENT_WIRE_BYTES=291
-CHUNK_BYTES=$((32 << 20))
+# The default; a minute at the rates seen here fills ten and more, --quick one or none.
+CHUNK_BYTES=$((256 << 20))
 IDLE=5000
 # Longer than any run takes that is not stuck: the longest measured span is a minute.
 RUN_SECONDS_MAX=300
@@ -264,7 +265,7 @@ openloop() {
     rate=$(python3 scripts/bench_summary.py half-rate "$results")
     [[ -n $rate ]] || return 0
   fi
-  fresh --chunk-size "$CHUNK_BYTES" --max-append-size $((CHUNK_BYTES / 4))
+  fresh
   before=$(log_end)
   length=$open_seconds load cluster writes --connections 32 --in-flight 32 --size 256 --rate "$rate" \
     --hgrm "$results/openloop-round-$round.hgrm"

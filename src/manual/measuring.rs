@@ -49,7 +49,7 @@
 //! | `large` | 16 connections, 8 writes of 16 KiB in flight each | MB a second, as a share of the floor's |
 //! | `reads` | pages of 500 events, 4 in flight, one stream and the all-stream | events a second |
 //! | `catchup` | a follower that lacks 1 GiB of log | MB a second, as a share of the floor's bulk rate |
-//! | `openloop` | half the rate of `saturation`, 60 s, chunks of 32 MiB | p99, p99.9, with chunk changes in it |
+//! | `openloop` | half the rate of `saturation`, 60 s, a dozen chunks | p99, p99.9, with chunk changes in it |
 //! | `idle` | 5,000 idle connections | memory for each, p99 of 32 writers with them and without |
 //!
 //! Line 7, the log thread, counts its `io_uring_enter`. That is not every system call: waking an edge that sleeps is a
