@@ -72,12 +72,16 @@ done
 
 # --- Programs --------------------------------------------------------------------------------------------------------
 
-# executable CARGO_ARGUMENT...: builds, and prints the path of the program that came of it.
+# executable NAME CARGO_ARGUMENT...: builds, and prints the path of the program NAME. Cargo names others beside it, in no
+# order that can be relied on.
 executable() {
-  cargo "$@" --quiet --message-format=json | python3 -c '
+  local name=$1
+  shift
+  cargo "$@" "$name" --quiet --message-format=json | python3 -c '
 import json, sys
-found = [json.loads(line).get("executable") for line in sys.stdin if line.startswith("{")]
-print([path for path in found if path][-1])'
+messages = [json.loads(line) for line in sys.stdin if line.startswith("{")]
+found = [one["executable"] for one in messages if one.get("executable") and one["target"]["name"] == sys.argv[1]]
+print(found[-1])' "$name"
 }
 
 programs() {
@@ -88,10 +92,10 @@ programs() {
     # Another program measures a catch-up only where it is there.
     FAULT=$BENCH_BIN_DIR/fault
   else
-    LOAD=$(executable build --release --bin ringstore-bench)
-    FLOOR=$(executable bench --no-run --bench floor)
-    ECHO=$(executable bench --no-run --bench echo)
-    FAULT=$(executable test --release --no-run --test fault)
+    LOAD=$(executable ringstore-bench build --release --bin)
+    FLOOR=$(executable floor bench --no-run --bench)
+    ECHO=$(executable echo bench --no-run --bench)
+    FAULT=$(executable fault test --release --no-run --test)
   fi
 }
 
@@ -99,27 +103,27 @@ programs() {
 
 FOLDERS=("$DATA"/127.0.0.{"$FIRST","$((FIRST + 1))","$((FIRST + 2))"})
 HTTP=$(cluster_http "$FIRST")
-# The options that the running nodes have; "-": none run.
-running=-
+# Set while the nodes run.
+running=
 load_pid=
 
-# fresh OPTION...: a new cluster without data; sets LEADER and LEADER_PID.
+# fresh: a new cluster without data; sets LEADER and LEADER_PID.
 fresh() {
   nodes_stop "${FOLDERS[@]}"
   rm -rf "${FOLDERS[@]}"
-  running="$*"
-  cluster_start "$DATA" "$FIRST" "$@"
+  running=yes
+  cluster_start "$DATA" "$FIRST"
   LEADER=$(python3 scripts/nodes.py leader "$HTTP") || { last_words "${FOLDERS[@]}"; exit 1; }
   LEADER_PID=$(node_pid "$DATA/$LEADER")
   # Preparing the first chunk files ends a little later than the election.
   sleep 2
 }
 
-# cluster: one with default options and not too much data.
+# cluster: one with not too much data.
 cluster() {
   local mib
   mib=$(du -sm "$DATA" | cut -f 1)
-  [[ -z $running && $mib -lt $DATA_MIB_MAX ]] || fresh
+  [[ -n $running && $mib -lt $DATA_MIB_MAX ]] || fresh
 }
 
 cleanup() {
@@ -149,7 +153,7 @@ fail() {
   done
   failed+=("round $round, $line, $1: $3")
   # Whatever it was, the next line begins with new nodes.
-  running=-
+  running=
 } >&2
 
 # run WHAT COMMAND...: a program that writes its result as JSON to $DATA/WHAT.json.
@@ -233,7 +237,7 @@ catchup() {
   [[ -x $FAULT ]] || { say "  no catch-up: $FAULT is not there"; return; }
   # It starts nodes of its own; two clusters at once would disturb each other.
   nodes_stop "${FOLDERS[@]}"
-  running=-
+  running=
   if ! timeout --foreground --kill-after=10 "$RUN_SECONDS_MAX" "$FAULT" --mode catchup --mib "$catchup_mib" --seed "$round" \
     --chunk-size $((256 << 20)) >"$DATA/catchup.out" 2>&1; then
     fail catchup "$DATA/catchup.out" "see what it printed"
@@ -333,7 +337,7 @@ python3 scripts/bench_summary.py machine "$results" --data "$DATA" --server "$RI
   --setting "rounds=$rounds" --setting "seconds=$seconds" --setting "warmUpSeconds=$warm_up" \
   --setting "openLoopSeconds=$open_seconds" --setting "lines=${LINES_TO_RUN[*]}"
 for ((round = 1; round <= rounds; round++)); do
-  running=-
+  running=
   for line in "${LINES_TO_RUN[@]}"; do
     begin=$SECONDS
     "$line"
