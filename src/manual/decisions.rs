@@ -235,7 +235,7 @@
 //!
 //! *Context.* Between a write and its flush the log thread wakes up once. The kernel can go from one to the other by
 //! itself (IOSQE_IO_LINK). *Tried.* A flush chained to a batch's only write, with the chain's end seen to after a short
-//! write. Interleaved, three rounds each, without and with: one write in flight 477, 450, 396 and 407, 418, 431 µs at p50;
+//! write. Interleaved, three rounds each, other work on the machine, without and with: one write in flight 477, 450, 396 and 407, 418, 431 µs at p50;
 //! 32 connections with one write each 25,700, 23,200, 26,700 and 24,500, 20,300, 21,000 a second. *Choice.* No chain. The
 //! flush that waits for the thread covers what was written meanwhile; the chained one begins earlier with less, and there
 //! are more of them. *Would change our mind:* flushes that cost nothing.
@@ -244,7 +244,7 @@
 //!
 //! *Context.* monoio sets its rings up so that each completion interrupts the thread. *Choice.* COOP_TASKRUN and
 //! SINGLE_ISSUER: completions wait until the edge enters the kernel, which it does all the time. Interleaved, 32 × 1,
-//! three rounds: 23.5, 26.3, 25.9 µs of the leader's processor time a write without, 21.6, 23.4, 22.5 with it. It needs the version of `io-uring` that
+//! three rounds, other work on the machine: 23.5, 26.3, 25.9 µs of the leader's processor time a write without, 21.6, 23.4, 22.5 with it. It needs the version of `io-uring` that
 //! monoio has, under a second name. *Turned down.* DEFER_TASKRUN: monoio's loop may go on submitting without waiting, and
 //! then nothing would complete. *Would change our mind:* monoio doing it by itself.
 //!

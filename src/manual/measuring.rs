@@ -160,17 +160,17 @@
 //!
 //! | line | measured | target | what stands in the way |
 //! | --- | --- | --- | --- |
-//! | 32 × 1, p99 | 2.3 ms | 2 ms | the two cores: some 20 threads of four processes take turns for each batch |
+//! | 32 × 1, p99 | 2.3 ms | 2 ms | not profiled; probably the threads of four processes that take turns on two cores for each batch |
 //! | 500 events a write | 579,000 a second | 1,000,000 | copies into fresh pages of the page cache, see below |
 //! | 16 KiB events | 292 MB/s, 35 % of the floor | 50 % | the same |
-//! | catch-up | 531 MB/s, 58 % of the floor | 70 % | the same, and three copies on the leader's side (file, buffer, socket) |
+//! | catch-up | 531 MB/s, 58 % of the floor | 70 % | not profiled; probably the same, and the copy into a buffer on the leader's side |
 //! | open loop at half of the rate, p99 and p99.9 | 35 and 62 ms | 2 and 10 ms | no processor time is left over, see below |
 //! | p99 with 5,000 idle connections | 1.10 to 1.47 times | 1.2 times | not looked into |
 //!
 //! *Fresh pages.* Under 16 KiB events at 181 MB/s `perf` has 29 % of all processor time in the kernel's
-//! `copy_folio_from_iter_atomic`, in the workers that write the log: 1 ms for each MB, where a copy into memory that is in
-//! use takes a tenth of that. This machine gives memory back to its host as soon as it is idle, and takes it again page by
-//! page; the page cache never was larger than 1 GB of 24. The floor writes the same two files over and over, so it does
+//! `copy_folio_from_iter_atomic`, in the workers that write the log: about 1 ms for each MB written, far more than a copy
+//! within memory costs. We take it for the price of pages that are new to the virtual machine, and did not trace it: the
+//! page cache held 0.7 of 24 GB when we looked, so memory is taken away soon and must be fetched again. The floor writes the same two files over and over, so it does
 //! not pay for it, and a log that grows always does. Tried: zeroing past the cache (kept: 154 to 229 MB/s, and 300 in good
 //! seconds); O_DIRECT and RWF_DSYNC, in [`decisions`](super::decisions). Not tried: dropping old chunks from the cache on
 //! purpose, so that their pages are used again; it would take them from readers on machines that have room.
