@@ -18,6 +18,7 @@
 //! - [`transport`]: the log thread: drives the engine over one io_uring.
 //! - [`api`]: edge threads: what clients see.
 //! - [`admin`]: the control thread: internal HTTP, gossip rounds, votes.
+//! - [`background`]: the background thread: work that nobody waits for.
 //! - [`config`]: flags, environment, YAML.
 //! - [`sim`]: the simulator: the real engine, log and index over a virtual network, disk and clock.
 //! - [`node`]: threads, start-up order, shutdown.
@@ -25,6 +26,7 @@
 
 pub mod admin;
 pub mod api;
+pub mod background;
 pub mod codec;
 pub mod config;
 pub mod consensus;

@@ -12,7 +12,7 @@ const LEVELS: [&[&str]; 7] = [
     &["consensus", "gossip", "ring", "queue"],
     &["storage", "index", "http"],
     &["engine"],
-    &["transport", "api", "admin", "config", "sim"],
+    &["transport", "api", "admin", "background", "config", "operator", "sim"],
     &["node"],
     &["main", "bin", "lib", "manual"],
 ];
