@@ -7,6 +7,7 @@
 //!
 //! **Invariant:** nothing here trusts a length that a peer sent before it has been compared with a limit.
 
+mod blocking;
 mod body;
 mod client;
 mod error;
@@ -14,6 +15,7 @@ mod head;
 mod request;
 mod response;
 
+pub use blocking::{Call, Received, call_blocking};
 pub use client::{CallError, Client};
 pub use error::HttpError;
 pub use head::{Headers, Method};
