@@ -9,7 +9,7 @@ use super::message::{Message, TransferRequest};
 use super::replica::{Replica, State};
 
 /// What the leader knows of one follower.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tracked {
     /// The subscription that counts.
     pub subscription: Guid,
@@ -24,7 +24,7 @@ pub struct Tracked {
 }
 
 /// A hand-over under way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Transfer {
     target: NodeId,
     deadline: Ticks,
@@ -32,7 +32,7 @@ struct Transfer {
 }
 
 /// The state of a leader.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Leading {
     since: Ticks,
     pub(super) next_heartbeat: Ticks,
