@@ -249,6 +249,7 @@ impl Engine {
             term: replica.term(),
             leader: replica.leader(),
             epoch: replica.epochs().last(),
+            epochs: replica.epochs().all(),
             disk_full: self.disk_full,
             followers: replica.followers().map(follower).collect(),
         }

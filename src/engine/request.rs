@@ -237,6 +237,8 @@ pub struct NodeView {
     pub leader: Option<NodeId>,
     /// Where its last epoch begins, with number and identifier.
     pub epoch: Option<Epoch>,
+    /// All epochs of its log, oldest first.
+    pub epochs: Arc<Vec<Epoch>>,
     /// True when writes are refused for want of disk space.
     pub disk_full: bool,
     /// On a leader: what each follower has made durable.
