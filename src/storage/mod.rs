@@ -11,6 +11,7 @@ mod chunk;
 mod damage;
 mod disk;
 mod error;
+mod footer;
 mod layout;
 #[cfg(test)]
 pub(crate) mod memory;
@@ -24,6 +25,7 @@ pub use chunk::{ChunkHeader, DurableMark};
 pub use damage::{Damage, DamageReports};
 pub use disk::{Disk, FileDisk, FileInfo, FileName};
 pub use error::{ReadError, RecoveryError, StorageError};
+pub use footer::ChunkFooter;
 pub use layout::{ChunkLayout, PAGE_BYTES};
 pub use preparer::{Preparer, PreparerReport, reserve_bytes};
 pub use reader::{LogRead, LogReader};
