@@ -48,7 +48,7 @@ impl World {
         }
         self.plan_fault();
         self.numbered(None, |world| {
-            let Some(fault) = world.profile.pick_fault(&mut world.random.faults) else { return None };
+            let fault = world.profile.pick_fault(&mut world.random.faults)?;
             let node = world.victim();
             world.happen(fault, node);
             Some((fault, node))
