@@ -28,6 +28,7 @@ fn leader() -> Replica {
         heartbeat_interval: Duration::from_millis(100),
         priority: 0,
         seed: 1,
+        is_jittered: true,
     };
     let mut replica =
         Replica::new(options, Restored { epochs: EpochTable::default(), ..Restored::default() }, Ticks(0));

@@ -9,6 +9,9 @@ pub const RECORD_HEADER_BYTES: usize = 32;
 /// The first page of a chunk file, before the log's bytes: identity and the durable mark.
 pub const CHUNK_HEADER_BYTES: u64 = 4096;
 
+/// The last page of a chunk file, behind the log's bytes: zeros until the chunk is sealed.
+pub const CHUNK_FOOTER_BYTES: u64 = 4096;
+
 /// Chunk size unless `ChunkSize` says otherwise, bytes of log.
 pub const CHUNK_SIZE_DEFAULT_BYTES: u64 = 256 << 20;
 
@@ -184,7 +187,7 @@ const _: () = assert!(
         <= LOG_BUFFER_BYTES as u64
 );
 const _: () = assert!(LINK_BUFFER_COUNT as u64 * LINK_BUFFER_BYTES as u64 >= REPLICATION_WINDOW_BYTES);
-const _: () = assert!(CHUNK_HEADER_BYTES.is_multiple_of(4096));
+const _: () = assert!(CHUNK_HEADER_BYTES.is_multiple_of(4096) && CHUNK_FOOTER_BYTES.is_multiple_of(4096));
 // `config` lowers the largest write to a quarter of a small chunk; that must still be a size it accepts.
 const _: () = assert!(CHUNK_SIZE_MIN_BYTES / 4 >= APPEND_SIZE_MIN_BYTES);
 // A single event and the link to it, with their names and types, fit a frame.

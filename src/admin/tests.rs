@@ -191,7 +191,7 @@ impl LogStandIn {
                 self.seen.lock().votes.push((from, pre, response))
             }
             ControlInput::Transfer { token, .. } => answer(ControlOutput::Answer { token, result: Ok(()) }),
-            ControlInput::Resign { token } => {
+            ControlInput::Resign { token, .. } | ControlInput::ChangeMembers { token, .. } => {
                 let result = Err("this node does not lead".to_owned());
                 answer(ControlOutput::Answer { token, result });
             }

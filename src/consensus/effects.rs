@@ -6,7 +6,7 @@ use super::message::{Message, TransferRequest, VoteRequest, VoteResponse};
 
 /// One thing to carry out. Effects are carried out in the order given. What must wait until the term and vote are
 /// durable is held back by the replica itself: it appears only after [`Replica::handle_saved`](super::Replica).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// Make term and vote durable, then report the sequence.
     SaveState {

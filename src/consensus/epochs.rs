@@ -6,7 +6,7 @@ use crate::types::{Epoch, LogPosition, Term};
 pub const EPOCHS_SENT_MAX: usize = 1024;
 
 /// Where each term begins in one log. **Invariant:** terms and positions ascend.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EpochTable {
     epochs: Vec<Epoch>,
 }

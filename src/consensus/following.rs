@@ -15,7 +15,7 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 const LINK_LOSS_PAUSE: Duration = Duration::from_millis(5);
 
 /// How far a follower got with its leader.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) enum Link {
     /// No connection.
     #[default]
@@ -31,7 +31,7 @@ pub(super) enum Link {
 }
 
 /// The state of a replica that does not stand for election.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Following {
     pub(super) leader: Option<NodeId>,
     pub(super) link: Link,
@@ -73,7 +73,7 @@ impl Replica {
     /// The control link to the leader is up.
     pub fn handle_link_up(&mut self, now: Ticks, leader: NodeId, effects: &mut Vec<Effect>) {
         let retry_at = now.after(self.options.election_timeout);
-        let subscription = Guid(self.random.u128(..).to_le_bytes());
+        let subscription = self.chance.name();
         let State::Following(following) = &mut self.state else {
             return;
         };

@@ -84,6 +84,7 @@ impl Table {
                 heartbeat_interval: Duration::from_millis(100),
                 priority: 0,
                 seed: index as u64,
+                is_jittered: true,
                 planted: None,
             };
             let replica = Some(Replica::new(options.clone(), Restored::default(), table.now));

@@ -9,7 +9,7 @@ use super::message::{Message, TransferRequest};
 use super::replica::{Replica, State};
 
 /// What the leader knows of one follower.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tracked {
     /// The subscription that counts.
     pub subscription: Guid,
@@ -21,10 +21,14 @@ pub struct Tracked {
     pub answered_round: u64,
     /// False since its link broke.
     pub linked: bool,
+    /// Its `NodePriority`, as it last said.
+    pub priority: i32,
+    /// How long its flushes take, as it last said, microseconds.
+    pub flush_micros: u64,
 }
 
 /// A hand-over under way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Transfer {
     target: NodeId,
     deadline: Ticks,
@@ -32,7 +36,7 @@ struct Transfer {
 }
 
 /// The state of a leader.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Leading {
     since: Ticks,
     pub(super) next_heartbeat: Ticks,
@@ -229,9 +233,18 @@ impl Replica {
         };
         let acknowledged = LogPosition::ZERO;
         let answered_round = 0;
-        leading
-            .followers
-            .insert(from, Tracked { subscription, acknowledged, heard: now, answered_round, linked: true });
+        leading.followers.insert(
+            from,
+            Tracked {
+                subscription,
+                acknowledged,
+                heard: now,
+                answered_round,
+                linked: true,
+                priority: 0,
+                flush_micros: 0,
+            },
+        );
         effects.push(Effect::Serve { follower: from, subscription, start });
         let message = Message::Heartbeat { term, round: leading.round, commit_position };
         effects.push(Effect::Send { to: from, message });

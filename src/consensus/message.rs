@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::types::{ClusterId, Epoch, Guid, LogPosition, NodeId, Term};
 
 /// Asks for a vote, or with the same fields for a pre-vote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VoteRequest {
     /// The cluster that the candidate belongs to.
@@ -23,7 +23,7 @@ pub struct VoteRequest {
 }
 
 /// The answer to a vote or pre-vote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VoteResponse {
     /// Who answers.
@@ -37,7 +37,7 @@ pub struct VoteResponse {
 }
 
 /// Asks a follower to start an election at once, because the leader wants to hand over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TransferRequest {
     /// The cluster.
@@ -49,7 +49,7 @@ pub struct TransferRequest {
 }
 
 /// A message on the control link between a follower and its leader.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Message {
     /// Follower: send me the log; this is what mine looks like.
     Subscribe {

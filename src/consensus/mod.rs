@@ -8,6 +8,7 @@
 //! is committed; nothing below the commit position is ever cut; nobody hears of a term or vote that is not durable.
 #![forbid(unsafe_code)]
 
+mod chance;
 mod effects;
 mod election;
 mod epochs;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::types::{ClusterId, Epoch, LogPosition, NodeId, Term, Ticks};
 
+use super::chance::Chance;
 use super::effects::Effect;
 use super::epochs::EpochTable;
 use super::following::Following;
@@ -14,7 +15,7 @@ use super::leading::Leading;
 const TERM_LEAP_MAX: u64 = 1 << 20;
 
 /// What a replica is told once.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ReplicaOptions {
     /// This node.
     pub node: NodeId,
@@ -28,8 +29,10 @@ pub struct ReplicaOptions {
     pub heartbeat_interval: Duration,
     /// Higher: stands for election sooner.
     pub priority: i32,
-    /// Seed of the jitter.
+    /// Seed of jitter and names; another one in each life of the node.
     pub seed: u64,
+    /// False: no jitter. For checking all states, of which it would make many.
+    pub is_jittered: bool,
     /// For the simulator's tests: what this replica does wrong.
     #[cfg(test)]
     pub planted: Option<PlantedBug>,
@@ -37,7 +40,7 @@ pub struct ReplicaOptions {
 
 /// Deliberate faults that the checkers must catch.
 #[cfg(test)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PlantedBug {
     /// Votes are answered without being durable.
     VoteNotDurable,
@@ -48,7 +51,7 @@ pub enum PlantedBug {
 }
 
 /// What a replica begins with: the durable state and what recovery found in the log.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Restored {
     /// The durable term.
     pub term: Term,
@@ -63,7 +66,7 @@ pub struct Restored {
 }
 
 /// The states of a replica.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum State {
     /// Knows of a leader or waits for one.
     Following(Following),
@@ -76,15 +79,16 @@ pub(super) enum State {
 }
 
 /// The votes of one attempt.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Votes {
     pub(super) granted: Vec<NodeId>,
 }
 
 /// A replica: inputs by the `handle_*` methods, what to do in the effects they append, getters for the rest.
 ///
-/// Lives on the log thread; deterministic: the same inputs in the same order give the same effects.
-#[derive(Debug)]
+/// Lives on the log thread; deterministic: the same inputs in the same order give the same effects, and equal replicas
+/// answer the same inputs equally.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Replica {
     pub(super) options: ReplicaOptions,
     pub(super) term: Term,
@@ -102,7 +106,7 @@ pub struct Replica {
     pub(super) leader_heard: Option<Ticks>,
     /// A leader that would not have this replica, its term, and until when hints at it are ignored.
     pub(super) refused: Option<(NodeId, Term, Ticks)>,
-    pub(super) random: fastrand::Rng,
+    pub(super) chance: Chance,
     /// Sequence of the last save asked for, and of the last one known to be durable.
     pub(super) save_asked: u64,
     pub(super) save_done: u64,
@@ -115,7 +119,7 @@ impl Replica {
     #[must_use]
     pub fn new(options: ReplicaOptions, restored: Restored, now: Ticks) -> Replica {
         let mut replica = Replica {
-            random: fastrand::Rng::with_seed(options.seed),
+            chance: Chance::new(options.seed, options.is_jittered),
             options,
             term: restored.term.max(restored.epochs.last_term()),
             voted_for: restored.voted_for,
@@ -293,9 +297,7 @@ impl Replica {
     /// A random part of half the election timeout; smaller for nodes of higher priority.
     pub(super) fn jitter(&mut self) -> Duration {
         let shares = u32::try_from(self.options.priority.clamp(0, 9)).expect("clamped") + 1;
-        let range = self.options.election_timeout / 2 / shares;
-        let nanos = u64::try_from(range.as_nanos()).unwrap_or(u64::MAX).max(1);
-        Duration::from_nanos(self.random.u64(0..nanos))
+        self.chance.jitter(self.options.election_timeout / 2 / shares)
     }
 
     /// Pushes an effect that tells others of our term or vote: not before these are durable.

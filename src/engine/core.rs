@@ -241,6 +241,10 @@ impl Engine {
                 sent: feed.map_or(tracked.acknowledged, Feed::next),
                 acknowledged: tracked.acknowledged,
                 from_files: feed.is_some_and(|feed| feed.next() < self.buffer_floor()),
+                is_linked: tracked.linked,
+                lag_bytes: replica.log_end().0.saturating_sub(tracked.acknowledged.0),
+                flush_micros: tracked.flush_micros,
+                priority: tracked.priority,
             }
         };
         NodeView {
@@ -249,6 +253,10 @@ impl Engine {
             term: replica.term(),
             leader: replica.leader(),
             epoch: replica.epochs().last(),
+            members: self.cluster().map_or_else(Vec::new, |list| list.members.clone()),
+            is_change_pending: false,
+            is_suspect: false,
+            flush_micros: self.flush_micros(),
             disk_full: self.disk_full,
             followers: replica.followers().map(follower).collect(),
         }
@@ -350,7 +358,10 @@ impl Engine {
                 let result = self.with_replica(|replica, effects| replica.handle_transfer(now, request, effects));
                 self.answer_control(token, result.unwrap_or_else(|| Err("this node is in no cluster yet".to_owned())));
             }
-            ControlInput::Resign { token } => self.handle_resign(token),
+            ControlInput::Resign { token, to: _ } => self.handle_resign(token),
+            ControlInput::ChangeMembers { token, .. } => {
+                self.answer_control(token, Err("this release cannot change the member list".to_owned()));
+            }
             ControlInput::LeaderSeen { leader, term } => {
                 self.with_replica(|replica, effects| replica.handle_leader_seen(now, leader, term, effects));
             }
@@ -493,6 +504,11 @@ impl Engine {
 
     pub(super) fn answer_control(&mut self, token: u64, result: Result<(), String>) {
         self.control(ControlOutput::Answer { token, result });
+    }
+
+    /// How long flushes take here, microseconds.
+    fn flush_micros(&self) -> u64 {
+        u64::try_from(self.stopwatch.flush_time().as_micros()).unwrap_or(u64::MAX)
     }
 
     fn handle_resign(&mut self, token: u64) {

@@ -25,7 +25,7 @@ mod stopwatch;
 
 pub use self::action::{Action, BufferToken, SendPlan, WriteSource};
 pub use self::client_counters::{ClientCounters, QueuedBytes};
-pub use self::control::{ControlInput, ControlOutput};
+pub use self::control::{ControlInput, ControlOutput, MemberChange};
 pub use self::core::{Engine, EngineOptions};
 pub use self::edge::EdgeMessage;
 pub use self::feeds::Feed;

@@ -64,6 +64,7 @@ impl Engine {
             heartbeat_interval: self.options.heartbeat_interval,
             priority: self.options.priority,
             seed: self.options.seed,
+            is_jittered: true,
             #[cfg(test)]
             planted: self.options.planted,
         };

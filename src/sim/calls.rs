@@ -91,6 +91,7 @@ impl World {
                 }
             }
             ControlOutput::ViewChanged => self.hint(node),
+            ControlOutput::MembersChanged(_) => {}
         }
     }
 
