@@ -14,7 +14,7 @@ mod head;
 mod request;
 mod response;
 
-pub use client::{CallError, Client};
+pub use client::{CallError, Client, read_response};
 pub use error::HttpError;
 pub use head::{Headers, Method};
 pub use request::{Limits, Request, read_request};
