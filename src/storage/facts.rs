@@ -1,6 +1,6 @@
 //! What the records of the log say of the log itself: terms, epochs, the member list.
 
-use crate::codec::record::{EpochBody, Header, MembershipBody, RecordKind};
+use crate::codec::record::{EpochBody, Header, MembershipRecord, RecordKind};
 use crate::types::{Epoch, Guid, LogPosition, Term};
 
 use super::footer::ChunkFooter;
@@ -13,7 +13,7 @@ pub(super) struct LogFacts {
     /// The epochs, oldest first; terms ascend.
     pub(super) epochs: Vec<Epoch>,
     /// The last member list and where its record lies; without the list where only a footer told of it.
-    pub(super) membership: Option<(LogPosition, Option<MembershipBody>)>,
+    pub(super) membership: Option<(LogPosition, Option<MembershipRecord>)>,
 }
 
 impl LogFacts {
@@ -33,7 +33,7 @@ impl LogFacts {
         }
         match header.kind {
             RecordKind::Membership => {
-                let list = MembershipBody::decode(body).ok_or("a member list that cannot be read")?;
+                let list = MembershipRecord::decode(body).ok_or("a member list that cannot be read")?;
                 self.membership = Some((header.position, Some(list)));
             }
             RecordKind::Epoch => {

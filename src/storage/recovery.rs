@@ -13,7 +13,7 @@
 
 use std::ops::Range;
 
-use crate::codec::record::{MembershipBody, RecordKind, RecordView};
+use crate::codec::record::{MembershipRecord, RecordKind, RecordView};
 use crate::limits::{CHUNK_FOOTER_BYTES, CHUNK_HEADER_BYTES};
 use crate::types::{Epoch, LogPosition, Term};
 
@@ -44,8 +44,8 @@ pub struct Recovered {
     pub last_term: Term,
     /// The epochs, oldest first; terms ascend.
     pub epochs: Vec<Epoch>,
-    /// The last member list in the log and where its record lies.
-    pub membership: Option<(LogPosition, MembershipBody)>,
+    /// The last member list in the log with the one before it, and where its record lies.
+    pub membership: Option<(LogPosition, MembershipRecord)>,
     /// What was found at `end` when it was not simply nothing. [`erase_tail`] removes it.
     pub cut: Option<TornTail>,
     /// True when `cut` is not just what a power cut leaves: good records of this log lie behind it, so acknowledged writes
@@ -412,9 +412,9 @@ fn walk_chunk(
 fn read_membership(
     disk: &dyn Disk,
     layout: ChunkLayout,
-    place: Option<(LogPosition, Option<MembershipBody>)>,
+    place: Option<(LogPosition, Option<MembershipRecord>)>,
     durable: LogPosition,
-) -> Result<Option<(LogPosition, MembershipBody)>, RecoveryError> {
+) -> Result<Option<(LogPosition, MembershipRecord)>, RecoveryError> {
     let Some((position, list)) = place else { return Ok(None) };
     if let Some(list) = list {
         return Ok(Some((position, list)));
@@ -424,7 +424,7 @@ fn read_membership(
     disk.read_at(name, layout.file_offset(position), &mut bytes).map_err(failed(name, "read"))?;
     let record = RecordView::check(&bytes, position, room)
         .map_err(|error| corrupt(layout, position, durable, format!("the member list: {error}")))?;
-    match MembershipBody::decode(record.body()).filter(|_| record.header.kind == RecordKind::Membership) {
+    match MembershipRecord::decode(record.body()).filter(|_| record.header.kind == RecordKind::Membership) {
         Some(list) => Ok(Some((position, list))),
         None => Err(corrupt(layout, position, durable, "a member list that cannot be read".to_owned())),
     }
