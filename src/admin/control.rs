@@ -76,7 +76,7 @@ impl ControlThread {
 pub(super) struct Control {
     pub(super) status: NodeStatus,
     pub(super) pending: Pending,
-    gossip: RefCell<Gossip>,
+    pub(super) gossip: RefCell<Gossip>,
     client: Client,
     queues: ControlQueues,
     gossip_timeout: Duration,
@@ -92,6 +92,7 @@ impl Control {
             chunk_size: options.chunk_size,
             addresses: options.addresses,
             priority: options.priority,
+            read_only: options.read_only,
             interval: options.gossip_interval,
             allowed_difference: options.gossip_allowed_difference,
             standing: options.standing,
@@ -109,7 +110,7 @@ impl Control {
         }
     }
 
-    fn now(&self) -> Ticks {
+    pub(super) fn now(&self) -> Ticks {
         Ticks::default().after(CLOCK_START + self.started_at.elapsed())
     }
 

@@ -13,6 +13,7 @@
 mod control;
 mod figures;
 mod internal;
+mod members;
 mod options;
 mod pending;
 pub mod routes;
