@@ -64,7 +64,7 @@ pub(super) fn role_name(role: Role) -> &'static str {
     }
 }
 
-fn follower(view: &FollowerView, log_end: u64) -> Value {
+pub(super) fn follower(view: &FollowerView, log_end: u64) -> Value {
     json!({
         "node": view.node.to_string(),
         "isMember": view.is_member,
@@ -72,6 +72,9 @@ fn follower(view: &FollowerView, log_end: u64) -> Value {
         "acknowledged": view.acknowledged.0,
         "lagBytes": log_end.saturating_sub(view.acknowledged.0),
         "fromFiles": view.from_files,
+        "isLinked": view.is_linked,
+        "flushMicros": view.flush_micros,
+        "priority": view.priority,
     })
 }
 

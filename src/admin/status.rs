@@ -53,6 +53,8 @@ impl NodeStatus {
                 position: epoch.position.0,
                 id: epoch.id,
             }),
+            is_suspect: view.is_suspect,
+            flush_micros: view.flush_micros,
         }
     }
 }

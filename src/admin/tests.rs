@@ -84,6 +84,7 @@ impl TestNode {
             chunk_size: 1 << 20,
             addresses,
             priority: 0,
+            read_only: false,
             standing: Standing::Empty,
             seeds: SeedSource { fixed: seeds, dns: None },
             gossip_interval: Duration::from_millis(200),

@@ -274,6 +274,7 @@ fn spawn_control(
         chunk_size: config.chunk_size_bytes,
         addresses: config.advertised(),
         priority: config.node_priority,
+        read_only: config.read_only_replica,
         standing,
         seeds: seeds(config),
         gossip_interval: config.gossip_interval,
