@@ -9,7 +9,7 @@ use crate::admin::{
     ControlOptions, ControlQueues, ControlThread, IndexFigures, NodeStatus, SeedSource, StopSignal, routes,
 };
 use crate::api::users::Users;
-use crate::api::{Edge, EdgeLinks, EdgeOptions, EdgeSockets, HeartbeatOptions};
+use crate::api::{Checks, Edge, EdgeLinks, EdgeOptions, EdgeSockets, HeartbeatOptions};
 use crate::codec::link::{Hello, Purpose};
 use crate::config::{Config, Heartbeat};
 use crate::engine::{ClientCounters, EdgeMessage, Engine, EngineOptions, Published, Request};
@@ -300,6 +300,7 @@ fn spawn_edge(
         index: Arc::clone(&shared.index),
         log: Arc::new(store.reader.clone()),
         layout: store.layout,
+        checks: Checks::new(shared.damage.clone(), config.is_cluster()),
         users: Arc::new(Users::default()),
         counters: Arc::clone(&shared.clients),
         routes: Arc::new(move |request| routes::external(&status, request)),
