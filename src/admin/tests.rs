@@ -72,6 +72,7 @@ impl TestNode {
             published: Arc::clone(&published),
             clients: Arc::new(ClientCounters { queued_bytes_now: 5.into(), ..ClientCounters::default() }),
             index: Arc::new(NoIndex),
+            storage: Arc::default(),
             directory: Directory::default(),
             started: WallTime(637_135_310_456_780_000),
             started_at: Instant::now(),

@@ -8,8 +8,12 @@
 //! for it).
 
 mod peer_source;
+mod sealer;
+#[cfg(test)]
+mod testing;
 
 pub use peer_source::{LogInfo, PeerSource};
+pub use sealer::Sealer;
 
 use std::io;
 use std::sync::Arc;
