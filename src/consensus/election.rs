@@ -153,6 +153,8 @@ impl Replica {
             self.adopt_term(now, request.term, effects);
         }
         let free = self.voted_for.is_none_or(|voted_for| voted_for == request.candidate);
+        #[cfg(test)]
+        let free = free || self.options.planted == Some(super::PlantedBug::VoteTwice);
         if request.term < self.term || !free || !self.may_vote_for(request) {
             return false;
         }
@@ -166,6 +168,10 @@ impl Replica {
 
     /// The candidate is one of us and its log is at least as new as ours (5.4.1).
     fn may_vote_for(&self, request: &VoteRequest) -> bool {
+        #[cfg(test)]
+        if self.options.planted == Some(super::PlantedBug::VoteForShorterLog) {
+            return true;
+        }
         request.cluster == self.options.cluster
             && self.has_member(request.candidate)
             && (request.last_term, request.log_end) >= (self.epochs.last_term(), self.log_end.0)

@@ -161,6 +161,6 @@ mod tests {
         assert_eq!((sums.count("cuts"), sums.transitions(Role::Leader, Role::Unknown)), (6, 2));
         let text = sums.to_string();
         let line = |name: &str| text.lines().find(|line| line.trim_start().starts_with(name)).unwrap().to_owned();
-        assert!(line("cuts ").ends_with(" 6") && line("commits").ends_with(" 0"), "{text}");
+        assert!(line("cuts  ").ends_with(" 6") && line("commits").ends_with(" 0"), "{text}");
     }
 }

@@ -217,6 +217,34 @@ impl LogRead for VirtualDisk {
     }
 }
 
+/// A disk as somebody sees it who thinks that what is in the cache need not be written again.
+#[cfg(test)]
+#[derive(Debug)]
+pub(super) struct UnflushedDisk<'a>(pub(super) &'a VirtualDisk);
+
+#[cfg(test)]
+impl Disk for UnflushedDisk<'_> {
+    fn list(&self) -> io::Result<Vec<FileInfo>> {
+        self.0.list()
+    }
+
+    fn create(&self, name: FileName, head: &[u8], length: u64) -> io::Result<()> {
+        self.0.create(name, head, length)
+    }
+
+    fn read_at(&self, name: FileName, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(name, offset, into)
+    }
+
+    fn write_at(&self, _: FileName, _: u64, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync(&self, _: FileName) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

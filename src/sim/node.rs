@@ -16,6 +16,8 @@ use super::Checker;
 use super::agenda::{MILLISECOND, Moment};
 use super::calls::AskedVote;
 use super::checks::Watched;
+#[cfg(test)]
+use super::disk::UnflushedDisk;
 use super::disk::VirtualDisk;
 use super::edge::Waiting;
 use super::faults::Undo;
@@ -304,7 +306,15 @@ impl World {
                 state
             }
         };
-        let recovered = recover(&node.disk, self.layout, &mut |_| {}).map_err(|error| error.to_string())?;
+        #[cfg(test)]
+        let unflushed = UnflushedDisk(&node.disk);
+        #[cfg(test)]
+        let is_careless = self.options.planted == Some(crate::consensus::PlantedBug::RecoverWithoutFlush);
+        #[cfg(test)]
+        let disk: &dyn Disk = if is_careless { &unflushed } else { &node.disk };
+        #[cfg(not(test))]
+        let disk: &dyn Disk = &node.disk;
+        let recovered = recover(disk, self.layout, &mut |_| {}).map_err(|error| error.to_string())?;
         recovered.check_committed(self.layout, state.commit_hint).map_err(|error| error.to_string())?;
         erase_tail(&node.disk, self.layout, recovered.end).map_err(|error| error.to_string())?;
         Ok((state, recovered))
