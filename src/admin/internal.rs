@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::control::{Control, VOTE_TIMEOUT};
+use super::log_bytes;
 use super::pending::{Answered, Wait};
 use super::routes::{self, Route, json_answer, shortened};
 use crate::consensus::{TransferRequest, VoteRequest};
@@ -19,12 +20,14 @@ const RESIGN_TIMEOUT: Duration = Duration::from_secs(5);
 const GET: &[Method] = &[Method::Get, Method::Head];
 const POST: &[Method] = &[Method::Post];
 
-const ROUTES: [Route; 9] = [
+const ROUTES: [Route; 11] = [
     Route { path: "/gossip", methods: &[Method::Get, Method::Head, Method::Post] },
     Route { path: "/elections/pre-vote", methods: POST },
     Route { path: "/elections/vote", methods: POST },
     Route { path: "/elections/transfer", methods: POST },
     Route { path: "/admin/resign", methods: POST },
+    Route { path: "/log/info", methods: GET },
+    Route { path: "/log/bytes", methods: GET },
     Route { path: "/ping", methods: GET },
     Route { path: "/info", methods: GET },
     Route { path: "/stats", methods: GET },
@@ -43,6 +46,8 @@ pub(super) async fn answer(control: &Rc<Control>, request: &Request) -> Response
         (Method::Post, "/elections/vote") => vote(control, request, false).await,
         (Method::Post, "/elections/transfer") => transfer(control, request).await,
         (Method::Post, "/admin/resign") => resign(control).await,
+        (_, "/log/info") => log_bytes::info(&control.status, &control.log_bytes),
+        (_, "/log/bytes") => log_bytes::bytes(control, request).await,
         (_, path) => {
             if path == "/gossip" {
                 control.pump();

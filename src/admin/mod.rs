@@ -13,6 +13,7 @@
 mod control;
 mod figures;
 mod internal;
+mod log_bytes;
 mod options;
 mod pending;
 pub mod routes;

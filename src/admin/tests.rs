@@ -19,6 +19,7 @@ use crate::consensus::{TransferRequest, VoteRequest, VoteResponse};
 use crate::engine::{AnswerTimes, ClientCounters, ControlInput, ControlOutput, NodeView, Published, Role};
 use crate::gossip::{Addresses, Directory, Standing};
 use crate::queue::Queue;
+use crate::storage::{ChunkLayout, DamageReports, LogReader};
 use crate::types::{ClusterId, Guid, LogPosition, NodeId, Term, Ticks, WallTime};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -87,6 +88,8 @@ impl TestNode {
             gossip_interval: Duration::from_millis(200),
             gossip_timeout: Duration::from_millis(500),
             gossip_allowed_difference: Duration::from_secs(60),
+            log: LogReader::new("/nowhere", ChunkLayout { chunk_size: 1 << 20 }),
+            damage: DamageReports::default(),
         };
         let stop = StopSignal::new();
         let (seen, over) = (Arc::new(Mutex::new(Seen::default())), Arc::new(AtomicBool::new(false)));

@@ -7,6 +7,10 @@
 //! Leaves to others: the chunks made ahead of the writer (`storage::Preparer` has a thread of its own, because writes wait
 //! for it).
 
+mod peer_source;
+
+pub use peer_source::{LogInfo, PeerSource};
+
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;

@@ -259,6 +259,7 @@ impl Engine {
             is_change_pending: false,
             is_suspect: false,
             flush_micros: self.flush_micros(),
+            epochs: replica.epochs().all(),
             disk_full: self.disk_full,
             followers: replica.followers().map(follower).collect(),
         }

@@ -20,7 +20,7 @@ use crate::limits::{
 };
 use crate::queue::Queue;
 use crate::ring;
-use crate::storage::{DurableState, Preparer, PreparerReport};
+use crate::storage::{DamageReports, Preparer, PreparerReport};
 use crate::transport::{LogThread, LogThreadError, LogThreadLinks, LogThreadOptions, ShellInput, monotonic_now};
 use crate::types::{Guid, LogPosition, WallTime};
 
@@ -48,6 +48,7 @@ struct Shared {
     directory: Directory,
     index: Arc<Index>,
     status: NodeStatus,
+    damage: DamageReports,
 }
 
 /// The running threads.
@@ -71,7 +72,7 @@ impl Threads {
         let shared = Shared::new(&store, sockets.edges.len())?;
         let preparer = start_preparer(&store, Arc::clone(&shared.shell))?;
         let stop_control = StopSignal::new();
-        let control = spawn_control(config, &store.state, &shared, sockets.int_http, &stop_control, events)?;
+        let control = spawn_control(config, &store, &shared, sockets.int_http, &stop_control, events)?;
         let mut others = vec![control];
         for (index, edge_sockets) in sockets.edges.into_iter().enumerate() {
             others.push(spawn_edge(config, &store, &shared, index, edge_sockets, events)?);
@@ -153,6 +154,7 @@ impl Shared {
             directory,
             index,
             status,
+            damage: DamageReports::default(),
         })
     }
 }
@@ -230,12 +232,13 @@ fn start_preparer(store: &Store, shell: Arc<Queue<ShellInput>>) -> Result<Arc<Pr
 
 fn spawn_control(
     config: &Config,
-    state: &DurableState,
+    store: &Store,
     shared: &Shared,
     listener: Option<std::net::TcpListener>,
     stop: &StopSignal,
     events: &Sender<Event>,
 ) -> Result<JoinHandle<()>, NodeError> {
+    let state = &store.state;
     let standing = match (&state.founding, state.founded) {
         (Some(list), true) => Standing::Settled(list.clone()),
         (Some(list), false) => Standing::Accepted(list.clone()),
@@ -253,6 +256,8 @@ fn spawn_control(
         gossip_interval: config.gossip_interval,
         gossip_timeout: config.gossip_timeout,
         gossip_allowed_difference: config.gossip_allowed_difference,
+        log: store.reader.clone(),
+        damage: shared.damage.clone(),
     };
     let (queues, status, stop) = (shared.control.clone(), shared.status.clone(), stop.clone());
     let cpu = config.cpu_pinning.control;

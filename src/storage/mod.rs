@@ -18,6 +18,7 @@ pub(crate) mod memory;
 mod preparer;
 mod reader;
 mod recovery;
+mod repair;
 mod state;
 
 pub use chunk::{ChunkHeader, DurableMark};
@@ -29,4 +30,5 @@ pub use layout::{ChunkLayout, PAGE_BYTES};
 pub use preparer::{Preparer, PreparerReport, reserve_bytes};
 pub use reader::{LogRead, LogReader};
 pub use recovery::{Recovered, ScanProgress, TornTail, erase_range, erase_tail, recover};
+pub use repair::{FetchError, RangeSource, RepairError, Repaired, damage_at, damaged_range, repair_range};
 pub use state::{DurableState, STATE_FILE_BYTES, STATE_SLOT_BYTES};
