@@ -68,6 +68,8 @@ pub enum PlantedBug {
     IdempotenceLost,
     /// What is in the system's cache at start is taken for durable.
     RecoverWithoutFlush,
+    /// A damaged range is taken from any node that has something there, committed or not.
+    RepairFromStalePeer,
     /// A flush that failed is tried again, and the node goes on.
     FlushAgain,
 }

@@ -172,7 +172,10 @@ mod tests {
             assert_eq!((received.status, received.body.as_slice()), (200, &b"good"[..]));
             assert_eq!(received.headers.get("ring-crc32c"), Some("1"));
             assert!(asked.starts_with("POST /a?b=1 HTTP/1.1\r\nHost: 127.0.0.90:"), "{asked}");
-            assert!(asked.contains("\r\nRing-Cluster: c\r\n") && asked.ends_with("Content-Length: 2\r\n\r\n{}"), "{asked}");
+            assert!(
+                asked.contains("\r\nRing-Cluster: c\r\n") && asked.ends_with("Content-Length: 2\r\n\r\n{}"),
+                "{asked}"
+            );
         };
         check(b"HTTP/1.1 200 OK\r\nRing-Crc32c: 1\r\nContent-Length: 4\r\n\r\ngood");
         check(b"HTTP/1.1 200 OK\r\nRing-Crc32c: 1\r\n\r\ngood");

@@ -74,7 +74,10 @@ fn rate(bytes: u64, elapsed: Duration) -> u64 {
 pub(super) fn size(bytes: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let unit = units.into_iter().find(|(_, shift)| bytes >= 1 << shift);
-    unit.map_or_else(|| format!("{bytes} B"), |(name, shift)| format!("{}.{} {name}", bytes >> shift, tenth(bytes, shift)))
+    unit.map_or_else(
+        || format!("{bytes} B"),
+        |(name, shift)| format!("{}.{} {name}", bytes >> shift, tenth(bytes, shift)),
+    )
 }
 
 fn tenth(bytes: u64, shift: u32) -> u64 {
@@ -93,7 +96,10 @@ mod tests {
         check(1536, "1.5 KiB");
         check((3 << 20) + (900 << 10), "3.8 MiB");
         check(20 << 30, "20.0 GiB");
-        assert_eq!(line("copied", 1 << 20, 4 << 20, Duration::from_secs(2)), "copied: 25 % (1.0 MiB of 4.0 MiB), 512.0 KiB/s");
+        assert_eq!(
+            line("copied", 1 << 20, 4 << 20, Duration::from_secs(2)),
+            "copied: 25 % (1.0 MiB of 4.0 MiB), 512.0 KiB/s"
+        );
         assert_eq!(line("copied", 0, 0, Duration::ZERO), "copied: 100 % (0 B of 0 B), 0 B/s");
     }
 }

@@ -69,7 +69,16 @@ mod tests {
     use crate::types::{LogPosition, Term};
 
     fn header(kind: RecordKind, event_count: u16) -> Header {
-        Header { length: 32, crc: 0, position: LogPosition::ZERO, term: Term(1), kind, flags: 0, event_count, timestamp: 0 }
+        Header {
+            length: 32,
+            crc: 0,
+            position: LogPosition::ZERO,
+            term: Term(1),
+            kind,
+            flags: 0,
+            event_count,
+            timestamp: 0,
+        }
     }
 
     #[test]

@@ -24,7 +24,8 @@ pub(super) struct Log {
 }
 
 pub(super) fn members() -> MembershipBody {
-    let member = MemberRecord { node: NODE, int_ip: "127.0.0.1".parse().unwrap(), int_tcp_port: 1112, int_http_port: 2112 };
+    let member =
+        MemberRecord { node: NODE, int_ip: "127.0.0.1".parse().unwrap(), int_tcp_port: 1112, int_http_port: 2112 };
     MembershipBody { cluster: CLUSTER, members: vec![member] }
 }
 
@@ -110,4 +111,3 @@ impl Log {
         }
     }
 }
-

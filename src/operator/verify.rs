@@ -415,7 +415,10 @@ fn read_node(
     }
     let first = listed.iter().find(|(name, _)| matches!(name, FileName::Chunk(_)));
     let Some((name, length)) = first else {
-        return Err(refused(format!("{} cannot be read and there are no chunks: nothing can be verified", FileName::State)));
+        return Err(refused(format!(
+            "{} cannot be read and there are no chunks: nothing can be verified",
+            FileName::State
+        )));
     };
     // Without a state the file's length says how large a chunk is.
     let chunk_size = length.saturating_sub(CHUNK_HEADER_BYTES + CHUNK_FOOTER_BYTES);

@@ -6,7 +6,8 @@ use std::io;
 
 use fastrand::Rng;
 
-use crate::storage::{ChunkLayout, Disk, FileInfo, FileName, LogRead, ReadError};
+use crate::limits::CHUNK_HEADER_BYTES;
+use crate::storage::{ChunkLayout, Disk, DurableMark, FileInfo, FileName, LogRead, ReadError};
 use crate::types::LogPosition;
 
 /// The smallest piece that a disk writes whole.
@@ -120,6 +121,31 @@ impl VirtualDisk {
             file.seen.clone_from(&file.durable);
         }
         losses
+    }
+
+    /// Bytes of the log change by themselves: some bits here and there, or all of them to zero.
+    pub(super) fn rot(&self, from: LogPosition, to: LogPosition, random: &mut Rng) {
+        let mut files = self.files.borrow_mut();
+        let Some(file) = files.get_mut(&FileName::Chunk(self.layout.chunk_of(from))) else { return };
+        let offset = self.layout.file_offset(from) as usize;
+        let range = offset..offset + to.since(from) as usize;
+        let is_gone = random.u8(0..3) == 0;
+        for at in range.clone() {
+            let byte = if is_gone { 0 } else { file.durable[at] ^ (1 << random.u8(0..8)) };
+            (file.durable[at], file.seen[at]) = (byte, byte);
+        }
+        // Something has changed for sure.
+        (file.durable[range.start], file.seen[range.start]) = (!file.durable[range.start], !file.seen[range.start]);
+    }
+
+    /// The newest durable mark that a power cut would leave.
+    pub(super) fn durable_mark(&self) -> LogPosition {
+        let files = self.files.borrow();
+        let marks = files.iter().filter_map(|(name, file)| match name {
+            FileName::Chunk(_) => DurableMark::read_newest(&file.durable[..CHUNK_HEADER_BYTES as usize]),
+            FileName::State => None,
+        });
+        marks.max_by_key(|mark| mark.sequence).map_or(LogPosition::ZERO, |mark| mark.position)
     }
 
     /// True when these bytes of the log are durable here.
