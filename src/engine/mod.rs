@@ -15,6 +15,7 @@ mod effects;
 mod feeds;
 mod heads;
 mod log_writer;
+mod members;
 mod published;
 mod recent;
 mod request;

@@ -153,7 +153,8 @@
 //!
 //! ## Body of a membership record
 //!
-//! [`MembershipBody`](crate::codec::record::MembershipBody).
+//! [`MembershipRecord`](crate::codec::record::MembershipRecord): the list in force from this record on, committed or not, and
+//! the one before, which is in force again when the record is cut.
 //!
 //! ```text
 //!    0  16 cluster id
@@ -163,6 +164,8 @@
 //!           16  16 internal address, IPv6 (IPv4 as ::ffff:a.b.c.d), network byte order
 //!           32 u16 port of replication
 //!           34 u16 port of gossip and elections
+//!       u32 number of members before; 0 or nothing in the founding's list as it was written at first: the same list
+//!           those members, 36 bytes each
 //! ```
 //!
 //! # Durable state

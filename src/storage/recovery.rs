@@ -7,7 +7,7 @@
 //!
 //! Memory is bounded by one read buffer, also when a record is larger.
 
-use crate::codec::record::{EpochBody, Header, MembershipBody, RecordError, RecordKind, RecordView};
+use crate::codec::record::{EpochBody, Header, MembershipRecord, RecordError, RecordKind, RecordView};
 use crate::limits::{CHUNK_HEADER_BYTES, RECORD_HEADER_BYTES};
 use crate::types::{Epoch, Guid, LogPosition, Term};
 
@@ -28,8 +28,8 @@ pub struct Recovered {
     pub last_term: Term,
     /// The epochs, oldest first; terms ascend.
     pub epochs: Vec<Epoch>,
-    /// The last member list in the log and where its record lies.
-    pub membership: Option<(LogPosition, MembershipBody)>,
+    /// The last member list in the log with the one before it, and where its record lies.
+    pub membership: Option<(LogPosition, MembershipRecord)>,
     /// What was found at `end` when it was not simply nothing. [`erase_tail`] removes it.
     pub cut: Option<TornTail>,
     /// True when `cut` is not just what a power cut leaves: good records of this log lie behind it, so acknowledged writes
@@ -249,7 +249,7 @@ struct Scan<'a> {
     /// Term of the last good record.
     term: Term,
     epochs: Vec<Epoch>,
-    membership: Option<(LogPosition, MembershipBody)>,
+    membership: Option<(LogPosition, MembershipRecord)>,
 }
 
 impl<'a> Scan<'a> {
@@ -347,7 +347,7 @@ impl<'a> Scan<'a> {
         }
         let body = &self.bytes(header.position, length)?[RECORD_HEADER_BYTES..];
         if header.kind == RecordKind::Membership {
-            let Some(membership) = MembershipBody::decode(body) else {
+            let Some(membership) = MembershipRecord::decode(body) else {
                 return Ok(Err("a member list that cannot be read".to_owned()));
             };
             self.membership = Some((header.position, membership));

@@ -2,6 +2,7 @@
 //! memory, hurt at every kind of place, against a plain list of the records that were written.
 
 use super::*;
+use crate::codec::record::MembershipBody;
 use crate::codec::record::{BatchBuilder, MemberRecord, padding, seal, sealed_length};
 use crate::storage::memory::MemoryDisk;
 use crate::types::{ClusterId, EventId, Guid, NodeId};
@@ -17,7 +18,7 @@ struct Log {
     end: LogPosition,
     term: Term,
     epochs: Vec<Epoch>,
-    membership: Option<(LogPosition, MembershipBody)>,
+    membership: Option<(LogPosition, MembershipRecord)>,
 }
 
 impl Log {
@@ -93,7 +94,8 @@ impl Log {
             int_tcp_port: 1112,
             int_http_port: 2112,
         };
-        let body = MembershipBody { cluster: ClusterId(Guid([9; 16])), members: vec![member] };
+        let list = MembershipBody { cluster: ClusterId(Guid([9; 16])), members: vec![member] };
+        let body = MembershipRecord { list, before: vec![member; 2] };
         self.record(RecordKind::Membership, &body.encode());
         self.membership = Some((*self.records.last().unwrap(), body));
     }
