@@ -17,7 +17,7 @@ impl World {
     /// The members as this node has them: the last list in its log.
     pub(super) fn voters(&self, index: usize) -> Vec<NodeId> {
         let replica = self.nodes[index].engine.as_ref().and_then(|engine| engine.replica());
-        replica.map_or_else(Vec::new, |replica| replica.options().members.clone())
+        replica.map_or_else(Vec::new, |replica| replica.members().to_vec())
     }
 
     /// True when the cluster can do without what this node has: a member's disk is lost only while no change of the

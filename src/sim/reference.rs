@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::codec::record::{BatchView, EpochBody, MembershipBody, RecordKind, RecordView};
+use crate::codec::record::{BatchView, EpochBody, MembershipBody, MembershipRecord, RecordKind, RecordView};
 use crate::storage::ChunkLayout;
 use crate::types::{Epoch, EventId, Guid, LogPosition, Term};
 
@@ -163,7 +163,7 @@ impl Reference {
         self.records.push(position);
         match record.header.kind {
             RecordKind::Membership => {
-                self.members = MembershipBody::decode(record.body());
+                self.members = MembershipRecord::decode(record.body()).map(|record| record.list);
                 Ok(())
             }
             RecordKind::Epoch => {
