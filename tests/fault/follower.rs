@@ -24,8 +24,15 @@ pub(crate) fn follow(shared: &Shared, node: usize) -> History {
 }
 
 fn session(shared: &Shared, node: usize) -> Option<Session> {
-    let mut connection = client::Client::connect(shared.tcp(node), STATE_LIMIT).ok()?;
-    let confirmed = connection.subscribe_to_all(Duration::from_secs(2)).ok()?.ok()?;
+    let mut connection = client::Client::connect_as_admin(shared.tcp(node), STATE_LIMIT).ok()?;
+    let confirmed = match connection.subscribe_to_all(Duration::from_secs(2)).ok()? {
+        Ok(confirmed) => confirmed,
+        Err(refusal) if refusal.may_be_repeated() => return None,
+        Err(refusal) => {
+            shared.wrong(format!("subscribing at node {}: {refusal}", node + 1));
+            return None;
+        }
+    };
     let mut session = Session { node, confirmed, positions: Vec::new(), is_open: false };
     shared.followed(node, (confirmed, confirmed));
     let give_up = || !shared.follows();

@@ -98,7 +98,7 @@ fn id_of(bytes: &[u8]) -> u128 {
 }
 
 fn log_at(address: std::net::SocketAddr) -> anyhow::Result<Vec<Entry>> {
-    let mut client = Client::connect(address, CONNECT_LIMIT)?;
+    let mut client = Client::connect_as_admin(address, CONNECT_LIMIT)?;
     let (mut log, mut from) = (Vec::new(), (0, 0));
     loop {
         let (events, next) = client.read_all(from, PAGE)?;
