@@ -18,6 +18,7 @@ pub(crate) fn follow(shared: &Shared, node: usize) -> History {
         if let Some(session) = session(shared, node) {
             history.sessions.push(session);
         }
+        shared.followed(node, None);
         std::thread::sleep(Duration::from_millis(100));
     }
     history
@@ -34,7 +35,7 @@ fn session(shared: &Shared, node: usize) -> Option<Session> {
         }
     };
     let mut session = Session { node, confirmed, positions: Vec::new(), is_open: false };
-    shared.followed(node, (confirmed, confirmed));
+    shared.followed(node, Some((confirmed, confirmed)));
     let give_up = || !shared.follows();
     while let Ok(Some(event)) = connection.next_event(Instant::now() + SILENCE, &give_up) {
         let place = (event.commit_position, event.prepare_position);
@@ -47,7 +48,7 @@ fn session(shared: &Shared, node: usize) -> Option<Session> {
         if let Err(what) = enter(shared, &event) {
             shared.wrong(format!("the subscription at node {}: {what}", node + 1));
         }
-        shared.followed(node, place);
+        shared.followed(node, Some(place));
     }
     session.is_open = give_up();
     Some(session)

@@ -17,11 +17,14 @@ mod client;
 mod disk;
 mod faults;
 mod follower;
+mod full;
 mod history;
 mod known;
 mod lab;
 mod load;
+mod random_kill;
 mod rounds;
+mod steady;
 mod suite;
 #[path = "../support/mod.rs"]
 mod support;
@@ -105,6 +108,9 @@ fn main() -> ExitCode {
     let result = match arguments.mode.as_str() {
         "catchup" => catchup::run(&arguments, &folder),
         "suite" => suite::run(&arguments, &folder),
+        "random-kill" => random_kill::run(&arguments, &folder),
+        "disk-full" => full::run(&arguments, &folder),
+        "disk-fails" => full::run_failing(&arguments, &folder),
         _ => rounds::run(&arguments, &folder),
     };
     match result {
@@ -115,7 +121,7 @@ fn main() -> ExitCode {
             println!("fault: ok");
             ExitCode::SUCCESS
         }
-        Err(error) if error.is::<suite::Interrupted>() => {
+        Err(error) if error.is::<steady::Interrupted>() => {
             println!("fault: interrupted; taking everything down");
             let _ = std::fs::remove_dir_all(&folder);
             ExitCode::FAILURE

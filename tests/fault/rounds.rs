@@ -43,7 +43,7 @@ impl Mode {
     fn named(name: &str) -> anyhow::Result<Vec<Mode>> {
         let all = [Mode::Sigkill, Mode::Sigstop, Mode::Follower];
         let chosen: Vec<Mode> = all.into_iter().filter(|mode| name == "all" || name == mode.name()).collect();
-        ensure!(!chosen.is_empty(), "--mode {name} is not known; sigkill, sigstop, follower, all or catchup");
+        ensure!(!chosen.is_empty(), "--mode {name} is not known; see --help");
         Ok(chosen)
     }
 }

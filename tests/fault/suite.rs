@@ -8,24 +8,21 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 
 use crate::faults::{Draw, Kind, Schedule, Stage, Struck};
 use crate::history::History;
 use crate::lab::{Lab, remove_stale};
-use crate::support::cluster::{Cluster, Figures, Node, small_chunks};
-use crate::support::wait_until;
+use crate::steady::{Interrupted, Steady, interrupted};
+use crate::support::cluster::{Cluster, small_chunks};
 use crate::workload::Workload;
-use crate::{Arguments, check, verify};
+use crate::{Arguments, verify};
 
 /// How long until the cluster takes writes again is aimed at.
 const WRITABLE_LIMIT: Duration = Duration::from_millis(1_500);
-
-/// How long the cluster may take to be whole again before the run fails.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Room on each node's disk, and what is added for each minute of load, MiB.
 const DISK_MIB: u64 = 384;
@@ -43,20 +40,6 @@ struct Outcome {
     pause_after: Duration,
     /// Until one leads and all follow.
     whole: Duration,
-}
-
-/// SIGINT or SIGTERM came.
-#[derive(Debug, thiserror::Error)]
-#[error("interrupted")]
-pub(crate) struct Interrupted;
-
-/// Set by SIGINT and SIGTERM: the run ends and takes everything down.
-pub(crate) fn interrupted() -> anyhow::Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&flag))?;
-    }
-    Ok(flag)
 }
 
 /// Runs the suite.
@@ -115,7 +98,7 @@ struct Run<'a> {
 impl Run<'_> {
     fn faults(&mut self) -> anyhow::Result<()> {
         let span = Duration::from_secs_f64(self.arguments.minutes * 60.0);
-        self.rest(Duration::from_secs(1))?;
+        self.steady().rest(Duration::from_secs(1))?;
         while self.start.elapsed() < span && self.outcomes.len() < self.arguments.faults {
             let draw = self.schedule.draw();
             let number = self.outcomes.len() + 1;
@@ -126,18 +109,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Lets time pass, with an eye on what the clients are told.
-    fn rest(&self, span: Duration) -> anyhow::Result<()> {
-        let start = Instant::now();
-        loop {
-            self.load.check()?;
-            ensure!(!self.interrupted.load(Ordering::Relaxed), Interrupted);
-            let left = span.saturating_sub(start.elapsed());
-            if left.is_zero() {
-                return Ok(());
-            }
-            std::thread::sleep(left.min(Duration::from_millis(20)));
-        }
+    fn steady(&mut self) -> Steady<'_> {
+        let (cluster, load, interrupted) = (&mut self.stage.cluster, &self.load, &self.interrupted);
+        Steady { cluster, load, interrupted, chunk_size: self.arguments.chunk_size }
     }
 
     fn fault(&mut self, draw: Draw, number: usize) -> anyhow::Result<Outcome> {
@@ -150,11 +124,13 @@ impl Run<'_> {
         // A fault without a remedy is healed when it strikes.
         let heal = if draw.kind == Kind::Resign { begin } else { Instant::now() };
         let pause = self.load.longest_pause(begin, heal);
-        let writable = self.writable(heal).with_context(|| what.clone())?;
-        let whole = self.whole().with_context(|| what.clone())?;
+        let writable = self.steady().writable(heal).with_context(|| what.clone())?;
+        self.steady().whole().with_context(|| what.clone())?;
+        let whole = heal.elapsed();
         Stage::settled(&self.load);
-        self.compare().with_context(|| what.clone())?;
-        self.rest(draw.calm)?;
+        let from = self.compared;
+        self.compared = self.steady().compare(from).with_context(|| what.clone())?;
+        self.steady().rest(draw.calm)?;
         let pause_after = self.load.longest_pause(heal, Instant::now());
         let above = if writable > WRITABLE_LIMIT { "  ABOVE 1.5 s" } else { "" };
         println!(
@@ -169,59 +145,12 @@ impl Run<'_> {
     }
 
     /// Lets the fault last.
-    fn last(&self, struck: &Struck, span: Duration) -> anyhow::Result<()> {
+    fn last(&mut self, struck: &Struck, span: Duration) -> anyhow::Result<()> {
         let (start, mut flaps) = (Instant::now(), Stage::flaps(struck));
         while start.elapsed() < span {
             let step = self.stage.step(struck, &mut flaps)?;
-            self.rest(step.min(span.saturating_sub(start.elapsed())))?;
+            self.steady().rest(step.min(span.saturating_sub(start.elapsed())))?;
         }
-        Ok(())
-    }
-
-    fn writable(&self, heal: Instant) -> anyhow::Result<Duration> {
-        let start = Instant::now();
-        while start.elapsed() < PATIENCE {
-            if let Some(time) = self.load.writable_after(heal) {
-                return Ok(time);
-            }
-            self.rest(Duration::from_millis(5))?;
-        }
-        bail!("no write was acknowledged within {PATIENCE:?} of the heal\n{}", self.stage.cluster.tails())
-    }
-
-    /// Waits until one node leads and all others follow and are close to its end.
-    fn whole(&mut self) -> anyhow::Result<Duration> {
-        let cluster = &mut self.stage.cluster;
-        let (load, interrupted) = (&self.load, &self.interrupted);
-        let mut ended = None;
-        let whole = wait_until("one leader, and all others follow", PATIENCE, || {
-            ended = cluster.nodes.iter_mut().position(|node| !node.is_running());
-            let roles: Vec<Figures> = cluster.nodes.iter().filter_map(Node::figures).collect();
-            let all = roles.len() == cluster.nodes.len();
-            let one = roles.iter().filter(|figures| figures.leads()).count() == 1;
-            let follow = roles.iter().all(|figures| figures.follows() || figures.leads());
-            let term = roles.iter().all(|figures| figures.term == roles[0].term);
-            let stop = ended.is_some() || load.check().is_err() || interrupted.load(Ordering::Relaxed);
-            stop || (all && one && follow && term)
-        });
-        let time = whole.with_context(|| self.stage.cluster.tails())?;
-        self.load.check()?;
-        if let Some(index) = ended {
-            let node = &mut self.stage.cluster.nodes[index];
-            let status = node.wait()?;
-            bail!("node {} ended by itself, {status}\n{}", index + 1, node.tail());
-        }
-        Ok(time)
-    }
-
-    /// Compares the logs of all nodes from where it was left to where all have committed.
-    fn compare(&mut self) -> anyhow::Result<()> {
-        let commits = self.stage.cluster.nodes.iter().map(|node| node.figures().map(|figures| figures.commit_position));
-        let Some(end) = commits.collect::<Option<Vec<u64>>>().and_then(|all| all.into_iter().min()) else {
-            return Ok(());
-        };
-        check::logs_between(&self.stage.cluster, self.arguments.chunk_size, self.compared, end)?;
-        self.compared = self.compared.max(end);
         Ok(())
     }
 
@@ -237,9 +166,7 @@ impl Run<'_> {
         {
             println!("fault: --seed {} --kinds {} draws this again", self.arguments.seed, self.arguments.kinds);
             self.history.append(self.load.stop(false));
-            let file = self.folder.join("history.txt");
-            self.history.save(&file).with_context(|| file.display().to_string())?;
-            println!("fault: the whole history is in {}", file.display());
+            Steady::keep(&self.history, self.folder)?;
         }
         result?;
         let above = self.outcomes.iter().filter(|outcome| outcome.writable > WRITABLE_LIMIT).count();
@@ -250,14 +177,10 @@ impl Run<'_> {
     fn judge(&mut self) -> anyhow::Result<()> {
         let elapsed = self.start.elapsed();
         self.history = self.load.stop(true);
-        self.load.check()?;
-        let cluster = &mut self.stage.cluster;
-        let end = cluster.wait_until_even()?;
-        let log = verify::log_at_all(cluster, self.load.known())?;
-        let counts = verify::judge(&self.history, self.load.known(), &log, self.load.run())?;
-        check::stop(cluster)?;
-        check::logs(cluster, self.arguments.chunk_size, end)?;
-        println!("checked: {counts}, {end} bytes of log identical at {} nodes", cluster.nodes.len());
+        let history = std::mem::take(&mut self.history);
+        let judged = self.steady().judge(&history);
+        self.history = history;
+        let counts = judged?;
         println!(
             "result mode=suite seed={} seconds={:.0} faults={} acknowledged={} above_limit={}",
             self.arguments.seed,

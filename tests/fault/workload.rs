@@ -48,8 +48,8 @@ pub(crate) struct Shared {
     acknowledged: Mutex<Vec<Acknowledged>>,
     refusals: Mutex<BTreeMap<String, usize>>,
     wrong: Mutex<Vec<String>>,
-    /// The last log position that each follower was told of.
-    followed: Mutex<Vec<(i64, i64)>>,
+    /// The last log position that each follower was told of, while it is connected.
+    followed: Mutex<Vec<Option<(i64, i64)>>>,
     pub(crate) known: Known,
 }
 
@@ -68,7 +68,7 @@ impl Shared {
             run,
             start: Instant::now(),
             seen: Mutex::new(vec![Seen::default(); nodes.len()]),
-            followed: Mutex::new(vec![(-1, -1); nodes.len()]),
+            followed: Mutex::new(vec![None; nodes.len()]),
             nodes,
             acknowledged: Mutex::default(),
             refusals: Mutex::default(),
@@ -131,7 +131,7 @@ impl Shared {
         all.push((begin, Instant::now()));
     }
 
-    pub(crate) fn followed(&self, node: usize, position: (i64, i64)) {
+    pub(crate) fn followed(&self, node: usize, position: Option<(i64, i64)>) {
         lock(&self.followed)[node] = position;
     }
 }
@@ -237,7 +237,10 @@ impl Workload {
             history.append(client.join().expect("a client"));
         }
         let places = || lock(&shared.followed).clone();
-        let is_even = || places().windows(2).all(|two| two[0] == two[1]);
+        let is_even = || {
+            let connected: Vec<_> = places().into_iter().flatten().collect();
+            connected.windows(2).all(|two| two[0] == two[1])
+        };
         if wait_for_followers && crate::support::wait_until("all are told of the end", FOLLOW_LIMIT, is_even).is_err() {
             shared.wrong(format!("subscriptions at the nodes ended at {:?}, not all at the same position", places()));
         }
