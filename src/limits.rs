@@ -1,5 +1,7 @@
 //! Every bound of the server in one place, tied together by assertions that the compiler checks.
 
+use std::time::Duration;
+
 /// Records start at multiples of this, bytes.
 pub const RECORD_ALIGNMENT: usize = 8;
 
@@ -119,6 +121,22 @@ pub const EVENT_SIZE_MAX_BYTES: usize = (16 << 20) - 10_000;
 
 /// Members of a cluster at most.
 pub const CLUSTER_SIZE_MAX: usize = 7;
+
+/// What a node may be behind the leader's log and still count as caught up: to be made a member, to be handed leadership
+/// by the leader's own decision, and as one of those that must be left when a member goes. About what may be on its way.
+pub const MEMBER_LAG_MAX_BYTES: u64 = REPLICATION_WINDOW_BYTES;
+
+/// How long a leader wants to hand over before it does so by itself.
+pub const HAND_OVER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two attempts of a leader to hand over by itself.
+pub const HAND_OVER_PAUSE: Duration = Duration::from_secs(60);
+
+/// A leader's disk is slow when its flushes take more than this many times those of its followers (at the median) ...
+pub const SLOW_FLUSH_FACTOR: u64 = 8;
+
+/// ... and this much longer, microseconds: between fast disks a factor means little.
+pub const SLOW_FLUSH_LEAST_MICROS: u64 = 50_000;
 
 /// Requests of one edge that wait for the log thread or for the leader; one more is answered "too busy".
 pub const EDGE_PENDING_REQUESTS: usize = 16 << 10;

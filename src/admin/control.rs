@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::log_bytes::LogBytes;
 use super::options::{self, ControlError, ControlOptions, ControlQueues, StopSignal};
 use super::pending::{Answered, Pending};
 use super::routes::shortened;
@@ -76,6 +77,7 @@ impl ControlThread {
 pub(super) struct Control {
     pub(super) status: NodeStatus,
     pub(super) pending: Pending,
+    pub(super) log_bytes: LogBytes,
     pub(super) gossip: RefCell<Gossip>,
     client: Client,
     queues: ControlQueues,
@@ -99,7 +101,9 @@ impl Control {
             random_seed: u64::from_le_bytes(options.instance.0[..8].try_into().expect("eight bytes")),
         };
         let now = Ticks::default().after(CLOCK_START);
+        let published = Arc::clone(&status.published);
         Control {
+            log_bytes: LogBytes::new(options.log, options.damage, published),
             status,
             pending: Pending::default(),
             gossip: RefCell::new(Gossip::new(gossip_options, now, wall_now())),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::control::{Control, VOTE_TIMEOUT};
+use super::log_bytes;
 use super::members;
 use super::pending::{Answered, Wait};
 use super::routes::{self, Route, json_answer, shortened};
@@ -17,7 +18,7 @@ use crate::http::{Method, Request, Response};
 const GET: &[Method] = &[Method::Get, Method::Head];
 const POST: &[Method] = &[Method::Post];
 
-const ROUTES: [Route; 12] = [
+const ROUTES: [Route; 14] = [
     Route { path: "/gossip", methods: &[Method::Get, Method::Head, Method::Post] },
     Route { path: "/elections/pre-vote", methods: POST },
     Route { path: "/elections/vote", methods: POST },
@@ -26,6 +27,8 @@ const ROUTES: [Route; 12] = [
     Route { path: "/admin/status", methods: GET },
     Route { path: "/admin/members/add", methods: POST },
     Route { path: "/admin/members/remove", methods: POST },
+    Route { path: "/log/info", methods: GET },
+    Route { path: "/log/bytes", methods: GET },
     Route { path: "/ping", methods: GET },
     Route { path: "/info", methods: GET },
     Route { path: "/stats", methods: GET },
@@ -47,6 +50,8 @@ pub(super) async fn answer(control: &Rc<Control>, request: &Request) -> Response
         (Method::Post, "/admin/members/add") => members::add(control, request).await,
         (Method::Post, "/admin/members/remove") => members::remove(control, request).await,
         (_, "/admin/status") => members::status(control),
+        (_, "/log/info") => log_bytes::info(&control.status, &control.log_bytes),
+        (_, "/log/bytes") => log_bytes::bytes(control, request).await,
         (_, path) => {
             if path == "/gossip" {
                 control.pump();

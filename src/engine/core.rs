@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::codec::record::MembershipBody;
-use crate::consensus::{Message, Replica};
+use crate::consensus::{MemberLists, Message, Replica, VoteResponse};
 use crate::index::Index;
 use crate::ring::MirroredBuffer;
 use crate::storage::{ChunkLayout, DurableState, Recovered};
@@ -18,6 +18,7 @@ use super::client_counters::ReleasedBytes;
 use super::feeds::Feed;
 use super::heads::Heads;
 use super::log_writer::LogWriter;
+use super::members::PendingChange;
 use super::scanner::Scanner;
 use super::small_state::Saving;
 use super::stopwatch::Stopwatch;
@@ -84,6 +85,12 @@ pub struct Engine {
     pub(super) commit_hint_saved: LogPosition,
     /// `None` until the cluster is founded or joined.
     pub(super) replica: Option<Replica>,
+    /// The member lists as the replica has them, with addresses.
+    pub(super) lists: Option<MemberLists<MembershipBody>>,
+    /// The list in force is not in the state file, or gossip does not know it.
+    pub(super) list_unsaved: bool,
+    /// Control request to answer when the new member list is committed.
+    pub(super) change: Option<PendingChange>,
     pub(super) recovered: Option<Recovered>,
     pub(super) log: LogWriter,
     pub(super) buffer: MirroredBuffer,
@@ -142,6 +149,9 @@ impl Engine {
             state,
             saving: Saving::default(),
             replica: None,
+            lists: None,
+            list_unsaved: false,
+            change: None,
             recovered: Some(recovered),
             buffer_from: end,
             heads: Heads::new(index, options.seed),
@@ -253,10 +263,11 @@ impl Engine {
             term: replica.term(),
             leader: replica.leader(),
             epoch: replica.epochs().last(),
-            members: self.cluster().map_or_else(Vec::new, |list| list.members.clone()),
-            is_change_pending: false,
-            is_suspect: false,
+            members: self.members().to_vec(),
+            is_change_pending: replica.is_change_pending(),
+            is_suspect: replica.is_suspect(),
             flush_micros: self.flush_micros(),
+            epochs: replica.epochs().all(),
             disk_full: self.disk_full,
             followers: replica.followers().map(follower).collect(),
         }
@@ -276,7 +287,9 @@ impl Engine {
         self.now = now;
         self.stopwatch.set_now(now);
         self.wall_clock = wall_clock;
+        let flush_micros = self.flush_micros();
         self.with_replica(|replica, effects| {
+            replica.note_flush_time(flush_micros);
             if now >= replica.next_deadline() {
                 replica.handle_tick(now, effects);
             }
@@ -298,6 +311,7 @@ impl Engine {
         self.poll_barriers();
         self.poll_commit_news();
         self.poll_commit_hint();
+        self.poll_lists();
         self.poll_saving();
         self.heads.evict();
         self.released.give_back();
@@ -342,8 +356,8 @@ impl Engine {
             ControlInput::Vote { token, pre, request } => {
                 let term = self.state.term;
                 let Some(_) = &self.replica else {
-                    let response =
-                        crate::consensus::VoteResponse { voter: self.state.node, term, granted: false, leader: None };
+                    let (voter, is_suspect) = (self.state.node, self.state.suspect);
+                    let response = VoteResponse { voter, term, granted: false, leader: None, is_suspect };
                     self.control(ControlOutput::VoteAnswer { token, response });
                     return;
                 };
@@ -358,10 +372,8 @@ impl Engine {
                 let result = self.with_replica(|replica, effects| replica.handle_transfer(now, request, effects));
                 self.answer_control(token, result.unwrap_or_else(|| Err("this node is in no cluster yet".to_owned())));
             }
-            ControlInput::Resign { token, to: _ } => self.handle_resign(token),
-            ControlInput::ChangeMembers { token, .. } => {
-                self.answer_control(token, Err("this release cannot change the member list".to_owned()));
-            }
+            ControlInput::Resign { token, to } => self.handle_resign(token, to),
+            ControlInput::ChangeMembers { token, change } => self.handle_change_members(token, change),
             ControlInput::LeaderSeen { leader, term } => {
                 self.with_replica(|replica, effects| replica.handle_leader_seen(now, leader, term, effects));
             }
@@ -456,7 +468,7 @@ impl Engine {
         self.view_dirty = true;
         let now = self.now;
         if self.accepting {
-            let _ = self.with_replica(|replica, effects| replica.resign(now, effects));
+            let _ = self.with_replica(|replica, effects| replica.resign(now, None, effects));
         }
         self.mark_state_dirty();
     }
@@ -511,7 +523,7 @@ impl Engine {
         u64::try_from(self.stopwatch.flush_time().as_micros()).unwrap_or(u64::MAX)
     }
 
-    fn handle_resign(&mut self, token: u64) {
+    fn handle_resign(&mut self, token: u64, to: Option<NodeId>) {
         let now = self.now;
         if self.resign_token.is_some() {
             self.answer_control(token, Err("leadership is being handed over already".to_owned()));
@@ -519,7 +531,7 @@ impl Engine {
         }
         let accepting = self.accepting;
         let result = self.with_replica(|replica, effects| {
-            if accepting { replica.resign(now, effects) } else { Err("this node does not lead".to_owned()) }
+            if accepting { replica.resign(now, to, effects) } else { Err("this node does not lead".to_owned()) }
         });
         match result.unwrap_or_else(|| Err("this node is in no cluster yet".to_owned())) {
             Ok(_) => self.resign_token = Some(token),
@@ -597,7 +609,7 @@ impl Engine {
     }
 
     /// Catching up is a state for people: more than a window behind what is committed.
-    fn is_far_behind(&self) -> bool {
+    pub(super) fn is_far_behind(&self) -> bool {
         self.replica.as_ref().is_some_and(|replica| {
             replica.leader_commit().0.saturating_sub(replica.log_end().0) > self.options.window_bytes / 4
         })

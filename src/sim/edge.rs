@@ -38,6 +38,10 @@ impl World {
         if !self.nodes[index].is_up() {
             return self.answer(attempt, Outcome::Retry);
         }
+        let task = self.workload.attempts.get(&attempt).map(|asked| Arc::clone(&asked.task));
+        if let Some(Task::Read { stream, master: false }) = task.as_deref() {
+            return self.read_here(index, attempt, stream);
+        }
         if let Some(request) = self.request(attempt, None) {
             self.input(index, Input::Request(request));
         }
@@ -97,7 +101,7 @@ impl World {
             Answer::StreamDeleted { end } => (end, Then::Deleted),
             Answer::SoftDeleted { last_event_number: last, end } => (end, Then::Revive { last }),
             Answer::Confirmed { end } => (end, Then::Read),
-            Answer::TooLarge { .. } => return self.answer(attempt, Outcome::Refused { current: -1 }),
+            Answer::TooLarge { .. } => return self.answer(attempt, Outcome::Refused { current: None }),
             _ => return self.answer(attempt, Outcome::Retry),
         };
         self.nodes[index].waiting.push(Waiting { end, attempt, then });
@@ -120,6 +124,12 @@ impl World {
             return self.object(Checker::IndexAgrees, format!("n{index}: {error}"));
         }
         let applied = node.applied.applied();
+        let commit = node.engine.as_ref().map_or(applied, |engine| engine.positions().2);
+        if applied > commit {
+            let detail = format!("n{index} has {applied} in its index, and {commit} committed");
+            return self.object(Checker::IndexAgrees, detail);
+        }
+        let node = &mut self.nodes[index];
         for waiting in node.waiting.extract_if(.., |waiting| waiting.end <= applied).collect::<Vec<_>>() {
             self.go_on(index, waiting);
         }
@@ -135,6 +145,7 @@ impl World {
                 self.answer(attempt, Outcome::Written { first, end });
             }
             Then::Repeated { first } => {
+                self.count("repeated writes found written");
                 self.check_acknowledged(index, &task, None, first);
                 self.answer(attempt, Outcome::Written { first, end });
             }
@@ -143,10 +154,11 @@ impl World {
                     self.check_acknowledged(index, &task, None, first);
                     self.answer(attempt, Outcome::Written { first, end });
                 }
-                None => self.answer(attempt, Outcome::Refused { current }),
+                None => self.answer(attempt, Outcome::Refused { current: Some(current) }),
             },
-            Then::Deleted => self.answer(attempt, Outcome::Refused { current: -1 }),
+            Then::Deleted => self.answer(attempt, Outcome::Refused { current: None }),
             Then::Revive { last } => {
+                self.count("revivals");
                 if let Some(request) = self.request(attempt, Some(last)) {
                     self.input(index, Input::Request(request));
                 }
@@ -156,7 +168,8 @@ impl World {
     }
 
     fn read(&mut self, index: usize, attempt: u64, task: &Task) {
-        let Task::Read { stream } = task else { return };
+        let Task::Read { stream, .. } = task else { return };
+        self.count("reads judged");
         let node = &self.nodes[index];
         let (applied, last) = (node.applied.applied(), node.applied.head(stream).last_event_number);
         let Some(asked) = self.workload.attempts.get(&attempt) else { return };
@@ -168,7 +181,19 @@ impl World {
             );
             return self.object(Checker::Linearizable, detail);
         }
-        self.answer(attempt, Outcome::Read { last });
+        self.answer(attempt, Outcome::Read { last, anywhere: None });
+    }
+
+    /// A read that any node may answer, from what it has. The index is derived from what is committed and in the files.
+    fn read_here(&mut self, index: usize, attempt: u64, stream: &str) {
+        let node = &self.nodes[index];
+        let last = node.applied.head(stream).last_event_number;
+        let anywhere = Some(((index, node.life), self.now));
+        if last >= 0 && self.reference.committed_at(stream, last).is_none() {
+            let detail = format!("n{index} shows number {last} of {stream}, which nobody has committed");
+            return self.object(Checker::Linearizable, detail);
+        }
+        self.answer(attempt, Outcome::Read { last, anywhere });
     }
 
     /// The edge's part of idempotence: the events behind the claimed version are those of the request.

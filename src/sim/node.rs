@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use fastrand::Rng;
 
@@ -17,8 +18,11 @@ use super::calls::AskedVote;
 use super::checks::Watched;
 use super::disk::VirtualDisk;
 use super::edge::Waiting;
+use super::faults::Undo;
 use super::io::{Io, Token};
+use super::kinds::Fault;
 use super::links::{Kind, Packet};
+use super::profile::pick;
 use super::world::{Event, World};
 
 /// 100 ns ticks since year 1 at the start of a run.
@@ -82,8 +86,11 @@ pub(super) struct Send {
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) index: usize,
+    /// Another one with each new disk: see [`identity`].
     pub(super) id: NodeId,
     clock: Clock,
+    /// What the wall clock is off by, 100 ns ticks.
+    pub(super) wall_clock_off: i64,
     pub(super) disk: VirtualDisk,
     pub(super) life: u32,
     pub(super) engine: Option<Engine>,
@@ -95,6 +102,8 @@ pub(super) struct Node {
     pub(super) disk_slowness: u64,
     pub(super) full_disk: bool,
     pub(super) told_full: bool,
+    /// The next flush fails.
+    pub(super) flush_fails: bool,
     inbox: VecDeque<Input>,
     deferred: VecDeque<Request>,
     turn_at: Option<Moment>,
@@ -122,12 +131,13 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn new(index: usize, layout: ChunkLayout, random: &mut Rng) -> Node {
-        let id = NodeId(Guid([index as u8 + 1; 16]));
+        let id = identity(index, 0);
         let clock = Clock { base: random.i64(0..1 << 50), parts_per_million: random.i64(-300..=300) };
         Node {
             index,
             id,
             clock,
+            wall_clock_off: 0,
             disk: VirtualDisk::new(layout),
             life: 0,
             engine: None,
@@ -137,6 +147,7 @@ impl Node {
             disk_slowness: 1,
             full_disk: false,
             told_full: false,
+            flush_fails: false,
             inbox: VecDeque::new(),
             deferred: VecDeque::new(),
             turn_at: None,
@@ -165,6 +176,16 @@ impl Node {
 
     pub(super) fn is_up(&self) -> bool {
         self.engine.is_some()
+    }
+
+    /// A new disk: nothing is known of the old one, and the node is another one.
+    fn replace_disk(&mut self, layout: ChunkLayout) {
+        let Guid(bytes) = self.id.0;
+        self.id = identity(self.index, bytes[1] + 1);
+        self.disk = VirtualDisk::new(layout);
+        self.accepted = false;
+        self.flush_fails = false;
+        self.watched = Watched::default();
     }
 
     /// Forgets what lives in the process.
@@ -200,6 +221,13 @@ impl Node {
     }
 }
 
+/// The node in this place, with its first disk or a later one.
+fn identity(index: usize, disk: u8) -> NodeId {
+    let mut bytes = [index as u8 + 1; 16];
+    bytes[1] = disk;
+    NodeId(Guid(bytes))
+}
+
 impl World {
     /// Starts a node's process on what its disk holds.
     pub(super) fn start(&mut self, index: usize) {
@@ -212,13 +240,18 @@ impl World {
             Err(reason) => return self.object(Checker::Recovery, format!("n{index} cannot start: {reason}")),
         };
         self.line(index, "starts", recovered.end.0, u64::from(recovered.chunk_count));
+        self.count("starts");
+        if recovered.cut.is_some() {
+            self.count("starts with a torn tail");
+        }
         self.check_recovered(index, &recovered);
+        let (election_timeout, heartbeat_interval, priority) = self.timing();
         let options = EngineOptions {
             layout: self.layout,
             log_buffer_bytes: self.profile.log_buffer_bytes,
-            election_timeout: self.profile.election_timeout,
-            heartbeat_interval: self.profile.heartbeat_interval,
-            priority: 0,
+            election_timeout,
+            heartbeat_interval,
+            priority,
             seed: self.random.schedule.u64(..),
             chunks_ready: recovered.chunk_count,
             window_bytes: self.profile.window_bytes,
@@ -236,6 +269,29 @@ impl World {
         node.engine = Some(engine.expect("memory for a log buffer"));
         self.reset_links(index);
         self.plan_turn(index, self.now);
+    }
+
+    /// With new options: what an operator may have set since the last start, not the same on all nodes.
+    fn timing(&mut self) -> (Duration, Duration, i32) {
+        let (timeout, interval) = (self.profile.election_timeout, self.profile.heartbeat_interval);
+        if !self.profile.has(Fault::NewOptions) || self.settling.is_some() {
+            return (timeout, interval, 0);
+        }
+        let random = &mut self.random.schedule;
+        let priority = pick(random, &[0, 0, 1, 5, 9]);
+        (timeout * random.u32(80..=200) / 100, interval * random.u32(50..=150) / 100, priority)
+    }
+
+    /// A member's disk is gone, unless too few of the others would be left; the node that comes back is a new one.
+    pub(super) fn replace_disk(&mut self, index: usize) {
+        if !self.can_lose(index) {
+            return;
+        }
+        self.crash(index, true);
+        self.nodes[index].replace_disk(self.layout);
+        self.line(index, "replaced", 0, 0);
+        self.count("disks replaced");
+        self.undo_later(Undo::Start(index));
     }
 
     fn recover(&mut self, index: usize) -> Result<(DurableState, Recovered), String> {
@@ -266,9 +322,14 @@ impl World {
             }
         }
         if power {
-            node.disk.lose_power(&mut self.random.disk);
+            let misdirected = self.profile.has(Fault::Misdirected);
+            let lost = node.disk.lose_power(&mut self.random.disk, misdirected);
             node.host_up = false;
+            self.coverage.note("writes lost in a power cut", lost.lost);
+            self.coverage.note("writes torn in a power cut", lost.torn);
+            self.coverage.note("writes in the wrong place", lost.misdirected);
         }
+        let node = &mut self.nodes[index];
         node.forget();
         self.line(index, "crashes", u64::from(power), end.0);
         self.count(if power { "crashes (power)" } else { "crashes (process)" });
@@ -301,7 +362,8 @@ impl World {
             let until = node.paused_until;
             return self.plan_turn(index, until);
         }
-        let wall_clock = WALL_CLOCK_START + (self.now / 100) as i64;
+        self.coverage.note("turns", 1);
+        let wall_clock = WALL_CLOCK_START + (self.now / 100) as i64 + node.wall_clock_off;
         let now = node.clock.ticks(self.now);
         if let Some(engine) = &mut node.engine {
             engine.begin_turn(now, wall_clock);
@@ -361,7 +423,10 @@ impl World {
         match input {
             Input::Control(input) => engine.handle_control(input),
             Input::Written { id } => engine.handle_written(id),
-            Input::Flushed { id } => engine.handle_flushed(id),
+            Input::Flushed { id } => {
+                engine.handle_flushed(id);
+                self.note_flushed(index);
+            }
             Input::Saved { sequence } => engine.handle_state_saved(sequence),
             Input::ChunkReady { chunk } => engine.handle_chunk_ready(chunk),
             Input::DiskFull { full } => engine.handle_disk_full(full),
@@ -443,7 +508,10 @@ impl World {
 
     fn take_hello(&mut self, index: usize, id: u64) {
         let Some(link) = self.network.links.get(&id) else { return };
-        let (kind, follower) = (link.kind, self.nodes[link.ends[0]].id);
+        let (kind, follower, wanted) = (link.kind, link.opener, link.wanted);
+        if wanted != self.nodes[index].id {
+            return self.close_link(id, 1); // The greeting names whom it is for.
+        }
         match kind {
             Kind::Control => {
                 // A follower that comes anew has given its old links up.
@@ -477,7 +545,7 @@ impl World {
             Action::Send { peer, message } => self.send_message(index, peer, message),
             Action::ConnectControl { leader } => {
                 self.close_leader(index);
-                let link = self.open_link(Kind::Control, index, self.index_of(leader));
+                let link = self.open_link(Kind::Control, index, leader);
                 self.nodes[index].leader = Some(leader);
                 self.nodes[index].leader_control = Some(link);
             }
@@ -485,7 +553,7 @@ impl World {
                 if let Some((link, _)) = self.nodes[index].leader_data.take() {
                     self.close_link(link, 0);
                 }
-                let link = self.open_link(Kind::Data(subscription), index, self.index_of(leader));
+                let link = self.open_link(Kind::Data(subscription), index, leader);
                 self.nodes[index].leader_data = Some((link, subscription));
             }
             Action::CloseLeader => self.close_leader(index),
@@ -502,6 +570,11 @@ impl World {
     }
 
     fn send_message(&mut self, index: usize, peer: NodeId, message: Message) {
+        match message {
+            Message::Subscribed { .. } => self.count("subscriptions"),
+            Message::Refused { .. } => self.count("subscriptions refused"),
+            _ => {}
+        }
         let node = &self.nodes[index];
         let to_leader = node.leader_control.filter(|_| node.leader == Some(peer)).map(|link| (link, 0));
         let to_follower = node.followers.get(&peer).map(|links| (links.control, 1));

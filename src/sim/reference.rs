@@ -7,6 +7,7 @@ use crate::storage::ChunkLayout;
 use crate::types::{Epoch, EventId, Guid, LogPosition, Term};
 
 use super::Checker;
+use super::agenda::Moment;
 
 /// What a checker says.
 pub(super) type Objection = (Checker, String);
@@ -23,6 +24,8 @@ pub(super) struct Place {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stream {
     pub(super) ids: Vec<EventId>,
+    /// Since when each is known to be committed.
+    since: Vec<Moment>,
     pub(super) deleted: bool,
 }
 
@@ -38,6 +41,8 @@ pub(super) struct Reference {
     pub(super) streams: BTreeMap<Box<str>, Stream>,
     /// Events that a client was told are not written.
     pub(super) refused: BTreeSet<EventId>,
+    /// What is read now was found to be committed at this moment.
+    now: Moment,
 }
 
 impl Reference {
@@ -50,7 +55,24 @@ impl Reference {
             events: BTreeMap::new(),
             streams: BTreeMap::new(),
             refused: BTreeSet::new(),
+            now: 0,
         }
+    }
+
+    /// Since when this event of a stream is committed; `i64::MAX` is the tombstone of a deleted one.
+    pub(super) fn committed_at(&self, stream: &str, number: i64) -> Option<Moment> {
+        let stream = self.streams.get(stream)?;
+        let number =
+            if number == i64::MAX && stream.deleted { stream.since.len().checked_sub(1)? } else { number as usize };
+        stream.since.get(number).copied()
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_stream(name: &str, since: &[Moment]) -> Reference {
+        let mut reference = Reference::new(ChunkLayout { chunk_size: 1 << 20 });
+        let ids = vec![EventId(Guid::ZERO); since.len()];
+        reference.streams.insert(name.into(), Stream { ids, since: since.to_vec(), deleted: false });
+        reference
     }
 
     pub(super) fn end(&self) -> LogPosition {
@@ -65,10 +87,12 @@ impl Reference {
     /// what is new.
     pub(super) fn take(
         &mut self,
+        now: Moment,
         term: Term,
         from: LogPosition,
         bytes: &[u8],
     ) -> Result<Option<LogPosition>, Objection> {
+        self.now = now;
         let known = self.end().0.saturating_sub(from.0).min(bytes.len() as u64) as usize;
         let start = from.0 as usize;
         if from > self.end() {
@@ -146,6 +170,7 @@ impl Reference {
         }
         if kind == RecordKind::Delete {
             stream.deleted = true;
+            stream.since.push(self.now);
             return Ok(());
         }
         let (expected, first) = (stream.ids.len() as i64, batch.first_event_number());
@@ -154,6 +179,7 @@ impl Reference {
         }
         for event in batch.events() {
             stream.ids.push(event.id);
+            stream.since.push(self.now);
             if event.event_type == crate::index::METADATA_EVENT_TYPE {
                 continue; // A repeated soft delete is a second one.
             }
