@@ -38,4 +38,4 @@ pub use layout::{ChunkLayout, PAGE_BYTES};
 pub use preparer::{Preparer, PreparerReport, reserve_bytes};
 pub use reader::{LogRead, LogReader};
 pub use recovery::{Recovered, ScanProgress, TornTail, erase_range, erase_tail, recover};
-pub use state::{DurableState, STATE_FILE_BYTES, STATE_SLOT_BYTES};
+pub use state::{DurableState, STATE_FILE_BYTES, STATE_SLOT_BYTES, STATE_SLOT_OFFSETS};
