@@ -19,6 +19,8 @@ mod handing_over;
 mod harness;
 mod leading;
 mod lists;
+#[cfg(test)]
+mod membership_tests;
 mod message;
 #[cfg(test)]
 mod paper_tests;
