@@ -8,7 +8,7 @@ use serde_json::json;
 use super::control::{Control, VOTE_TIMEOUT};
 use super::pending::{Answered, Wait};
 use super::routes::{self, Route, json_answer, shortened};
-use crate::consensus::{TransferRequest, VoteRequest};
+use crate::consensus::{TransferRequest, Versioned, VoteRequest};
 use crate::engine::ControlInput;
 use crate::gossip::Exchange;
 use crate::http::{Method, Request, Response};
@@ -67,7 +67,7 @@ fn gossip(control: &Rc<Control>, request: &Request) -> Response {
 }
 
 async fn vote(control: &Rc<Control>, request: &Request, pre: bool) -> Response {
-    let vote: VoteRequest = match parse(request) {
+    let vote: VoteRequest = match parse_versioned(request) {
         Ok(vote) => vote,
         Err(refused) => return refused,
     };
@@ -75,7 +75,7 @@ async fn vote(control: &Rc<Control>, request: &Request, pre: bool) -> Response {
     let input = ControlInput::Vote { token: wait.token, pre, request: vote };
     match ask(control, wait, input, VOTE_TIMEOUT).await {
         Ok(Answered::Vote(response)) => {
-            json_answer(&serde_json::to_value(response).expect("a vote response has a JSON form"))
+            json_answer(&serde_json::to_value(Versioned::new(response)).expect("a vote response has a JSON form"))
         }
         Ok(Answered::Done(result)) => done(result),
         Err(refused) => refused,
@@ -83,7 +83,7 @@ async fn vote(control: &Rc<Control>, request: &Request, pre: bool) -> Response {
 }
 
 async fn transfer(control: &Rc<Control>, request: &Request) -> Response {
-    let transfer: TransferRequest = match parse(request) {
+    let transfer: TransferRequest = match parse_versioned(request) {
         Ok(transfer) => transfer,
         Err(refused) => return refused,
     };
@@ -121,6 +121,14 @@ fn done(result: Result<(), String>) -> Response {
         Ok(()) => json_answer(&json!({ "done": true })),
         Err(words) => Response::words(409, words),
     }
+}
+
+/// A body of an election, of this release.
+fn parse_versioned<T: serde::de::DeserializeOwned>(request: &Request) -> Result<T, Response> {
+    parse::<Versioned<T>>(request)?.check().map_err(|words| {
+        tracing::warn!("{} refused: {words}", request.path);
+        Response::words(400, words)
+    })
 }
 
 fn parse<T: serde::de::DeserializeOwned>(request: &Request) -> Result<T, Response> {
