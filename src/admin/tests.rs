@@ -19,6 +19,7 @@ use crate::consensus::{TransferRequest, Versioned, VoteRequest, VoteResponse};
 use crate::engine::{AnswerTimes, ClientCounters, ControlInput, ControlOutput, NodeView, Published, Role};
 use crate::gossip::{Addresses, Directory, Standing};
 use crate::queue::Queue;
+use crate::storage::{ChunkLayout, DamageReports, LogReader};
 use crate::types::{ClusterId, Guid, LogPosition, NodeId, Term, Ticks, WallTime};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -71,6 +72,7 @@ impl TestNode {
             published: Arc::clone(&published),
             clients: Arc::new(ClientCounters { queued_bytes_now: 5.into(), ..ClientCounters::default() }),
             index: Arc::new(NoIndex),
+            storage: Arc::default(),
             directory: Directory::default(),
             started: WallTime(637_135_310_456_780_000),
             started_at: Instant::now(),
@@ -82,11 +84,14 @@ impl TestNode {
             chunk_size: 1 << 20,
             addresses,
             priority: 0,
+            read_only: false,
             standing: Standing::Empty,
             seeds: SeedSource { fixed: seeds, dns: None },
             gossip_interval: Duration::from_millis(200),
             gossip_timeout: Duration::from_millis(500),
             gossip_allowed_difference: Duration::from_secs(60),
+            log: LogReader::new("/nowhere", ChunkLayout { chunk_size: 1 << 20 }),
+            damage: DamageReports::default(),
         };
         let stop = StopSignal::new();
         let (seen, over) = (Arc::new(Mutex::new(Seen::default())), Arc::new(AtomicBool::new(false)));

@@ -7,6 +7,16 @@
 //! Leaves to others: the chunks made ahead of the writer (`storage::Preparer` has a thread of its own, because writes wait
 //! for it).
 
+mod peer_source;
+mod repairer;
+mod sealer;
+#[cfg(test)]
+mod testing;
+
+pub use peer_source::{LogInfo, PeerSource};
+pub use repairer::{Repairer, RepairerLinks};
+pub use sealer::Sealer;
+
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;

@@ -373,7 +373,10 @@ mod tests {
             assert_eq!(Hello::decode(&bytes), Err(LinkError::Version { found }));
         }
         let words = LinkError::Version { found: 1 }.to_string();
-        assert!(words.contains("version 1 of") && words.contains("versions 2 to 2") && words.contains("upgrade"), "{words}");
+        assert!(
+            words.contains("version 1 of") && words.contains("versions 2 to 2") && words.contains("upgrade"),
+            "{words}"
+        );
     }
 
     #[test]

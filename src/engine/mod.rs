@@ -34,4 +34,5 @@ pub use self::published::{LogCounters, Published};
 pub use self::request::{
     Answer, Append, FollowerView, MetadataEffect, NodeView, Progress, Reply, Request, Revival, Role, Ticket,
 };
+pub use self::scanner::{ScanError, Scanned, Scanner};
 pub use self::stages::{AnswerTimes, Stages};

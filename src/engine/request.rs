@@ -245,6 +245,8 @@ pub struct NodeView {
     pub is_suspect: bool,
     /// How long this node's flushes take at the moment, microseconds, smoothed; or how long one has been under way.
     pub flush_micros: u64,
+    /// All epochs of its log, oldest first.
+    pub epochs: Arc<Vec<Epoch>>,
     /// True when writes are refused for want of disk space.
     pub disk_full: bool,
     /// On a leader: what each follower has made durable.

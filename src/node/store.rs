@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::index::Index;
 use crate::storage::{
     ChunkHeader, ChunkLayout, Disk as _, DurableState, FileDisk, FileName, LogReader, Recovered, RecoveryError,
-    ScanProgress, erase_tail, recover,
+    ScanProgress, recover,
 };
 use crate::types::{ClusterId, LogPosition, NodeId, Term};
 
@@ -50,7 +50,7 @@ impl Store {
             tracing::warn!(position = %tail.position, reason = %tail.reason,
                 "the log ends in what a write left that was under way when the node stopped; cut there, nothing durable is lost");
         }
-        erase_tail(&disk, layout, recovered.end)?;
+        recovered.erase_tail(&disk, layout)?;
         recovered.chunk_count = recovered.chunk_count.max(1);
         let reader = LogReader::new(&config.db, layout);
         let index = Arc::new(Index::with_seed(random_seed()));
@@ -79,17 +79,22 @@ impl Store {
         Ok(())
     }
 
-    /// The configured size and the founded one must be the same: growing is an explicit change, never a restart.
+    /// `ClusterSize` is the size of the cluster to found. Later the list in the log counts, which grows and shrinks by
+    /// explicit changes, never by a restart. Only a node on its own has no ports for others, and a founding that is not in
+    /// the log yet must go on as it was begun.
     pub(super) fn check_cluster_size(&self, config: &Config) -> Result<(), NodeError> {
-        let Some(list) = self.state.founding.as_ref().filter(|_| self.state.founded) else { return Ok(()) };
-        if list.members.len() == config.cluster_size {
-            return Ok(());
+        let Some(founding) = self.state.founding.as_ref().filter(|_| self.state.founded) else { return Ok(()) };
+        let in_log = self.recovered.membership.as_ref().map(|(_, record)| &record.list);
+        let (members, configured) = (in_log.unwrap_or(founding).members.len(), config.cluster_size);
+        if members != configured && (in_log.is_none() || !config.is_cluster()) {
+            return Err(NodeError::ClusterSize { configured, members, db: config.db.clone() });
         }
-        Err(NodeError::ClusterSize {
-            configured: config.cluster_size,
-            founded: list.members.len(),
-            db: config.db.clone(),
-        })
+        if members != configured {
+            tracing::info!(
+                "the cluster has {members} members, ClusterSize is {configured}: the cluster's own list counts"
+            );
+        }
+        Ok(())
     }
 }
 

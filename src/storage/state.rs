@@ -128,6 +128,18 @@ impl DurableState {
         })
     }
 
+    /// What the two slots of a state file hold; why not, where one holds no state. For those who only look.
+    ///
+    /// # Errors
+    /// In words, when the file has another length.
+    pub fn slots(bytes: &[u8]) -> Result<[Result<DurableState, String>; 2], String> {
+        if bytes.len() as u64 != STATE_FILE_BYTES {
+            return Err(format!("it has {} bytes, not {STATE_FILE_BYTES}", bytes.len()));
+        }
+        let (first, second) = bytes.split_at(STATE_SLOT_BYTES);
+        Ok([DurableState::decode(first), DurableState::decode(second)])
+    }
+
     /// The newest state in the data directory; `None` when there is no state file, so the node is new.
     ///
     /// The state is written and flushed once more: after a crash of the process alone it may be good in the system's

@@ -30,7 +30,10 @@ const EPOCH_BYTES: usize = 28;
 const _: () = assert!(SUBSCRIBE_BYTES + EPOCHS_SENT_MAX * EPOCH_BYTES + 18 <= CONTROL_PACKAGE_MAX_BYTES);
 
 /// Appends the frame of a message.
-pub(super) fn encode(message: &Message, out: &mut Vec<u8>) {
+///
+/// # Panics
+/// When a subscription has more than [`EPOCHS_SENT_MAX`] epochs, which none has.
+pub fn encode(message: &Message, out: &mut Vec<u8>) {
     match message {
         Message::Subscribe { term, subscription, epochs, log_end, commit_position, priority } => {
             put_frame(out, SUBSCRIBE, *subscription, |out| {
@@ -85,7 +88,7 @@ fn put_u64(out: &mut Vec<u8>, number: u64) {
 ///
 /// # Errors
 /// When it is not one, to the byte.
-pub(super) fn decode(frame: &Frame<'_>) -> Result<Message, LinkError> {
+pub fn decode(frame: &Frame<'_>) -> Result<Message, LinkError> {
     let payload = frame.payload;
     let exactly = |what, bytes| bounded(what, payload.len(), bytes, bytes);
     let subscription = frame.correlation;
