@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::codec::record::MembershipBody;
-use crate::consensus::{TransferRequest, VoteRequest, VoteResponse};
+use crate::consensus::{TransferRequest, Versioned, VoteRequest, VoteResponse};
 use crate::engine::{AnswerTimes, ClientCounters, ControlInput, ControlOutput, NodeView, Published, Role};
 use crate::gossip::{Addresses, Directory, Standing};
 use crate::queue::Queue;
@@ -333,8 +333,12 @@ fn requests_of_the_operator_and_of_peers_get_their_answers() {
     assert_eq!(status, 409);
     assert!(answer.contains("this node does not lead"), "{answer}");
     let request = TransferRequest { cluster: ClusterId(Guid([5; 16])), leader: NodeId(Guid([1; 16])), term: Term(2) };
-    assert_eq!(nodes[0].post("/elections/transfer", &serde_json::to_string(&request).unwrap()).0, 200);
-    let vote = serde_json::to_string(&vote_request()).unwrap();
+    assert_eq!(nodes[0].post("/elections/transfer", &serde_json::to_string(&Versioned::new(request)).unwrap()).0, 200);
+    let old = serde_json::to_string(&vote_request()).unwrap();
+    let (status, answer) = nodes[0].post("/elections/vote", &old);
+    assert_eq!(status, 400);
+    assert!(answer.contains("version 1 of the elections' protocol is not understood here"), "{answer}");
+    let vote = serde_json::to_string(&Versioned::new(vote_request())).unwrap();
     let (status, answer) = nodes[0].post("/elections/pre-vote", &vote);
     assert_eq!(status, 200);
     assert!(answer.contains("\"granted\": true"), "{answer}");

@@ -55,17 +55,17 @@ pub enum NodeError {
         /// The directory.
         db: PathBuf,
     },
-    /// The cluster's size is fixed when it is founded.
+    /// The cluster has another size, and the node cannot go on with the configured one.
     #[error(
-        "ClusterSize is {configured}, but the cluster in data directory {} was founded with {founded} members; set \
-         ClusterSize to {founded}, or give the node an empty directory",
+        "ClusterSize is {configured}, but the cluster in data directory {} has {members} members; set \
+         ClusterSize to {members}, or give the node an empty directory",
         db.display()
     )]
     ClusterSize {
         /// From the options.
         configured: usize,
         /// In the directory.
-        founded: usize,
+        members: usize,
         /// The directory.
         db: PathBuf,
     },
@@ -136,7 +136,7 @@ mod tests {
         let disk = || io::Error::other("no disk");
         let check = |status: u8, error: NodeError| assert_eq!(error.exit_status(), status, "{error:?}");
         let db = PathBuf::from("/data");
-        check(2, NodeError::ClusterSize { configured: 3, founded: 1, db: db.clone() });
+        check(2, NodeError::ClusterSize { configured: 3, members: 1, db: db.clone() });
         check(2, StorageError::InUse { directory: db.clone(), holder: "1".to_owned() }.into());
         check(3, StorageError::Directory { directory: db, attempt: "opened", source: disk() }.into());
         check(3, LogThreadError::Open { name: "state".to_owned(), source: disk() }.into());

@@ -79,17 +79,22 @@ impl Store {
         Ok(())
     }
 
-    /// The configured size and the founded one must be the same: growing is an explicit change, never a restart.
+    /// `ClusterSize` is the size of the cluster to found. Later the list in the log counts, which grows and shrinks by
+    /// explicit changes, never by a restart. Only a node on its own has no ports for others, and a founding that is not in
+    /// the log yet must go on as it was begun.
     pub(super) fn check_cluster_size(&self, config: &Config) -> Result<(), NodeError> {
-        let Some(list) = self.state.founding.as_ref().filter(|_| self.state.founded) else { return Ok(()) };
-        if list.members.len() == config.cluster_size {
-            return Ok(());
+        let Some(founding) = self.state.founding.as_ref().filter(|_| self.state.founded) else { return Ok(()) };
+        let in_log = self.recovered.membership.as_ref().map(|(_, record)| &record.list);
+        let (members, configured) = (in_log.unwrap_or(founding).members.len(), config.cluster_size);
+        if members != configured && (in_log.is_none() || !config.is_cluster()) {
+            return Err(NodeError::ClusterSize { configured, members, db: config.db.clone() });
         }
-        Err(NodeError::ClusterSize {
-            configured: config.cluster_size,
-            founded: list.members.len(),
-            db: config.db.clone(),
-        })
+        if members != configured {
+            tracing::info!(
+                "the cluster has {members} members, ClusterSize is {configured}: the cluster's own list counts"
+            );
+        }
+        Ok(())
     }
 }
 
