@@ -100,6 +100,7 @@ fn storage_figures(figures: &StorageFigures) -> Value {
         "scrubPasses": count(&figures.scrub_passes),
         "scrubbedBytes": count(&figures.scrubbed_bytes),
         "damageFound": count(&figures.damage_found),
+        "damageWaiting": count(&figures.damage_waiting),
         "damageRepaired": count(&figures.damage_repaired),
         "pagesMended": count(&figures.pages_mended),
         "backgroundErrors": count(&figures.background_errors),

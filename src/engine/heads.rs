@@ -98,6 +98,11 @@ pub(super) struct Heads {
 }
 
 impl Heads {
+    /// What they stand over.
+    pub(super) fn index(&self) -> &Index {
+        &self.index
+    }
+
     /// The seed keeps others from making names clash on purpose.
     pub(super) fn new(index: Arc<Index>, seed: u64) -> Heads {
         Heads {

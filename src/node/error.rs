@@ -29,6 +29,12 @@ pub enum NodeError {
     /// The log cannot be used.
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
+    /// The damaged log could not be repaired.
+    #[error("the damaged log could not be repaired before the start: {message}")]
+    Mend {
+        /// Why not.
+        message: String,
+    },
     /// The index cannot be filled.
     #[error("the index cannot be filled from the log: {0}")]
     Index(#[from] IndexError),
@@ -119,6 +125,7 @@ impl NodeError {
             NodeError::Storage(_) | NodeError::Disk { .. } | NodeError::Recovery(RecoveryError::Io { .. }) => 3,
             NodeError::Index(IndexError::Read { .. }) => 3,
             NodeError::Recovery(_) | NodeError::Index(_) => 4,
+            NodeError::Mend { .. } => 3,
             NodeError::Listen { .. } => 5,
             NodeError::Log(error) => error.exit_status(),
             NodeError::Thread { .. } | NodeError::Stuck { .. } | NodeError::Panicked { .. } => 6,

@@ -5,6 +5,7 @@
 
 mod error;
 mod logging;
+mod mend;
 mod sockets;
 mod store;
 mod threads;

@@ -6,17 +6,21 @@ use std::time::{Duration, Instant};
 
 use crate::codec::record::{MemberRecord, MembershipBody};
 use crate::config::Config;
-use crate::index::Index;
+use crate::index::{Index, IndexError};
 use crate::storage::{
     ChunkHeader, ChunkLayout, Disk as _, DurableState, FileDisk, FileName, LogReader, Recovered, RecoveryError,
     ScanProgress, recover,
 };
 use crate::types::{ClusterId, LogPosition, NodeId, Term};
 
+use super::mend::{Loss, Mender};
 use super::{NodeError, random_seed};
 
 /// Between two lines about long work.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long damage is mended that only the index has met.
+const INDEX_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Log bytes that the index applies in one step at start.
 const INDEX_STEP_BYTES: u64 = 16 << 20;
@@ -42,10 +46,8 @@ impl Store {
         if disk.list().map_err(|source| NodeError::Disk { attempt: "listed", source })?.len() < 2 {
             create_first_chunk(&disk, layout, &state)?;
         }
-        let mut recovered = recover(&disk, layout, &mut progress("checking the log"))?;
-        if !config.unsafe_disable_flush_to_disk {
-            recovered.check_committed(layout, state.commit_hint)?;
-        }
+        let mender = Mender::new(config, &state, layout);
+        let mut recovered = recover_or_mend(&disk, layout, config, state.commit_hint, mender.as_ref())?;
         if let Some(tail) = &recovered.cut {
             tracing::warn!(position = %tail.position, reason = %tail.reason,
                 "the log ends in what a write left that was under way when the node stopped; cut there, nothing durable is lost");
@@ -54,7 +56,8 @@ impl Store {
         recovered.chunk_count = recovered.chunk_count.max(1);
         let reader = LogReader::new(&config.db, layout);
         let index = Arc::new(Index::with_seed(random_seed()));
-        fill_index(&index, &reader, layout, state.commit_hint.min(recovered.end))?;
+        let limit = state.commit_hint.min(recovered.end);
+        fill_or_mend(&index, &reader, limit, &disk, config, mender.as_ref())?;
         tracing::info!(node = %state.node, log_end = %recovered.end, epochs = recovered.epochs.len(),
             chunks = recovered.chunk_count, "data directory {} opened", config.db.display());
         Ok(Store { disk: Arc::new(disk), layout, state, recovered, reader, index })
@@ -122,7 +125,64 @@ fn create_first_chunk(disk: &FileDisk, layout: ChunkLayout, state: &DurableState
         .map_err(|source| NodeError::Disk { attempt: "given its first chunk", source })
 }
 
-fn fill_index(index: &Index, reader: &LogReader, layout: ChunkLayout, limit: LogPosition) -> Result<(), NodeError> {
+/// Recovers the log; where it is damaged and other nodes have it, as often as it takes to repair it first.
+fn recover_or_mend(
+    disk: &FileDisk,
+    layout: ChunkLayout,
+    config: &Config,
+    committed: LogPosition,
+    mender: Option<&Mender>,
+) -> Result<Recovered, NodeError> {
+    loop {
+        let recovered = recover(disk, layout, &mut progress("checking the log")).and_then(|recovered| {
+            if !config.unsafe_disable_flush_to_disk {
+                recovered.check_committed(layout, committed)?;
+            }
+            Ok(recovered)
+        });
+        let error = match recovered {
+            Ok(recovered) => return Ok(recovered),
+            Err(error) => error,
+        };
+        let (Some(mender), Some(loss)) = (mender, Loss::of(&error)) else { return Err(error.into()) };
+        mender.mend(disk, &config.db, &loss, None)?;
+    }
+}
+
+/// Fills the index. Damage that it meets is repaired first where other nodes have the log; if that takes long the node
+/// starts all the same, and its index goes on when the repairer was successful.
+fn fill_or_mend(
+    index: &Index,
+    reader: &LogReader,
+    limit: LogPosition,
+    disk: &FileDisk,
+    config: &Config,
+    mender: Option<&Mender>,
+) -> Result<(), NodeError> {
+    let layout = reader.layout();
+    loop {
+        let (position, reason) = match fill_index(index, reader, layout, limit) {
+            Ok(()) => return Ok(()),
+            Err(IndexError::Record { position, source }) => (position, source.to_string()),
+            Err(error) => return Err(error.into()),
+        };
+        let Some(mender) = mender else {
+            let (chunk, offset) = (layout.chunk_of(position), layout.file_offset(position));
+            return Err(RecoveryError::Corrupt { chunk, position, offset, durable: limit, reason }.into());
+        };
+        let loss = Loss { position, durable: limit, reason };
+        match mender.mend(disk, &config.db, &loss, Some(INDEX_PATIENCE)) {
+            Ok(()) => {}
+            Err(error) => {
+                tracing::error!(%position, "the index stands still at damage, and the node starts without what comes \
+                    behind it; it goes on when the range was repaired ({error})");
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn fill_index(index: &Index, reader: &LogReader, layout: ChunkLayout, limit: LogPosition) -> Result<(), IndexError> {
     let mut report = progress("filling the index");
     while index.applied() < limit {
         let step = limit.min(index.applied().plus(INDEX_STEP_BYTES));

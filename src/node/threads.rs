@@ -407,6 +407,7 @@ fn spawn_log(
         published: Arc::clone(&shared.published),
         directory: shared.directory.clone(),
         disk,
+        damage: shared.damage.clone(),
         prepare_chunk: Box::new(move |chunk| preparer.need(chunk)),
     };
     spawn("ring-log".to_owned(), "log", events, move || {
