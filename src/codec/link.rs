@@ -28,6 +28,9 @@ const MAGIC: [u8; 8] = *b"RSLINK\0\0";
 
 const VERSION: u16 = 1;
 
+/// Version of the link protocol, for people.
+pub const PROTOCOL_VERSION: u16 = VERSION;
+
 const ACCEPTED: [u8; 4] = *b"RSOK";
 
 const REFUSED: [u8; 4] = *b"RSNO";

@@ -60,36 +60,63 @@ impl Store {
         Ok(Store { disk: Arc::new(disk), layout, state, recovered, reader, index })
     }
 
-    /// A cluster of one is founded by its only node, at once.
+    /// A cluster of one is founded by its only node, at once. One that was founded and has written no member list yet (it
+    /// was restored from a backup) learns here where its node is.
     pub(super) fn found_alone(&mut self, config: &Config) -> Result<(), NodeError> {
-        if self.state.founded || config.is_cluster() {
-            return Ok(());
-        }
         let addresses = config.advertised();
-        let member = MemberRecord {
+        let own = MemberRecord {
             node: self.state.node,
             int_ip: addresses.int_ip(),
             int_tcp_port: addresses.int_tcp.port(),
             int_http_port: addresses.int_http.port(),
         };
-        self.state.founding = Some(MembershipBody { cluster: ClusterId::random(), members: vec![member] });
+        let cluster = match self.state.founding.as_ref().filter(|_| self.state.founded) {
+            None if config.is_cluster() => return Ok(()),
+            None => ClusterId::random(),
+            Some(list) => {
+                let is_alone = matches!(list.members[..], [member] if member.node == own.node && member != own);
+                if !is_alone || self.listed().is_some() {
+                    return Ok(());
+                }
+                list.cluster
+            }
+        };
+        self.state.founding = Some(MembershipBody { cluster, members: vec![own] });
         self.state.founded = true;
         self.state.sequence += 1;
         self.state.save(&*self.disk)?;
         Ok(())
     }
 
-    /// The configured size and the founded one must be the same: growing is an explicit change, never a restart.
-    pub(super) fn check_cluster_size(&self, config: &Config) -> Result<(), NodeError> {
-        let Some(list) = self.state.founding.as_ref().filter(|_| self.state.founded) else { return Ok(()) };
-        if list.members.len() == config.cluster_size {
-            return Ok(());
+    /// The last member list of this node's cluster in its log. A log that was restored for a new cluster begins with those
+    /// of the old one, which mean nothing here.
+    fn listed(&self) -> Option<&MembershipBody> {
+        let cluster = self.state.founding.as_ref().filter(|_| self.state.founded)?.cluster;
+        let (_, record) = self.recovered.membership.as_ref()?;
+        Some(&record.list).filter(|list| list.cluster == cluster)
+    }
+
+    /// Options that do not go with what the node is. `ClusterSize` counts until the founding; from then on the member list
+    /// does, which is changed by explicit commands and never by a restart. Only a node that is told to be on its own cannot
+    /// be a member of more: it would not listen for the others.
+    pub(super) fn check_membership(&self, config: &Config) -> Result<(), NodeError> {
+        let Some(founding) = self.state.founding.as_ref().filter(|_| self.state.founded) else { return Ok(()) };
+        let list = self.listed().unwrap_or(founding);
+        let (configured, founded) = (config.cluster_size, list.members.len());
+        if !config.is_cluster() && list.members.iter().any(|member| member.node != self.state.node) {
+            return Err(NodeError::ClusterSize { configured, founded, db: config.db.clone() });
         }
-        Err(NodeError::ClusterSize {
-            configured: config.cluster_size,
-            founded: list.members.len(),
-            db: config.db.clone(),
-        })
+        let is_member = list.members.iter().any(|member| member.node == self.state.node);
+        if config.read_only_replica && is_member {
+            return Err(NodeError::ReadOnlyMember { node: self.state.node, db: config.db.clone() });
+        }
+        if configured != founded {
+            tracing::info!(
+                "ClusterSize is {configured}, the cluster has {founded} members: the member list counts, and is changed with \
+                 `ringstore admin`"
+            );
+        }
+        Ok(())
     }
 }
 

@@ -21,7 +21,7 @@ use crate::limits::{
 };
 use crate::queue::Queue;
 use crate::ring;
-use crate::storage::{DamageReports, DurableState, Preparer, PreparerReport, StorageFigures};
+use crate::storage::{DamageReports, Preparer, PreparerReport, StorageFigures};
 use crate::transport::{LogThread, LogThreadError, LogThreadLinks, LogThreadOptions, ShellInput, monotonic_now};
 use crate::types::{Guid, LogPosition, WallTime};
 

@@ -41,3 +41,8 @@ pub use reader::{LogRead, LogReader};
 pub use recovery::{Recovered, ScanProgress, TornTail, erase_range, erase_tail, recover};
 pub use repair::{FetchError, RangeSource, RepairError, Repaired, damage_at, damaged_range, repair_range};
 pub use state::{DurableState, STATE_FILE_BYTES, STATE_SLOT_BYTES};
+
+/// Format version of chunk files.
+pub const CHUNK_FORMAT_VERSION: u32 = chunk::FORMAT_VERSION;
+/// Format version of the state file.
+pub const STATE_FORMAT_VERSION: u32 = state::FORMAT_VERSION;

@@ -13,7 +13,7 @@ pub const STATE_SLOT_BYTES: usize = 4096;
 pub const STATE_FILE_BYTES: u64 = 2 * STATE_SLOT_BYTES as u64;
 
 const MAGIC: [u8; 8] = *b"RSSTATE\0";
-const FORMAT_VERSION: u32 = 1;
+pub(super) const FORMAT_VERSION: u32 = 1;
 /// Where the founding list begins in a slot.
 const FOUNDING_OFFSET: usize = 84;
 const CRC_OFFSET: usize = STATE_SLOT_BYTES - 4;
