@@ -24,11 +24,11 @@ const ROUTES: [Route; 14] = [
     Route { path: "/elections/vote", methods: POST },
     Route { path: "/elections/transfer", methods: POST },
     Route { path: "/admin/resign", methods: POST },
+    Route { path: "/log/info", methods: GET },
+    Route { path: "/log/bytes", methods: GET },
     Route { path: "/admin/status", methods: GET },
     Route { path: "/admin/members/add", methods: POST },
     Route { path: "/admin/members/remove", methods: POST },
-    Route { path: "/log/info", methods: GET },
-    Route { path: "/log/bytes", methods: GET },
     Route { path: "/ping", methods: GET },
     Route { path: "/info", methods: GET },
     Route { path: "/stats", methods: GET },
@@ -46,12 +46,12 @@ pub(super) async fn answer(control: &Rc<Control>, request: &Request) -> Response
         (Method::Post, "/elections/pre-vote") => vote(control, request, true).await,
         (Method::Post, "/elections/vote") => vote(control, request, false).await,
         (Method::Post, "/elections/transfer") => transfer(control, request).await,
+        (_, "/log/info") => log_bytes::info(&control.status, &control.log_bytes),
+        (_, "/log/bytes") => log_bytes::bytes(control, request).await,
         (Method::Post, "/admin/resign") => members::resign(control, request).await,
         (Method::Post, "/admin/members/add") => members::add(control, request).await,
         (Method::Post, "/admin/members/remove") => members::remove(control, request).await,
         (_, "/admin/status") => members::status(control),
-        (_, "/log/info") => log_bytes::info(&control.status, &control.log_bytes),
-        (_, "/log/bytes") => log_bytes::bytes(control, request).await,
         (_, path) => {
             if path == "/gossip" {
                 control.pump();

@@ -129,7 +129,6 @@ impl Sealer {
         };
         if let Some(damage) = damage {
             work.is_damaged = true;
-            self.figures.damage_found.fetch_add(1, Ordering::Relaxed);
             if self.damage.report(damage.clone()) {
                 let offset = self.layout.file_offset(damage.from);
                 tracing::error!(chunk = damage.chunk, position = %damage.from, end = %damage.to, offset,

@@ -92,6 +92,13 @@ impl EpochTable {
         Arc::make_mut(&mut self.epochs).retain(|epoch| epoch.position < end);
     }
 
+    /// Where the epoch begins that `position` is the end of, or lies in.
+    #[cfg(test)]
+    pub(super) fn start_before(&self, position: LogPosition) -> LogPosition {
+        let before = self.epochs.iter().rev().find(|epoch| epoch.position < position);
+        before.map_or(LogPosition::ZERO, |epoch| epoch.position)
+    }
+
     /// The newest epochs, oldest first, as a follower sends them.
     #[must_use]
     pub fn newest(&self) -> Vec<Epoch> {

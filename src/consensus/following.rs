@@ -362,7 +362,11 @@ impl Replica {
         if following.link != Link::Subscribing(subscription) {
             return;
         }
-        if start < self.commit_position {
+        #[cfg(test)]
+        let is_careless = self.options.planted == Some(super::PlantedBug::TruncateBelowCommit);
+        #[cfg(not(test))]
+        let is_careless = false;
+        if start < self.commit_position && !is_careless {
             let reason = format!(
                 "the leader wants the log cut at {start}, but it is committed up to {}: this node or the cluster has lost \
                  data that was acknowledged; keep this data directory and compare the nodes' logs before anything else",

@@ -157,12 +157,27 @@ impl Replica {
             None => LogPosition::ZERO,
         };
         let majority = self.reached_by_majority(durable).unwrap_or(LogPosition::ZERO).min(self.log_end);
+        #[cfg(test)]
+        let majority = match self.options.planted {
+            Some(super::PlantedBug::CountClones) => majority.max(self.reached_with_clones()),
+            _ => majority,
+        };
         if majority <= self.commit_position || !self.is_of_own_term(majority) {
             return;
         }
         self.commit_position = majority;
         effects.push(Effect::Commit { position: majority });
         self.send_heartbeats(false, effects);
+    }
+
+    /// What so many nodes have as make a majority of the members, whoever they are.
+    #[cfg(test)]
+    fn reached_with_clones(&self) -> LogPosition {
+        let mut reached: Vec<LogPosition> = self.followers().map(|(_, tracked)| tracked.acknowledged).collect();
+        reached.push(self.flushed);
+        reached.sort_unstable();
+        let nth = reached.len().checked_sub(self.majority());
+        nth.map_or(LogPosition::ZERO, |nth| reached[nth].min(self.log_end))
     }
 
     fn is_of_own_term(&self, position: LogPosition) -> bool {
@@ -195,6 +210,11 @@ impl Replica {
             self.epochs.common_end(self.log_end, epochs, log_end).map_err(|error| error.to_string())
         } else {
             Err(format!("{} does not lead term {}", self.options.node, self.term))
+        };
+        #[cfg(test)]
+        let start = match self.options.planted {
+            Some(super::PlantedBug::TruncateBelowCommit) => start.map(|start| self.epochs.start_before(start)),
+            _ => start,
         };
         let answer = match &start {
             Ok(start) => Message::Subscribed { term: self.term, subscription, start: *start },

@@ -50,6 +50,30 @@ pub enum PlantedBug {
     CommitOldTerm,
     /// A follower acknowledges what it has not flushed.
     AcknowledgeBeforeFlush,
+    /// A node votes for everyone who asks.
+    VoteTwice,
+    /// A node votes for candidates that lack what it has.
+    VoteForShorterLog,
+    /// A leader has its followers cut more than they need to, below what is committed.
+    TruncateBelowCommit,
+    /// Acknowledgements of nodes that are not members count.
+    CountClones,
+    /// A follower does not take note of epochs that it receives.
+    LostEpoch,
+    /// A leader answers reads without asking whether it still leads.
+    StaleLeaderRead,
+    /// A leader takes writes before it knows all that it inherited.
+    WriteTooSoon,
+    /// The index takes what is written, committed or not.
+    IndexAheadOfCommit,
+    /// A leader does not look for identifiers of events that earlier leaders wrote.
+    IdempotenceLost,
+    /// What is in the system's cache at start is taken for durable.
+    RecoverWithoutFlush,
+    /// A damaged range is taken from any node that has something there, committed or not.
+    RepairFromStalePeer,
+    /// A flush that failed is tried again, and the node goes on.
+    FlushAgain,
     /// A leader begins a change of the member list before the one before it is committed.
     ChangeBeforeCommitted,
     /// A leader begins a change of the member list before it has committed anything in its term.

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::codec::record::MembershipBody;
+#[cfg(test)]
+use crate::consensus::PlantedBug;
 use crate::consensus::{MemberLists, Message, Replica, VoteResponse};
 use crate::index::Index;
 use crate::ring::MirroredBuffer;
@@ -502,6 +504,11 @@ impl Engine {
         Some(result)
     }
 
+    #[cfg(test)]
+    pub(super) fn has(&self, planted: PlantedBug) -> bool {
+        self.options.planted == Some(planted)
+    }
+
     /// Answers what is no append.
     pub(super) fn reply(&mut self, ticket: Ticket, answer: Answer) {
         self.actions.push(Action::Reply(Reply { ticket, answer, spare: None }));
@@ -566,6 +573,8 @@ impl Engine {
     fn poll_accepting(&mut self) {
         let Some(from) = self.accept_from else { return };
         let committed = self.replica.as_ref().is_some_and(|replica| replica.commit_position() >= from);
+        #[cfg(test)]
+        let from = if self.has(PlantedBug::WriteTooSoon) { LogPosition::ZERO } else { from };
         if !self.accepting && committed && self.heads.applied() >= from {
             self.accepting = true;
         }
@@ -576,6 +585,11 @@ impl Engine {
             return;
         }
         let tickets = std::mem::take(&mut self.barriers.waiting);
+        #[cfg(test)]
+        if self.has(PlantedBug::StaleLeaderRead) {
+            let end = self.positions().2;
+            return tickets.into_iter().for_each(|ticket| self.reply(ticket, Answer::Confirmed { end }));
+        }
         let mut effects = Vec::new();
         let round = self.replica.as_mut().and_then(|replica| replica.confirm(&mut effects));
         match round {
@@ -591,6 +605,8 @@ impl Engine {
             return;
         };
         let readable = replica.commit_position().min(self.log.written_records());
+        #[cfg(test)]
+        let readable = if self.has(PlantedBug::IndexAheadOfCommit) { self.log.written_records() } else { readable };
         if readable > self.readable {
             self.readable = readable;
             self.actions.push(Action::Progress(Progress { readable }));

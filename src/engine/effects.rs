@@ -8,8 +8,12 @@ use crate::types::{Epoch, Guid, LogPosition, NodeId, Term};
 use super::action::{Action, BufferToken};
 use super::core::Engine;
 use super::feeds::Feed;
+#[cfg(test)]
+use super::scanner::Scanned;
 use super::scanner::Scanner;
 use super::{Answer, ControlOutput, Reply};
+#[cfg(test)]
+use crate::consensus::PlantedBug;
 
 /// Room in the log buffer for an epoch and a member list, each with padding before it.
 pub(super) const CONTROL_ROOM_BYTES: u64 = 2048;
@@ -217,6 +221,11 @@ impl Engine {
         let position = scanner.position();
         match scanner.scan(bytes) {
             Ok(scanned) => {
+                #[cfg(test)]
+                let scanned = match self.options.planted {
+                    Some(PlantedBug::LostEpoch) => Scanned { epochs: Vec::new(), ..scanned },
+                    _ => scanned,
+                };
                 if let Some(replica) = &mut self.replica {
                     replica.handle_data(now);
                     for (epoch, end) in &scanned.epochs {

@@ -9,8 +9,8 @@ use crate::admin::{
     ControlOptions, ControlQueues, ControlThread, IndexFigures, NodeStatus, SeedSource, StopSignal, routes,
 };
 use crate::api::users::Users;
-use crate::api::{Edge, EdgeLinks, EdgeOptions, EdgeSockets, HeartbeatOptions};
-use crate::background::{Background, Chore, Sealer};
+use crate::api::{Checks, Edge, EdgeLinks, EdgeOptions, EdgeSockets, HeartbeatOptions};
+use crate::background::{Background, Chore, Repairer, RepairerLinks, Sealer};
 use crate::codec::link::{Hello, Purpose};
 use crate::config::{Config, Heartbeat};
 use crate::engine::{ClientCounters, EdgeMessage, Engine, EngineOptions, Published, Request};
@@ -75,7 +75,7 @@ impl Threads {
     ) -> Result<Threads, NodeError> {
         let shared = Shared::new(&store, sockets.edges.len())?;
         let preparer = start_preparer(&store, Arc::clone(&shared.shell))?;
-        let background = start_background(&store, &shared)?;
+        let background = start_background(config, &store, &shared)?;
         let stop_control = StopSignal::new();
         let control = spawn_control(config, &store, &shared, sockets.int_http, &stop_control, events)?;
         let mut others = vec![control];
@@ -241,7 +241,7 @@ fn start_preparer(store: &Store, shell: Arc<Queue<ShellInput>>) -> Result<Arc<Pr
 }
 
 /// The work that nobody waits for, one chore after the other.
-fn start_background(store: &Store, shared: &Shared) -> Result<Background, NodeError> {
+fn start_background(config: &Config, store: &Store, shared: &Shared) -> Result<Background, NodeError> {
     let sealer = Sealer::new(
         Arc::clone(&store.disk),
         store.layout,
@@ -249,7 +249,17 @@ fn start_background(store: &Store, shared: &Shared) -> Result<Background, NodeEr
         shared.damage.clone(),
         Arc::clone(&shared.storage),
     );
-    let chores: Vec<Box<dyn Chore>> = vec![Box::new(sealer)];
+    let repairer = Repairer::new(RepairerLinks {
+        disk: Arc::clone(&store.disk),
+        log: store.reader.clone(),
+        node: store.state.node,
+        published: Arc::clone(&shared.published),
+        directory: shared.directory.clone(),
+        damage: shared.damage.clone(),
+        figures: Arc::clone(&shared.storage),
+        has_peers: config.is_cluster(),
+    });
+    let chores: Vec<Box<dyn Chore>> = vec![Box::new(sealer), Box::new(repairer)];
     Background::start(chores).map_err(|error| NodeError::Thread { thread: "background", message: error.to_string() })
 }
 
@@ -324,6 +334,7 @@ fn spawn_edge(
         index: Arc::clone(&shared.index),
         log: Arc::new(store.reader.clone()),
         layout: store.layout,
+        checks: Checks::new(shared.damage.clone(), config.is_cluster()),
         users: Arc::new(Users::default()),
         counters: Arc::clone(&shared.clients),
         routes: Arc::new(move |request| routes::external(&status, request)),

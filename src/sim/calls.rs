@@ -86,6 +86,7 @@ impl World {
                 self.call(node, to, Call::Transfer { request });
             }
             ControlOutput::Answer { token, result } => {
+                self.members_answered(node, token, result.is_ok());
                 if result.is_ok() && self.nodes[node].founding == Some(token) {
                     self.nodes[node].accepted = true;
                 }
@@ -148,7 +149,7 @@ impl World {
                 continue;
             }
             missing = true;
-            let list = self.list.clone();
+            let list = self.reference.members().unwrap_or(&self.list).clone();
             let is_listed = list.members.iter().any(|member| member.node == self.nodes[node].id);
             let input = match all_accepted {
                 true if !is_listed => ControlInput::JoinAsClone { list },

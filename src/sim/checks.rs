@@ -4,7 +4,7 @@ use crate::codec::record::{Header, RecordKind};
 use crate::engine::{Role, WriteSource};
 use crate::limits::RECORD_HEADER_BYTES;
 use crate::storage::{LogRead, Recovered};
-use crate::types::{Epoch, LogPosition, NodeId, Term};
+use crate::types::{Epoch, LogPosition, Term};
 
 use super::Checker;
 use super::agenda::{MILLISECOND, Moment};
@@ -47,6 +47,11 @@ pub(super) struct Election {
 }
 
 impl Watched {
+    /// Flushed here and committed once.
+    pub(super) fn acknowledged(&self) -> LogPosition {
+        self.acknowledged
+    }
+
     /// What outlives the process.
     pub(super) fn of_next_start(&self) -> Watched {
         Watched { acknowledged: self.acknowledged, ..Watched::default() }
@@ -146,27 +151,15 @@ impl World {
         }
     }
 
-    /// The members as this node has them.
-    pub(super) fn voters(&self, index: usize) -> Vec<NodeId> {
-        let replica = self.nodes[index].engine.as_ref().and_then(|engine| engine.replica());
-        replica.map_or_else(Vec::new, |replica| replica.options().members.clone())
-    }
-
-    /// True when the cluster can do without what this node has: a member's disk is lost only as long as a majority of
-    /// the members have never lost theirs.
-    pub(super) fn can_lose(&self, index: usize) -> bool {
-        let members: Vec<NodeId> = self.list.members.iter().map(|member| member.node).collect();
-        let left = |node: &NodeId| self.nodes.iter().any(|other| other.id == *node && other.index != index);
-        let founded = self.founded && self.reference.end() > LogPosition::ZERO;
-        founded && self.settling.is_none() && members.iter().filter(|node| left(node)).count() > members.len() / 2
-    }
-
     /// What is new in the reference lies on a majority of disks, and every later leader has it.
     fn check_majority(&mut self, index: usize, new: LogPosition) {
         let voters = self.voters(index);
         let members = voters.len();
         let bytes = &self.reference.bytes()[new.0 as usize..];
-        let holders = self.nodes.iter().filter(|node| voters.contains(&node.id) && node.disk.holds(new, bytes)).count();
+        let disks = self.nodes.iter().map(|node| (node.id, &node.disk));
+        // What a disk had that was lost since counts: the node has told of it before.
+        let lost = self.lost_disks.iter().map(|(id, disk)| (*id, disk));
+        let holders = disks.chain(lost).filter(|(id, disk)| voters.contains(id) && disk.holds(new, bytes)).count();
         if holders <= members / 2 {
             let end = self.reference.end();
             let detail =

@@ -11,7 +11,7 @@ use super::kinds::FAULTS;
 const ROLES: usize = Role::ALL.len();
 
 /// What is counted besides the kinds of faults, by heading.
-const KNOWN: [(&str, &[&str]); 6] = [
+const KNOWN: [(&str, &[&str]); 8] = [
     (
         "workload",
         &[
@@ -43,6 +43,18 @@ const KNOWN: [(&str, &[&str]); 6] = [
             "starts with a torn tail",
         ],
     ),
+    (
+        "rot",
+        &[
+            "rot in a running node",
+            "rot in a node that is down",
+            "ranges repaired",
+            "ranges repaired at start",
+            "repairs that found nobody",
+            "repairs refused",
+        ],
+    ),
+    ("members", &["member changes asked for", "member changes done", "member changes refused"]),
     (
         "cuts of the log",
         &["cuts", "cuts of an epoch", "cuts across a chunk end", "cuts during a cut", "cuts of what a leader wrote"],
@@ -161,6 +173,6 @@ mod tests {
         assert_eq!((sums.count("cuts"), sums.transitions(Role::Leader, Role::Unknown)), (6, 2));
         let text = sums.to_string();
         let line = |name: &str| text.lines().find(|line| line.trim_start().starts_with(name)).unwrap().to_owned();
-        assert!(line("cuts ").ends_with(" 6") && line("commits").ends_with(" 0"), "{text}");
+        assert!(line("cuts  ").ends_with(" 6") && line("commits").ends_with(" 0"), "{text}");
     }
 }

@@ -6,7 +6,8 @@ use std::io;
 
 use fastrand::Rng;
 
-use crate::storage::{ChunkLayout, Disk, FileInfo, FileName, LogRead, ReadError};
+use crate::limits::CHUNK_HEADER_BYTES;
+use crate::storage::{ChunkLayout, Disk, DurableMark, FileInfo, FileName, LogRead, ReadError};
 use crate::types::LogPosition;
 
 /// The smallest piece that a disk writes whole.
@@ -122,6 +123,31 @@ impl VirtualDisk {
         losses
     }
 
+    /// Bytes of the log change by themselves: some bits here and there, or all of them to zero.
+    pub(super) fn rot(&self, from: LogPosition, to: LogPosition, random: &mut Rng) {
+        let mut files = self.files.borrow_mut();
+        let Some(file) = files.get_mut(&FileName::Chunk(self.layout.chunk_of(from))) else { return };
+        let offset = self.layout.file_offset(from) as usize;
+        let range = offset..offset + to.since(from) as usize;
+        let is_gone = random.u8(0..3) == 0;
+        for at in range.clone() {
+            let byte = if is_gone { 0 } else { file.durable[at] ^ (1 << random.u8(0..8)) };
+            (file.durable[at], file.seen[at]) = (byte, byte);
+        }
+        // Something has changed for sure.
+        (file.durable[range.start], file.seen[range.start]) = (!file.durable[range.start], !file.seen[range.start]);
+    }
+
+    /// The newest durable mark that a power cut would leave.
+    pub(super) fn durable_mark(&self) -> LogPosition {
+        let files = self.files.borrow();
+        let marks = files.iter().filter_map(|(name, file)| match name {
+            FileName::Chunk(_) => DurableMark::read_newest(&file.durable[..CHUNK_HEADER_BYTES as usize]),
+            FileName::State => None,
+        });
+        marks.max_by_key(|mark| mark.sequence).map_or(LogPosition::ZERO, |mark| mark.position)
+    }
+
     /// True when these bytes of the log are durable here.
     pub(super) fn holds(&self, mut position: LogPosition, mut bytes: &[u8]) -> bool {
         let files = self.files.borrow();
@@ -213,6 +239,34 @@ impl LogRead for VirtualDisk {
         let files = self.files.borrow();
         let file = files.get(&FileName::Chunk(chunk)).ok_or(ReadError::NoChunk { position, chunk })?;
         visit(&file.seen[self.layout.file_offset(position) as usize..self.layout.footer_offset() as usize]);
+        Ok(())
+    }
+}
+
+/// A disk as somebody sees it who thinks that what is in the cache need not be written again.
+#[cfg(test)]
+#[derive(Debug)]
+pub(super) struct UnflushedDisk<'a>(pub(super) &'a VirtualDisk);
+
+#[cfg(test)]
+impl Disk for UnflushedDisk<'_> {
+    fn list(&self) -> io::Result<Vec<FileInfo>> {
+        self.0.list()
+    }
+
+    fn create(&self, name: FileName, head: &[u8], length: u64) -> io::Result<()> {
+        self.0.create(name, head, length)
+    }
+
+    fn read_at(&self, name: FileName, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(name, offset, into)
+    }
+
+    fn write_at(&self, _: FileName, _: u64, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync(&self, _: FileName) -> io::Result<()> {
         Ok(())
     }
 }

@@ -21,6 +21,9 @@ pub(super) struct Waiting {
     then: Then,
 }
 
+/// What must be read has rotted.
+struct Damaged;
+
 /// What to do when the index is there.
 #[derive(Clone, Copy, Debug)]
 enum Then {
@@ -150,11 +153,12 @@ impl World {
                 self.answer(attempt, Outcome::Written { first, end });
             }
             Then::Compare { current } => match self.repeated_at(index, &task, current) {
-                Some(first) => {
+                Err(Damaged) => self.answer(attempt, Outcome::Retry),
+                Ok(Some(first)) => {
                     self.check_acknowledged(index, &task, None, first);
                     self.answer(attempt, Outcome::Written { first, end });
                 }
-                None => self.answer(attempt, Outcome::Refused { current: Some(current) }),
+                Ok(None) => self.answer(attempt, Outcome::Refused { current: Some(current) }),
             },
             Then::Deleted => self.answer(attempt, Outcome::Refused { current: None }),
             Then::Revive { last } => {
@@ -197,15 +201,15 @@ impl World {
     }
 
     /// The edge's part of idempotence: the events behind the claimed version are those of the request.
-    fn repeated_at(&self, index: usize, task: &Task, current: i64) -> Option<i64> {
-        let Task::Write { stream, expected, events } = task else { return None };
+    fn repeated_at(&self, index: usize, task: &Task, current: i64) -> Result<Option<i64>, Damaged> {
+        let Task::Write { stream, expected, events } = task else { return Ok(None) };
         let claimed = match expected {
             ExpectedVersion::NoStream => -1,
             ExpectedVersion::Exact(number) => *number,
-            ExpectedVersion::Any | ExpectedVersion::StreamExists => return None,
+            ExpectedVersion::Any | ExpectedVersion::StreamExists => return Ok(None),
         };
         if claimed >= current {
-            return None;
+            return Ok(None);
         }
         let node = &self.nodes[index];
         let mut positions = Vec::new();
@@ -215,8 +219,11 @@ impl World {
             node.disk.read_log(position.plus(8), position.plus(24), &mut bytes);
             bytes == id.0.0
         };
+        if positions.iter().any(|&position| node.is_rotten(position)) {
+            return Err(Damaged);
+        }
         let all = first == claimed + 1 && positions.len() == events.len() && positions.iter().zip(events).all(same);
-        all.then_some(first)
+        Ok(all.then_some(first))
     }
 
     /// What is acknowledged is committed, where the acknowledgement says.

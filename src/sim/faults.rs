@@ -114,6 +114,8 @@ impl World {
             Fault::InTurn => self.isolate_in_turn(0),
             Fault::Flap => self.flap(node),
             Fault::FailedFlush => self.nodes[node].flush_fails = true,
+            Fault::Rot => self.rot(node),
+            Fault::Members => self.change_members(node),
             Fault::ReplaceDisk => self.replace_disk(node),
             Fault::ClockJump => self.jump_clock(node),
             colour => debug_assert!(!colour.is_event(), "{colour:?} does not happen"),

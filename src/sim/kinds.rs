@@ -32,6 +32,10 @@ pub enum Fault {
     FailedFlush,
     /// In a power cut a write lands in the wrong place.
     Misdirected,
+    /// Flushed bytes change on a disk.
+    Rot,
+    /// The operator adds or removes a member.
+    Members,
     /// A member loses its disk, and comes back as a new node.
     ReplaceDisk,
     /// Somebody asks a node to hand leadership over.
@@ -58,7 +62,7 @@ pub enum Fault {
 }
 
 /// All kinds, with their names.
-pub const FAULTS: [(Fault, &str); 25] = [
+pub const FAULTS: [(Fault, &str); 27] = [
     (Fault::CrashProcess, "crash-process"),
     (Fault::CrashPower, "crash-power"),
     (Fault::CrashAll, "crash-all"),
@@ -73,6 +77,8 @@ pub const FAULTS: [(Fault, &str); 25] = [
     (Fault::DiskFull, "disk-full"),
     (Fault::FailedFlush, "failed-flush"),
     (Fault::Misdirected, "misdirected"),
+    (Fault::Rot, "rot"),
+    (Fault::Members, "members"),
     (Fault::ReplaceDisk, "replace-disk"),
     (Fault::Resign, "resign"),
     (Fault::Stop, "stop"),

@@ -21,11 +21,13 @@ mod history;
 mod io;
 mod kinds;
 mod links;
+mod members;
 mod node;
 #[cfg(test)]
 mod planted_tests;
 mod profile;
 mod reference;
+mod rot;
 mod settle;
 mod shrink;
 mod trace;
@@ -150,6 +152,8 @@ pub enum Checker {
     Recovery,
     /// Nobody overwrites what it has committed.
     CommittedStays,
+    /// What a repair writes is what was committed.
+    RepairExact,
     /// Memory that a write or send still needs is left alone.
     BufferReuse,
     /// No engine gives up.

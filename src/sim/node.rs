@@ -9,13 +9,15 @@ use fastrand::Rng;
 use crate::consensus::Message;
 use crate::engine::{Action, BufferToken, ControlInput, Engine, EngineOptions, Request, SendPlan};
 use crate::index::Index;
-use crate::storage::{ChunkLayout, Disk, DurableState, Recovered, erase_tail, recover};
+use crate::storage::{ChunkLayout, Disk, DurableState, Recovered, RecoveryError, erase_tail, recover};
 use crate::types::{Guid, LogPosition, NodeId, Term, Ticks};
 
 use super::Checker;
 use super::agenda::{MILLISECOND, Moment};
 use super::calls::AskedVote;
 use super::checks::Watched;
+#[cfg(test)]
+use super::disk::UnflushedDisk;
 use super::disk::VirtualDisk;
 use super::edge::Waiting;
 use super::faults::Undo;
@@ -92,6 +94,10 @@ pub(super) struct Node {
     /// What the wall clock is off by, 100 ns ticks.
     pub(super) wall_clock_off: i64,
     pub(super) disk: VirtualDisk,
+    /// Records that have rotted and are not repaired, for those who must not look at them.
+    pub(super) rotten: Vec<(LogPosition, LogPosition)>,
+    /// Changes of the members that were asked for here.
+    pub(super) changes: Vec<u64>,
     pub(super) life: u32,
     pub(super) engine: Option<Engine>,
     pub(super) applied: Arc<Index>,
@@ -139,6 +145,8 @@ impl Node {
             clock,
             wall_clock_off: 0,
             disk: VirtualDisk::new(layout),
+            rotten: Vec::new(),
+            changes: Vec::new(),
             life: 0,
             engine: None,
             applied: Arc::new(Index::new()),
@@ -179,13 +187,20 @@ impl Node {
     }
 
     /// A new disk: nothing is known of the old one, and the node is another one.
-    fn replace_disk(&mut self, layout: ChunkLayout) {
+    fn replace_disk(&mut self, layout: ChunkLayout) -> (NodeId, VirtualDisk) {
         let Guid(bytes) = self.id.0;
-        self.id = identity(self.index, bytes[1] + 1);
-        self.disk = VirtualDisk::new(layout);
+        let id = std::mem::replace(&mut self.id, identity(self.index, bytes[1] + 1));
+        let disk = std::mem::replace(&mut self.disk, VirtualDisk::new(layout));
+        self.rotten.clear();
         self.accepted = false;
         self.flush_fails = false;
         self.watched = Watched::default();
+        (id, disk)
+    }
+
+    /// True when the record with this byte has rotted.
+    pub(super) fn is_rotten(&self, position: LogPosition) -> bool {
+        self.rotten.iter().any(|&(from, to)| (from..to).contains(&position))
     }
 
     /// Forgets what lives in the process.
@@ -206,6 +221,7 @@ impl Node {
         self.waiting.clear();
         self.asked_votes.clear();
         self.founding = None;
+        self.changes.clear();
         self.last_hint = None;
         self.stopping = false;
         self.told_full = false;
@@ -235,8 +251,13 @@ impl World {
             return;
         }
         self.nodes[index].host_up = true;
-        let (state, recovered) = match self.recover(index) {
-            Ok(found) => found,
+        let (state, recovered) = match self.recover_and_mend(index) {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                // Nobody can help now.
+                self.agenda.plan(self.now + 200 * MILLISECOND, Event::Undo(Undo::Start(index)));
+                return;
+            }
             Err(reason) => return self.object(Checker::Recovery, format!("n{index} cannot start: {reason}")),
         };
         self.line(index, "starts", recovered.end.0, u64::from(recovered.chunk_count));
@@ -269,6 +290,9 @@ impl World {
         node.engine = Some(engine.expect("memory for a log buffer"));
         self.reset_links(index);
         self.plan_turn(index, self.now);
+        if !self.nodes[index].rotten.is_empty() {
+            self.plan_scrub(index);
+        }
     }
 
     /// With new options: what an operator may have set since the last start, not the same on all nodes.
@@ -288,25 +312,52 @@ impl World {
             return;
         }
         self.crash(index, true);
-        self.nodes[index].replace_disk(self.layout);
+        let lost = self.nodes[index].replace_disk(self.layout);
+        self.lost_disks.push(lost);
         self.line(index, "replaced", 0, 0);
         self.count("disks replaced");
         self.undo_later(Undo::Start(index));
     }
 
-    fn recover(&mut self, index: usize) -> Result<(DurableState, Recovered), String> {
+    /// `None` when damage must wait for somebody who has the bytes.
+    fn recover_and_mend(&mut self, index: usize) -> Result<Option<(DurableState, Recovered)>, String> {
+        loop {
+            match self.recover(index) {
+                Ok(found) => return Ok(Some(found)),
+                Err(error) if self.nodes[index].rotten.is_empty() => return Err(error.to_string()),
+                Err(error) => {
+                    if !matches!(error, RecoveryError::Corrupt { .. }) {
+                        return Err(error.to_string());
+                    }
+                    if !self.mend(index, &error) {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    fn recover(&mut self, index: usize) -> Result<(DurableState, Recovered), RecoveryError> {
         let node = &self.nodes[index];
-        let state = match DurableState::load(&node.disk).map_err(|error| error.to_string())? {
+        let state = match DurableState::load(&node.disk).expect("a state file") {
             Some(state) => state,
             None => {
                 let state = DurableState::new(node.id, self.layout.chunk_size);
-                state.create(&node.disk).map_err(|error| error.to_string())?;
+                state.create(&node.disk).expect("a new state file");
                 state
             }
         };
-        let recovered = recover(&node.disk, self.layout, &mut |_| {}).map_err(|error| error.to_string())?;
-        recovered.check_committed(self.layout, state.commit_hint).map_err(|error| error.to_string())?;
-        erase_tail(&node.disk, self.layout, recovered.end).map_err(|error| error.to_string())?;
+        #[cfg(test)]
+        let unflushed = UnflushedDisk(&node.disk);
+        #[cfg(test)]
+        let is_careless = self.options.planted == Some(crate::consensus::PlantedBug::RecoverWithoutFlush);
+        #[cfg(test)]
+        let disk: &dyn Disk = if is_careless { &unflushed } else { &node.disk };
+        #[cfg(not(test))]
+        let disk: &dyn Disk = &node.disk;
+        let recovered = recover(disk, self.layout, &mut |_| {})?;
+        recovered.check_committed(self.layout, state.commit_hint)?;
+        erase_tail(&node.disk, self.layout, recovered.end)?;
         Ok((state, recovered))
     }
 

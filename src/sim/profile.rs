@@ -64,7 +64,7 @@ impl Profile {
         let log_buffer_bytes = pick(random, &[128 << 10, 256 << 10, 1 << 20]);
         Profile {
             members,
-            clones: usize::from(random.u8(0..4) == 0),
+            clones: pick(random, &[0, 0, 0, 1, 1, 2]),
             chunk_size: pick(random, &[8 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20]),
             log_buffer_bytes,
             window_bytes: pick(random, &[16 << 10, 64 << 10, log_buffer_bytes as u64 / 2]),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::codec::record::{BatchView, EpochBody, RecordKind, RecordView};
+use crate::codec::record::{BatchView, EpochBody, MembershipBody, MembershipRecord, RecordKind, RecordView};
 use crate::storage::ChunkLayout;
 use crate::types::{Epoch, EventId, Guid, LogPosition, Term};
 
@@ -35,6 +35,9 @@ pub(super) struct Reference {
     layout: ChunkLayout,
     bytes: Vec<u8>,
     epochs: Vec<Epoch>,
+    /// Where records begin.
+    records: Vec<LogPosition>,
+    members: Option<MembershipBody>,
     /// How far the log was committed by leaders of which term, in the order seen.
     committed: Vec<(Term, LogPosition)>,
     pub(super) events: BTreeMap<EventId, Place>,
@@ -51,6 +54,8 @@ impl Reference {
             layout,
             bytes: Vec::new(),
             epochs: Vec::new(),
+            records: Vec::new(),
+            members: None,
             committed: Vec::new(),
             events: BTreeMap::new(),
             streams: BTreeMap::new(),
@@ -77,6 +82,22 @@ impl Reference {
 
     pub(super) fn end(&self) -> LogPosition {
         LogPosition(self.bytes.len() as u64)
+    }
+
+    pub(super) fn epochs(&self) -> &[Epoch] {
+        &self.epochs
+    }
+
+    /// The last committed member list.
+    pub(super) fn members(&self) -> Option<&MembershipBody> {
+        self.members.as_ref()
+    }
+
+    /// The smallest range of whole records that this one lies in.
+    pub(super) fn records_around(&self, from: LogPosition, to: LogPosition) -> (LogPosition, LogPosition) {
+        let first = self.records.partition_point(|&record| record <= from).saturating_sub(1);
+        let behind = self.records.partition_point(|&record| record < to);
+        (self.records[first], self.records.get(behind).copied().unwrap_or(self.end()))
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -139,7 +160,12 @@ impl Reference {
 
     fn read_record(&mut self, record: &RecordView<'_>) -> Result<(), Objection> {
         let (position, term) = (record.header.position, record.header.term);
+        self.records.push(position);
         match record.header.kind {
+            RecordKind::Membership => {
+                self.members = MembershipRecord::decode(record.body()).map(|record| record.list);
+                Ok(())
+            }
             RecordKind::Epoch => {
                 let Some(body) = EpochBody::decode(record.body()) else {
                     return Err((Checker::SameLog, format!("the epoch at {position} cannot be read")));

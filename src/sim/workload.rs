@@ -213,7 +213,10 @@ impl World {
         let Some(task) = client.task.clone() else { return };
         client.attempt = Some(id);
         client.attempts += 1;
-        let node = client.node;
+        // A read goes anywhere now and then: to those that led before, too.
+        let is_read = matches!(*task, Task::Read { .. });
+        let astray = is_read && self.random.workload.u8(0..3) == 0;
+        let node = if astray { self.random.workload.usize(0..self.nodes.len()) } else { client.node };
         let stream = task.stream();
         let floor_number = self.workload.numbers.get(stream).copied().unwrap_or(-1);
         let floor_end = self.workload.acknowledged_end;

@@ -12,6 +12,7 @@ use super::agenda::{Agenda, MILLISECOND, Moment};
 use super::calls::Call;
 use super::checks::Election;
 use super::coverage::Coverage;
+use super::disk::VirtualDisk;
 use super::faults::Undo;
 use super::history::History;
 use super::kinds::Fault;
@@ -33,6 +34,8 @@ pub(super) enum Event {
     Io { node: usize, life: u32, io: u64 },
     /// A chunk file is made.
     Prepare { node: usize, life: u32 },
+    /// The scrubber passes.
+    Scrub { node: usize, life: u32 },
     /// The index goes on.
     Apply { node: usize, life: u32 },
     /// A send on a data link is done.
@@ -102,6 +105,8 @@ pub(super) struct World {
     /// The founding list.
     pub(super) list: MembershipBody,
     pub(super) nodes: Vec<Node>,
+    /// Disks that were replaced, by the node that had them.
+    pub(super) lost_disks: Vec<(NodeId, VirtualDisk)>,
     pub(super) network: Network,
     pub(super) workload: Workload,
     pub(super) reference: Reference,
@@ -152,6 +157,7 @@ impl World {
             layout,
             list,
             nodes,
+            lost_disks: Vec::new(),
         }
     }
 
@@ -195,11 +201,13 @@ impl World {
             Event::Io { node, life, io } if self.lives(node, life) => self.io_done(node, io),
             Event::Prepare { node, life } if self.lives(node, life) => self.prepare(node),
             Event::Apply { node, life } if self.lives(node, life) => self.apply(node),
+            Event::Scrub { node, life } if self.lives(node, life) => self.scrub(node),
             Event::Sent { node, life, send } if self.lives(node, life) => self.sent(node, send),
             Event::Turn { .. }
             | Event::Io { .. }
             | Event::Prepare { .. }
             | Event::Apply { .. }
+            | Event::Scrub { .. }
             | Event::Sent { .. } => {}
             Event::Packet { link, lane, sequence, packet } => self.packet_arrived(link, lane, sequence, packet),
             Event::Pump { link, lane } => self.pump(link, lane),
@@ -251,7 +259,7 @@ impl World {
     }
 }
 
-fn member(node: NodeId) -> MemberRecord {
+pub(super) fn member(node: NodeId) -> MemberRecord {
     let int_ip = std::net::IpAddr::from([10, 0, 0, node.0.0[0]]);
     MemberRecord { node, int_ip, int_tcp_port: 1112, int_http_port: 2112 }
 }

@@ -15,9 +15,10 @@ pub struct StorageFigures {
     pub scrub_passes: AtomicU64,
     /// Bytes that the scrubber has read, since start.
     pub scrubbed_bytes: AtomicU64,
-    /// Damaged ranges of the log that the sealer and the scrubber have found, since start; a range counts in every pass
-    /// that finds it.
+    /// Damaged ranges of the log that somebody has found, since start; a range counts once until it is repaired.
     pub damage_found: AtomicU64,
+    /// Of these, ranges that are not repaired yet.
+    pub damage_waiting: AtomicU64,
     /// Damaged header and footer pages that the node has written anew, since start.
     pub pages_mended: AtomicU64,
     /// Damaged ranges that were repaired, since start.

@@ -39,7 +39,9 @@ pub use layout::{ChunkLayout, PAGE_BYTES};
 pub use preparer::{Preparer, PreparerReport, reserve_bytes};
 pub use reader::{LogRead, LogReader};
 pub use recovery::{Recovered, ScanProgress, TornTail, erase_range, erase_tail, recover};
-pub use repair::{FetchError, RangeSource, RepairError, Repaired, damage_at, damaged_range, repair_range};
+pub use repair::{
+    FetchError, RangeSource, RepairError, Repaired, damage_at, damaged_range, repair_range, report_damage,
+};
 pub use state::{DurableState, STATE_FILE_BYTES, STATE_SLOT_BYTES};
 
 /// Format version of chunk files.
