@@ -111,6 +111,8 @@ pub struct Engine {
     pub(super) truncating: bool,
     /// Elected, but the record that begins the term is not in the log yet.
     pub(super) epoch_due: bool,
+    /// The log has a member list of this node's cluster. A leader that finds none writes the founding's.
+    pub(super) is_list_in_log: bool,
     /// A leader takes writes once this much is committed and applied.
     pub(super) accept_from: Option<LogPosition>,
     pub(super) accepting: bool,
@@ -165,6 +167,7 @@ impl Engine {
             scanner: None,
             truncating: false,
             epoch_due: false,
+            is_list_in_log: false,
             accept_from: None,
             accepting: false,
             resign_token: None,

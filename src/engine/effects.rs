@@ -117,12 +117,13 @@ impl Engine {
         }
         self.epoch_due = false;
         let Some(replica) = &self.replica else { return };
-        let first = replica.epochs().last().is_none();
         let previous = replica.epochs().last().map(|epoch| epoch.position);
         let epoch_id = Guid(self.random.u128(..).to_le_bytes());
         let body = EpochBody { epoch_id, leader: self.state.node, previous };
         self.append_control(RecordKind::Epoch, &body.encode(), Some(epoch_id));
-        if first && let Some(list) = self.cluster().cloned() {
+        if !self.is_list_in_log
+            && let Some(list) = self.list_to_write()
+        {
             self.append_list(list);
         }
         self.accept_from = self.replica.as_ref().map(Replica::log_end);

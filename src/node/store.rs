@@ -63,38 +63,60 @@ impl Store {
         Ok(Store { disk: Arc::new(disk), layout, state, recovered, reader, index })
     }
 
-    /// A cluster of one is founded by its only node, at once.
+    /// A cluster of one is founded by its only node, at once. One that was founded and has written no member list yet (it
+    /// was restored from a backup) learns here where its node is.
     pub(super) fn found_alone(&mut self, config: &Config) -> Result<(), NodeError> {
-        if self.state.founded || config.is_cluster() {
-            return Ok(());
-        }
         let addresses = config.advertised();
-        let member = MemberRecord {
+        let own = MemberRecord {
             node: self.state.node,
             int_ip: addresses.int_ip(),
             int_tcp_port: addresses.int_tcp.port(),
             int_http_port: addresses.int_http.port(),
         };
-        self.state.founding = Some(MembershipBody { cluster: ClusterId::random(), members: vec![member] });
+        let cluster = match self.state.founding.as_ref().filter(|_| self.state.founded) {
+            None if config.is_cluster() => return Ok(()),
+            None => ClusterId::random(),
+            Some(list) => {
+                let is_alone = matches!(list.members[..], [member] if member.node == own.node && member != own);
+                if !is_alone || self.listed().is_some() {
+                    return Ok(());
+                }
+                list.cluster
+            }
+        };
+        self.state.founding = Some(MembershipBody { cluster, members: vec![own] });
         self.state.founded = true;
         self.state.sequence += 1;
         self.state.save(&*self.disk)?;
         Ok(())
     }
 
-    /// `ClusterSize` is the size of the cluster to found. Later the list in the log counts, which grows and shrinks by
-    /// explicit changes, never by a restart. Only a node on its own has no ports for others, and a founding that is not in
-    /// the log yet must go on as it was begun.
-    pub(super) fn check_cluster_size(&self, config: &Config) -> Result<(), NodeError> {
+    /// The last member list of this node's cluster in its log. A log that was restored for a new cluster begins with those
+    /// of the old one, which mean nothing here.
+    fn listed(&self) -> Option<&MembershipBody> {
+        let cluster = self.state.founding.as_ref().filter(|_| self.state.founded)?.cluster;
+        let (_, record) = self.recovered.membership.as_ref()?;
+        Some(&record.list).filter(|list| list.cluster == cluster)
+    }
+
+    /// Options that do not go with what the node is. `ClusterSize` counts until the founding; from then on the member list
+    /// does, which is changed by explicit commands and never by a restart. Only a node that is told to be on its own cannot
+    /// be a member of more: it would not listen for the others.
+    pub(super) fn check_membership(&self, config: &Config) -> Result<(), NodeError> {
         let Some(founding) = self.state.founding.as_ref().filter(|_| self.state.founded) else { return Ok(()) };
-        let in_log = self.recovered.membership.as_ref().map(|(_, record)| &record.list);
-        let (members, configured) = (in_log.unwrap_or(founding).members.len(), config.cluster_size);
-        if members != configured && (in_log.is_none() || !config.is_cluster()) {
-            return Err(NodeError::ClusterSize { configured, members, db: config.db.clone() });
+        let list = self.listed().unwrap_or(founding);
+        let (configured, founded) = (config.cluster_size, list.members.len());
+        if !config.is_cluster() && list.members.iter().any(|member| member.node != self.state.node) {
+            return Err(NodeError::ClusterSize { configured, founded, db: config.db.clone() });
         }
-        if members != configured {
+        let is_member = list.members.iter().any(|member| member.node == self.state.node);
+        if config.read_only_replica && is_member {
+            return Err(NodeError::ReadOnlyMember { node: self.state.node, db: config.db.clone() });
+        }
+        if configured != founded {
             tracing::info!(
-                "the cluster has {members} members, ClusterSize is {configured}: the cluster's own list counts"
+                "ClusterSize is {configured}, the cluster has {founded} members: the member list counts, and is changed with \
+                 `ringstore admin`"
             );
         }
         Ok(())

@@ -18,7 +18,7 @@ pub const STATE_SLOT_OFFSETS: [u64; 2] = [0, STATE_SLOT_BYTES as u64];
 pub const STATE_FILE_BYTES: u64 = (STATE_SLOT_OFFSETS.len() * STATE_SLOT_BYTES) as u64;
 
 const MAGIC: [u8; 8] = *b"RSSTATE\0";
-const FORMAT_VERSION: u32 = 2;
+pub(super) const FORMAT_VERSION: u32 = 2;
 /// Where the founding list begins in a slot.
 const FOUNDING_OFFSET: usize = 84;
 const CRC_OFFSET: usize = STATE_SLOT_BYTES - 4;
@@ -147,7 +147,7 @@ impl DurableState {
             return Err(format!("it has {} bytes, not {STATE_FILE_BYTES}", bytes.len()));
         }
         let (first, second) = bytes.split_at(STATE_SLOT_BYTES);
-        Ok([DurableState::decode(first), DurableState::decode(second)])
+        Ok([first, second].map(|slot| DurableState::decode(slot).map_err(|bad| bad.to_string())))
     }
 
     /// The newest state in the data directory; `None` when there is no state file, so the node is new.

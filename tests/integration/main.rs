@@ -6,6 +6,7 @@ mod cluster;
 mod disk_full;
 mod frames;
 mod garbage;
+mod operator;
 mod options;
 mod single;
 #[path = "../support/mod.rs"]
