@@ -42,6 +42,8 @@ fn single_node(index: &Arc<Index>) -> Engine {
         membership: None,
         cut: None,
         is_suspect: false,
+        stale: Vec::new(),
+        sealed: LogPosition::ZERO,
         chunk_count: 1,
         mark: None,
     };

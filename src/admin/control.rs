@@ -78,7 +78,7 @@ pub(super) struct Control {
     pub(super) status: NodeStatus,
     pub(super) pending: Pending,
     pub(super) log_bytes: LogBytes,
-    gossip: RefCell<Gossip>,
+    pub(super) gossip: RefCell<Gossip>,
     client: Client,
     queues: ControlQueues,
     gossip_timeout: Duration,
@@ -94,6 +94,7 @@ impl Control {
             chunk_size: options.chunk_size,
             addresses: options.addresses,
             priority: options.priority,
+            read_only: options.read_only,
             interval: options.gossip_interval,
             allowed_difference: options.gossip_allowed_difference,
             standing: options.standing,
@@ -113,7 +114,7 @@ impl Control {
         }
     }
 
-    fn now(&self) -> Ticks {
+    pub(super) fn now(&self) -> Ticks {
         Ticks::default().after(CLOCK_START + self.started_at.elapsed())
     }
 

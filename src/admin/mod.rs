@@ -14,6 +14,7 @@ mod control;
 mod figures;
 mod internal;
 mod log_bytes;
+mod members;
 mod options;
 mod pending;
 pub mod routes;

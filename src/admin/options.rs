@@ -35,6 +35,8 @@ pub struct ControlOptions {
     pub addresses: Addresses,
     /// `NodePriority`.
     pub priority: i32,
+    /// `ReadOnlyReplica`.
+    pub read_only: bool,
     /// What the durable state says about the cluster.
     pub standing: Standing,
     /// Where the other nodes are looked for.

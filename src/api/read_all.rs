@@ -14,6 +14,7 @@ use crate::codec::client::event::Resolved;
 use crate::codec::client::messages::ReadAllResult;
 use crate::codec::client::page::AllPage;
 use crate::codec::client::request::{Direction, ReadAll};
+use crate::codec::client::response;
 use crate::codec::client::{AllPosition, Command, ProtocolLevel};
 use crate::codec::record::{BatchView, EVENT_HEADER_BYTES, EventView};
 use crate::types::{Guid, LogPosition};
@@ -70,10 +71,17 @@ impl Reader<'_> {
         let applied = self.index.applied();
         let end = AllPosition { commit: applied.as_i64(), prepare: applied.as_i64() };
         let from = if request.from == AllPosition::END { end } else { request.from };
+        let start = out.len();
         let mut page = AllPage::begin(out, command, correlation, level, from);
         match self.fill_all_page(request, from, applied, identity, &mut page) {
             Ok(next) => page.finish(next),
             Err(Refusal::Error(text)) => page.fail(ReadAllResult::Error, Some(&text)),
+            Err(Refusal::Fetch(error)) if self.is_passing(&error) => {
+                drop(page);
+                out.truncate(start);
+                response::not_ready(out, correlation);
+            }
+            Err(Refusal::Fetch(error)) => page.fail(ReadAllResult::Error, Some(&self.words_of(&error))),
             Err(Refusal::Denied | Refusal::Unreadable(..)) => page.fail(ReadAllResult::AccessDenied, None),
         }
     }

@@ -15,6 +15,7 @@ use crate::codec::client::event::Resolved;
 use crate::codec::client::messages::{ReadEventResult, ReadStreamResult};
 use crate::codec::client::page::{StreamPage, StreamPageEnd, read_event_failed, read_event_succeeded};
 use crate::codec::client::request::{Direction, ReadEvent, ReadStream};
+use crate::codec::client::response;
 use crate::codec::client::{Command, ProtocolLevel};
 use crate::codec::record::EventView;
 use crate::limits::READ_PAGE_EVENTS_MAX;
@@ -28,12 +29,13 @@ pub(super) enum Refusal {
     Error(Cow<'static, str>),
     /// Nothing to read there, and the last event number.
     Unreadable(ReadStreamResult, i64),
+    /// The log failed.
+    Fetch(FetchError),
 }
 
 impl From<FetchError> for Refusal {
     fn from(error: FetchError) -> Refusal {
-        tracing::error!(%error, "a read failed");
-        Refusal::Error(error.to_string().into())
+        Refusal::Fetch(error)
     }
 }
 
@@ -84,9 +86,10 @@ impl Reader<'_> {
             out.truncate(start);
             match refusal {
                 EventRefusal::Result(result) => self.answer_no_event(request, result, correlation, out),
+                EventRefusal::Error(error) if self.is_passing(&error) => response::not_ready(out, correlation),
                 EventRefusal::Error(error) => {
-                    tracing::error!(%error, "a read failed");
-                    read_event_failed(out, correlation, ReadEventResult::Error, Some(&error.to_string()));
+                    let words = self.words_of(&error);
+                    read_event_failed(out, correlation, ReadEventResult::Error, Some(&words));
                 }
             }
         }
@@ -115,6 +118,14 @@ impl Reader<'_> {
             }
             Ok(())
         })?
+    }
+
+    /// What the client is told about a read that failed. Damage is logged by those who repair it, once.
+    pub(super) fn words_of(&self, error: &FetchError) -> String {
+        if !matches!(error, FetchError::Record { .. }) {
+            tracing::error!(%error, "a read failed");
+        }
+        error.to_string()
     }
 
     fn answer_no_event(&self, request: &ReadEvent, result: ReadEventResult, correlation: Guid, out: &mut Vec<u8>) {
@@ -147,6 +158,7 @@ impl Reader<'_> {
             Direction::Forward => Command::ReadStreamEventsForwardCompleted,
             Direction::Backward => Command::ReadStreamEventsBackwardCompleted,
         };
+        let start = out.len();
         let mut page = StreamPage::begin(out, command, correlation);
         let failed = |last_event_number, last_commit_position| StreamPageEnd {
             next_event_number: -1,
@@ -155,9 +167,20 @@ impl Reader<'_> {
             last_commit_position,
         };
         // Before the events: a client must be able to rely on having seen everything up to it.
-        let last_commit_position = self.last_position().unwrap_or(-1);
-        match self.fill_stream_page(request, identity, &mut page) {
+        let last = self.last_position();
+        let last_commit_position = *last.as_ref().unwrap_or(&-1);
+        let filled = last.map_err(Refusal::Fetch).and_then(|_| self.fill_stream_page(request, identity, &mut page));
+        match filled {
             Ok(end) => page.finish(level, StreamPageEnd { last_commit_position, ..end }),
+            Err(Refusal::Fetch(error)) if self.is_passing(&error) => {
+                drop(page);
+                out.truncate(start);
+                response::not_ready(out, correlation);
+            }
+            Err(Refusal::Fetch(error)) => {
+                let words = self.words_of(&error);
+                page.fail(level, ReadStreamResult::Error, failed(-1, last_commit_position), &words);
+            }
             Err(Refusal::Denied) => {
                 page.fail(level, ReadStreamResult::AccessDenied, failed(-1, last_commit_position), "");
             }

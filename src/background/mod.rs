@@ -8,8 +8,14 @@
 //! for it).
 
 mod peer_source;
+mod repairer;
+mod sealer;
+#[cfg(test)]
+mod testing;
 
 pub use peer_source::{LogInfo, PeerSource};
+pub use repairer::{Repairer, RepairerLinks};
+pub use sealer::Sealer;
 
 use std::io;
 use std::sync::Arc;

@@ -35,6 +35,8 @@ impl Node {
             membership: None,
             cut: None,
             is_suspect: false,
+            stale: Vec::new(),
+            sealed: LogPosition::ZERO,
             chunk_count: 1,
             mark: None,
         };

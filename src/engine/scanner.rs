@@ -36,7 +36,7 @@ pub enum ScanError {
         /// Where the record begins.
         position: LogPosition,
     },
-    /// The body is none.
+    /// The body is no member list.
     #[error("the member list at {position} cannot be read")]
     List {
         /// Where the record begins.

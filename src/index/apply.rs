@@ -66,8 +66,7 @@ fn next_record(bytes: &[u8], position: LogPosition, pass: Pass) -> Result<Option
     if position >= pass.stop_at || bytes.is_empty() {
         return Ok(None);
     }
-    // The checksum was checked when the record was appended, and by recovery when the node started.
-    let record = RecordView::trust(bytes, position, bytes.len() as u64)
+    let record = RecordView::check(bytes, position, bytes.len() as u64)
         .map_err(|source| IndexError::Record { position, source })?;
     Ok((record.header.end() <= pass.limit).then_some(record))
 }

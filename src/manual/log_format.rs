@@ -195,24 +195,30 @@
 //!
 //! # Recovery
 //!
-//! [`recover`](crate::storage::recover) reads the log from 0 and checks every record: length, place, kind, checksum; terms
-//! never descend, epochs ascend. It stops at the first that does not check out (the *end*).
+//! [`recover`](crate::storage::recover) reads the header page and the footer page of every chunk. A chunk with a good footer
+//! whose terms and epochs follow those before is believed; of the log bytes only the others are read, normally those of the
+//! last chunk or two, and every record in them is checked: length, place, kind, checksum; terms never descend, epochs ascend.
+//! A start therefore takes the same time for any size of the log. (Rot in a sealed chunk is found by the scrubber. A damaged
+//! footer makes its chunk be read, and sealed again later.) It stops at the first record that does not check out (the
+//! *end*). *Durable* is the position of the newest durable mark, or the end of the last sealed chunk when that is higher.
 //!
 //! | the end is | then |
 //! | --- | --- |
-//! | below the durable mark | damage: the node stops and names chunk, position, file offset and reason; nothing is changed |
-//! | at or above the mark, 32 zeros there | the end of the log |
-//! | at or above the mark, anything else there | a torn tail: cut |
+//! | below what is durable | damage: the node stops and names chunk, position, file offset and reason; nothing is changed |
+//! | elsewhere, and only zeros behind it | the end of the log |
+//! | elsewhere, and anything else behind it | a torn tail: cut |
 //!
-//! In both good cases what lies from the mark to the end is written in place once more and flushed, and everything from the
-//! end to the end of the last chunk that is not zero is zeroed and flushed
-//! ([`erase_tail`](crate::storage::erase_tail)).
+//! In both good cases what lies from the durable position to the end is written in place once more and flushed, and
+//! everything from the end to the end of the last chunk that is not zero is zeroed and flushed
+//! ([`erase_tail`](crate::storage::Recovered::erase_tail)).
 //!
 //! Why records *behind* a torn one are cut although they are good: the operating system writes the pages of an unflushed
 //! batch back in any order, so above the mark a hole with good records behind it is what a power cut normally leaves. None
 //! of them was acknowledged from this node: an acknowledgement needs a flush of everything before it. Except within the
 //! time between two marks, 100 ms and one flush: damage to the disk there looks like a torn tail. The node then comes
-//! back with a shorter log than it had acknowledged, for at most that span.
+//! back with a shorter log than it had acknowledged, for at most that span. So a log that is cut with good records of it
+//! behind the cut (in their place, of the last term or a later one) is *suspect*, and the state file says so before they are
+//! erased: such a node does not count itself up to date in elections until it has caught up with a leader.
 //!
 //! Why they are erased: a record left behind the end has the right place and a good checksum. If new records happened to
 //! end where it begins, it would become a part of the log.

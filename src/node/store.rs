@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::index::Index;
 use crate::storage::{
     ChunkHeader, ChunkLayout, Disk as _, DurableState, FileDisk, FileName, LogReader, Recovered, RecoveryError,
-    ScanProgress, erase_tail, recover,
+    ScanProgress, recover,
 };
 use crate::types::{ClusterId, LogPosition, NodeId, Term};
 
@@ -50,7 +50,7 @@ impl Store {
             tracing::warn!(position = %tail.position, reason = %tail.reason,
                 "the log ends in what a write left that was under way when the node stopped; cut there, nothing durable is lost");
         }
-        erase_tail(&disk, layout, recovered.end)?;
+        recovered.erase_tail(&disk, layout)?;
         recovered.chunk_count = recovered.chunk_count.max(1);
         let reader = LogReader::new(&config.db, layout);
         let index = Arc::new(Index::with_seed(random_seed()));

@@ -9,7 +9,8 @@ use crate::admin::{
     ControlOptions, ControlQueues, ControlThread, IndexFigures, NodeStatus, SeedSource, StopSignal, routes,
 };
 use crate::api::users::Users;
-use crate::api::{Edge, EdgeLinks, EdgeOptions, EdgeSockets, HeartbeatOptions};
+use crate::api::{Checks, Edge, EdgeLinks, EdgeOptions, EdgeSockets, HeartbeatOptions};
+use crate::background::{Background, Chore, Repairer, RepairerLinks, Sealer};
 use crate::codec::link::{Hello, Purpose};
 use crate::config::{Config, Heartbeat};
 use crate::engine::{ClientCounters, EdgeMessage, Engine, EngineOptions, Published, Request};
@@ -20,7 +21,7 @@ use crate::limits::{
 };
 use crate::queue::Queue;
 use crate::ring;
-use crate::storage::{DamageReports, Preparer, PreparerReport};
+use crate::storage::{DamageReports, Preparer, PreparerReport, StorageFigures};
 use crate::transport::{LogThread, LogThreadError, LogThreadLinks, LogThreadOptions, ShellInput, monotonic_now};
 use crate::types::{Guid, LogPosition, WallTime};
 
@@ -47,8 +48,10 @@ struct Shared {
     clients: Arc<ClientCounters>,
     directory: Directory,
     index: Arc<Index>,
-    status: NodeStatus,
+    /// Damage to the committed log that somebody found.
     damage: DamageReports,
+    storage: Arc<StorageFigures>,
+    status: NodeStatus,
 }
 
 /// The running threads.
@@ -57,6 +60,7 @@ pub(super) struct Threads {
     inboxes: Vec<Arc<Queue<EdgeMessage>>>,
     stop_control: StopSignal,
     preparer: Arc<Preparer>,
+    background: Option<Background>,
     log: Option<JoinHandle<()>>,
     others: Vec<JoinHandle<()>>,
 }
@@ -71,6 +75,7 @@ impl Threads {
     ) -> Result<Threads, NodeError> {
         let shared = Shared::new(&store, sockets.edges.len())?;
         let preparer = start_preparer(&store, Arc::clone(&shared.shell))?;
+        let background = start_background(config, &store, &shared)?;
         let stop_control = StopSignal::new();
         let control = spawn_control(config, &store, &shared, sockets.int_http, &stop_control, events)?;
         let mut others = vec![control];
@@ -79,7 +84,7 @@ impl Threads {
         }
         let log = spawn_log(config, store, &shared, sockets.int_tcp, Arc::clone(&preparer), events)?;
         let (shell, inboxes) = (shared.shell, shared.inboxes);
-        Ok(Threads { shell, inboxes, stop_control, preparer, log: Some(log), others })
+        Ok(Threads { shell, inboxes, stop_control, preparer, background: Some(background), log: Some(log), others })
     }
 
     /// Stops in the order that loses nothing: leadership is handed over while clients are still served, then clients
@@ -96,8 +101,10 @@ impl Threads {
         for thread in self.others.drain(..) {
             outcome = outcome.and(join(thread));
         }
+        // Its current step is waited for.
+        drop(self.background.take());
         // The last handle on the preparer: dropping it stops its thread.
-        tracing::debug!(handles = Arc::strong_count(&self.preparer), "the background thread stops");
+        tracing::debug!(handles = Arc::strong_count(&self.preparer), "the thread that prepares chunks stops");
         outcome
     }
 }
@@ -132,11 +139,13 @@ impl Shared {
         let clients: Arc<ClientCounters> = Arc::default();
         let directory = Directory::default();
         let index = Arc::clone(&store.index);
+        let storage: Arc<StorageFigures> = Arc::default();
         let status = NodeStatus {
             node: store.state.node,
             published: Arc::clone(&published),
             clients: Arc::clone(&clients),
             index: Arc::new(Figures(Arc::clone(&index))),
+            storage: Arc::clone(&storage),
             directory: directory.clone(),
             started: WallTime::from_system(SystemTime::now()),
             started_at: Instant::now(),
@@ -153,8 +162,9 @@ impl Shared {
             clients,
             directory,
             index,
-            status,
             damage: DamageReports::default(),
+            storage,
+            status,
         })
     }
 }
@@ -227,7 +237,30 @@ fn start_preparer(store: &Store, shell: Arc<Queue<ShellInput>>) -> Result<Arc<Pr
         }
     };
     let preparer = Preparer::start(Arc::clone(&store.disk), store.layout, report);
-    preparer.map(Arc::new).map_err(|error| NodeError::Thread { thread: "background", message: error.to_string() })
+    preparer.map(Arc::new).map_err(|error| NodeError::Thread { thread: "chunk-preparer", message: error.to_string() })
+}
+
+/// The work that nobody waits for, one chore after the other.
+fn start_background(config: &Config, store: &Store, shared: &Shared) -> Result<Background, NodeError> {
+    let sealer = Sealer::new(
+        Arc::clone(&store.disk),
+        store.layout,
+        Arc::clone(&shared.published),
+        shared.damage.clone(),
+        Arc::clone(&shared.storage),
+    );
+    let repairer = Repairer::new(RepairerLinks {
+        disk: Arc::clone(&store.disk),
+        log: store.reader.clone(),
+        node: store.state.node,
+        published: Arc::clone(&shared.published),
+        directory: shared.directory.clone(),
+        damage: shared.damage.clone(),
+        figures: Arc::clone(&shared.storage),
+        has_peers: config.is_cluster(),
+    });
+    let chores: Vec<Box<dyn Chore>> = vec![Box::new(sealer), Box::new(repairer)];
+    Background::start(chores).map_err(|error| NodeError::Thread { thread: "background", message: error.to_string() })
 }
 
 fn spawn_control(
@@ -251,6 +284,7 @@ fn spawn_control(
         chunk_size: config.chunk_size_bytes,
         addresses: config.advertised(),
         priority: config.node_priority,
+        read_only: config.read_only_replica,
         standing,
         seeds: seeds(config),
         gossip_interval: config.gossip_interval,
@@ -300,6 +334,7 @@ fn spawn_edge(
         index: Arc::clone(&shared.index),
         log: Arc::new(store.reader.clone()),
         layout: store.layout,
+        checks: Checks::new(shared.damage.clone(), config.is_cluster()),
         users: Arc::new(Users::default()),
         counters: Arc::clone(&shared.clients),
         routes: Arc::new(move |request| routes::external(&status, request)),

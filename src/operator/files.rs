@@ -20,8 +20,15 @@ const LOCK_FILE: &str = "ringstore.lock";
 
 /// Somewhere the log's bytes come from.
 pub(super) trait LogSource {
-    /// Fills `into` with the log from `from` on.
-    fn read(&mut self, from: LogPosition, into: &mut [u8]) -> Result<(), OperatorError>;
+    /// Fills `into` with the log from `from` on: up to `wanted` bytes, none at or behind `until`, which lies in the same
+    /// chunk or at its end. A source that knows where records end may give fewer, or one record that is larger.
+    fn read(
+        &mut self,
+        from: LogPosition,
+        until: LogPosition,
+        wanted: usize,
+        into: &mut Vec<u8>,
+    ) -> Result<(), OperatorError>;
 }
 
 /// Walks `check` on to `until`, in one chunk, and gives each piece of whole records to `sink`. What does not go on with
@@ -36,9 +43,7 @@ pub(super) fn walk(
     let mut wanted = PIECE_BYTES;
     while check.position() < until {
         let position = check.position();
-        let length = usize::try_from(until.since(position)).unwrap_or(usize::MAX).min(wanted);
-        buffer.resize(length, 0);
-        source.read(position, &mut buffer)?;
+        source.read(position, until, wanted, &mut buffer)?;
         let (used, broken) = check.take(&buffer);
         if used > 0 {
             sink(position, &buffer[..used])?;
@@ -46,7 +51,7 @@ pub(super) fn walk(
         if broken.is_some() {
             return Ok(broken);
         }
-        if used == 0 && position.plus(length as u64) == until {
+        if used == 0 && (position.plus(buffer.len() as u64) >= until || buffer.len() < wanted) {
             let reason = format!("the record here goes on behind {until}, where the log was to end");
             return Ok(Some(Break { position, reason, is_empty: false }));
         }
@@ -91,7 +96,22 @@ impl ReadOnlyFolder {
 }
 
 impl LogSource for ReadOnlyFolder {
-    fn read(&mut self, from: LogPosition, into: &mut [u8]) -> Result<(), OperatorError> {
+    fn read(
+        &mut self,
+        from: LogPosition,
+        until: LogPosition,
+        wanted: usize,
+        into: &mut Vec<u8>,
+    ) -> Result<(), OperatorError> {
+        let length = usize::try_from(until.since(from)).unwrap_or(usize::MAX).min(wanted);
+        into.resize(length, 0);
+        self.read_log(from, into)
+    }
+}
+
+impl ReadOnlyFolder {
+    /// Fills `into` with the log from `from` on, all in one chunk.
+    pub(super) fn read_log(&mut self, from: LogPosition, into: &mut [u8]) -> Result<(), OperatorError> {
         self.read_at(FileName::Chunk(self.layout.chunk_of(from)), self.layout.file_offset(from), into)
     }
 }

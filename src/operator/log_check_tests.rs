@@ -16,6 +16,11 @@ fn walked(bytes: &[u8], piece: usize) -> (LogCheck, Vec<(LogPosition, String)>, 
         if broken.is_some() {
             return (check, complaints, broken);
         }
+        if used == 0 && end == bytes.len() {
+            // The record goes on behind the log's end.
+            let position = check.position();
+            return (check, complaints, Some(Break { position, reason: "too long".to_owned(), is_empty: false }));
+        }
         length = if used == 0 { length * 2 } else { piece };
     }
     (check, complaints, None)
@@ -95,7 +100,7 @@ fn what_a_good_checksum_does_not_make_right_is_named() {
 fn an_epoch_that_begins_with_padding_is_one_epoch_of_two_chunks() {
     let mut log = Log::default();
     log.epoch(1);
-    log.append("a", 0, 1, (1 << 20) - 300);
+    log.append("a", 0, 1, (1 << 20) - 332);
     let begin = log.end();
     log.append("b", 0, 1, 20);
     assert!(log.end().0 < 1 << 20 && (1 << 20) - log.end().0 < 72, "{}", log.end());

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use super::error::{OperatorError, refused};
-use super::files::{self, LogSource as _, PIECE_BYTES, ReadOnlyFolder, walk};
+use super::files::{self, PIECE_BYTES, ReadOnlyFolder, walk};
 use super::log_check::{Break, ChunkSummary, LogCheck};
 use super::manifest::{MANIFEST_FILE, Manifest, ORIGIN_FILE, Origin};
 use super::progress::{Progress, size};
@@ -262,7 +262,7 @@ impl<'a> Verifier<'a> {
         while at.plus(RECORD_HEADER_BYTES as u64) <= until {
             let length = usize::try_from(until.since(at)).unwrap_or(usize::MAX).min(PIECE_BYTES);
             buffer.resize(length, 0);
-            self.folder.read(at, &mut buffer)?;
+            self.folder.read_log(at, &mut buffer)?;
             let mut offset = 0;
             while offset + RECORD_HEADER_BYTES <= length {
                 let here = at.plus(offset as u64);
@@ -287,7 +287,7 @@ impl<'a> Verifier<'a> {
             Some(record) => record,
             None => {
                 whole.resize(length, 0);
-                self.folder.read(position, &mut whole)?;
+                self.folder.read_log(position, &mut whole)?;
                 &whole
             }
         };

@@ -12,9 +12,10 @@ use crate::codec::record::{Header, RecordError, RecordView};
 use crate::limits::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES};
 use crate::types::{Epoch, LogPosition, Term};
 
-use super::damage::Damage;
+use super::damage::{Damage, DamageReports};
 use super::disk::{Disk, FileName};
 use super::layout::ChunkLayout;
+use super::reader::LogRead;
 
 /// Gives bytes of the committed log from somewhere else: from another node, or from a backup.
 pub trait RangeSource {
@@ -245,6 +246,35 @@ pub fn damaged_range(layout: ChunkLayout, bytes: &[u8], from: LogPosition, error
         places.find(|&at| begins(at)).unwrap_or(bytes.len())
     });
     Damage { chunk: layout.chunk_of(from), from, to: from.plus(end as u64), reason: error.to_string() }
+}
+
+/// Reports that the record at `from` does not check out, for those who met it on their way and have no time to see how far
+/// the damage goes: to the record's end when its length can be believed, otherwise to its chunk's end or to `limit`, up to
+/// which the log is committed. The repairer looks closer.
+pub fn report_damage(
+    reports: &DamageReports,
+    log: &dyn LogRead,
+    layout: ChunkLayout,
+    from: LogPosition,
+    limit: LogPosition,
+    error: &RecordError,
+) {
+    let mut length = layout.room(from).min(limit.0.saturating_sub(from.0));
+    if length == 0 {
+        return;
+    }
+    // Where the log cannot be read it is not known to be damaged.
+    let _ = log.with_chunk(from, &mut |bytes| {
+        let header = Header::read(bytes, from, length);
+        let end = header.ok().map(|header| header.length as usize).filter(|&end| {
+            let next = from.plus(end as u64);
+            let is_end = end as u64 == length;
+            is_end || bytes.get(end..).is_some_and(|rest| RecordView::check(rest, next, layout.room(next)).is_ok())
+        });
+        length = end.map_or(length, |end| end as u64);
+        let (chunk, to) = (layout.chunk_of(from), from.plus(length));
+        reports.report(Damage { chunk, from, to, reason: error.to_string() });
+    });
 }
 
 #[cfg(test)]

@@ -28,6 +28,8 @@ pub(crate) const SUBSCRIPTION_CONFIRMED: u8 = 0xC1;
 pub(crate) const EVENT_APPEARED: u8 = 0xC2;
 pub(crate) const BAD_REQUEST: u8 = 0xF0;
 pub(crate) const NOT_HANDLED: u8 = 0xF1;
+pub(crate) const AUTHENTICATE: u8 = 0xF2;
+pub(crate) const AUTHENTICATED: u8 = 0xF3;
 pub(crate) const NOT_AUTHENTICATED: u8 = 0xF4;
 
 /// Expected versions with a meaning of their own.
@@ -163,6 +165,22 @@ impl Client {
         socket.set_read_timeout(Some(SLICE))?;
         socket.set_write_timeout(Some(Duration::from_secs(5)))?;
         Ok(Client { socket, received: Vec::new(), next_correlation: 1 })
+    }
+
+    /// The same as the administrator that every new database has, who may read all streams at once.
+    pub(crate) fn connect_as_admin(address: SocketAddr, limit: Duration) -> io::Result<Client> {
+        let mut client = Client::connect(address, limit)?;
+        let payload = b"\x05admin\x08changeit".to_vec();
+        let mut frame = Package { command: AUTHENTICATE, correlation: [9; 16], payload }.encode();
+        // The flag that says that credentials follow.
+        frame[5] = 1;
+        client.socket.write_all(&frame)?;
+        let answer = client.receive(Instant::now() + limit, &|| false)?;
+        if answer.command != AUTHENTICATED {
+            let text = String::from_utf8_lossy(&answer.payload).into_owned();
+            return Err(io::Error::new(ErrorKind::PermissionDenied, text));
+        }
+        Ok(client)
     }
 
     /// Writes `events`; the outer error is the connection's, the inner one the server's answer.
