@@ -3,6 +3,7 @@
 use crate::api::edge::EdgeLinks;
 use crate::api::reading::reader;
 use crate::codec::record::{BatchView, RecordView};
+use crate::index::NotReady;
 use crate::types::{EventId, LogPosition};
 
 /// Looks at the batch of the committed record at `position`; `None` when it cannot be read.
@@ -21,26 +22,32 @@ pub(super) fn batch<R>(links: &EdgeLinks, position: LogPosition, look: impl FnOn
 }
 
 /// True when the events of `stream` from number `first` on are these, all of them.
-pub(super) fn are_there(links: &EdgeLinks, stream: &str, first: i64, ids: &[EventId]) -> bool {
+///
+/// # Errors
+/// [`NotReady`]: where they lie is not known now.
+pub(super) fn are_there(links: &EdgeLinks, stream: &str, first: i64, ids: &[EventId]) -> Result<bool, NotReady> {
     let reader = reader(links);
     let mut positions = Vec::new();
-    let found = links.index.positions(stream, first, ids.len(), &mut positions);
-    found == first
+    let found = links.index.positions(stream, first, ids.len(), &mut positions)?;
+    Ok(found == first
         && positions.len() == ids.len()
         && ids.iter().zip(&positions).zip(first..).all(|((id, &position), number)| {
             reader.with_event(position, number, |event| event.id == *id).is_ok_and(|same| same)
-        })
+        }))
 }
 
 /// The data of the last event of `stream`; empty when there is none.
-pub(super) fn last_data(links: &EdgeLinks, stream: &str) -> Vec<u8> {
-    let last = links.index.head(stream).last_event_number;
+///
+/// # Errors
+/// [`NotReady`]: where it lies is not known now.
+pub(super) fn last_data(links: &EdgeLinks, stream: &str) -> Result<Vec<u8>, NotReady> {
+    let last = links.index.head(stream)?.last_event_number;
     let mut positions = Vec::new();
     if (0..i64::MAX).contains(&last) {
-        links.index.positions(stream, last, 1, &mut positions);
+        links.index.positions(stream, last, 1, &mut positions)?;
     }
     let Some(&position) = positions.first() else {
-        return Vec::new();
+        return Ok(Vec::new());
     };
-    reader(links).with_event(position, last, |event| event.data.to_vec()).unwrap_or_default()
+    Ok(reader(links).with_event(position, last, |event| event.data.to_vec()).unwrap_or_default())
 }

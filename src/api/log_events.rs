@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use crate::codec::record::{BatchView, EventView, RecordError, RecordView};
-use crate::index::Index;
+use crate::index::{Index, NotReady};
 use crate::storage::{ChunkLayout, LogRead, ReadError};
 use crate::types::{EventNumber, LogPosition};
 
@@ -55,6 +55,9 @@ pub enum FetchError {
         /// Where.
         position: LogPosition,
     },
+    /// Where it lies is not known now.
+    #[error(transparent)]
+    NotReady(#[from] NotReady),
 }
 
 impl Reader<'_> {
@@ -153,7 +156,9 @@ impl Reader<'_> {
                     let (batch, end) = self.record_at(&bytes[offset(start, at)..], at)?;
                     at = end;
                     match batch {
-                        Some(batch) if visit(&batch, end).is_break() => return Ok(ControlFlow::Break(())),
+                        Some(batch) if visit(&batch, end).is_break() => {
+                            return Ok::<_, FetchError>(ControlFlow::Break(()));
+                        }
                         Some(_) => {}
                         None => {
                             at = self.index.next_visible(end).map_or(limit, |next| next.min(limit));
@@ -178,7 +183,7 @@ impl Reader<'_> {
     /// own position would not do: a client that has read half of the record would take itself for up to date.)
     pub(super) fn last_position(&self) -> Result<i64, FetchError> {
         let Some(position) = self.index.last_event_position() else { return Ok(-1) };
-        let end = self.with_bytes(position, |bytes| Ok(self.record_at(bytes, position)?.1))?;
+        let end = self.with_bytes(position, |bytes| Ok::<_, FetchError>(self.record_at(bytes, position)?.1))?;
         Ok(end.as_i64() - 1)
     }
 

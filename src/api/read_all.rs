@@ -14,6 +14,7 @@ use crate::codec::client::event::Resolved;
 use crate::codec::client::messages::ReadAllResult;
 use crate::codec::client::page::AllPage;
 use crate::codec::client::request::{Direction, ReadAll};
+use crate::codec::client::response::not_ready;
 use crate::codec::client::{AllPosition, Command, ProtocolLevel};
 use crate::codec::record::{BatchView, EVENT_HEADER_BYTES, EventView};
 use crate::types::{Guid, LogPosition};
@@ -67,13 +68,18 @@ impl Reader<'_> {
             Direction::Forward => Command::ReadAllEventsForwardCompleted,
             Direction::Backward => Command::ReadAllEventsBackwardCompleted,
         };
-        let applied = self.index.applied();
+        let applied = self.index.walk_limit();
         let end = AllPosition { commit: applied.as_i64(), prepare: applied.as_i64() };
         let from = if request.from == AllPosition::END { end } else { request.from };
+        let start = out.len();
         let mut page = AllPage::begin(out, command, correlation, level, from);
         match self.fill_all_page(request, from, applied, identity, &mut page) {
             Ok(next) => page.finish(next),
             Err(Refusal::Error(text)) => page.fail(ReadAllResult::Error, Some(&text)),
+            Err(Refusal::NotReady) => {
+                out.truncate(start);
+                not_ready(out, correlation);
+            }
             Err(Refusal::Denied | Refusal::Unreadable(..)) => page.fail(ReadAllResult::AccessDenied, None),
         }
     }
@@ -90,7 +96,7 @@ impl Reader<'_> {
         if from.commit < 0 || from.prepare < 0 {
             return Err(Refusal::Error("Invalid position.".into()));
         }
-        if !is_allowed(self.index, identity, Action::Read, ALL_STREAM) {
+        if !is_allowed(self.index, identity, Action::Read, ALL_STREAM)? {
             return Err(Refusal::Denied);
         }
         let room = usize::try_from(size).expect("checked");

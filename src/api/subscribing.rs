@@ -12,6 +12,7 @@ use foldhash::fast::FixedState;
 use crate::api::connection::give_way;
 use crate::api::edge::EdgeState;
 use crate::api::inbox;
+use crate::api::log_events::FetchError;
 use crate::api::reading::reader;
 use crate::api::session::Session;
 use crate::api::writes::Caller;
@@ -49,6 +50,7 @@ pub(super) fn subscribe(caller: &Caller<'_>, request: Subscribe) {
     let (reader, level) = (reader(&edge.links), session.level.get());
     match subscriptions.subscribe(&reader, (key, correlation), request, caller.identity, level, &mut answer) {
         Ok(()) => session.send(|out| out.extend_from_slice(&answer)),
+        Err(FetchError::NotReady(_)) => session.send(|out| response::not_ready(out, correlation)),
         Err(error) => {
             tracing::error!(%error, "a subscription could not begin");
             session.send(|out| response::bad_request(out, correlation, &error.to_string()));

@@ -24,7 +24,7 @@ use crate::codec::client::request::{
 use crate::codec::client::response::{self, Written};
 use crate::codec::record::{BatchBuilder, BatchView, EVENT_HEADER_BYTES, EventView, RecordKind};
 use crate::engine::{Answer, Append, MetadataEffect, Revival};
-use crate::index::Transaction;
+use crate::index::{NotReady, Transaction};
 use crate::limits::{EVENTS_PER_APPEND_MAX, RECORD_ALIGNMENT};
 use crate::types::{EventId, EventNumber, ExpectedVersion, Guid, LogPosition, base_stream, metastream_of};
 
@@ -63,10 +63,12 @@ pub(super) struct Caller<'a> {
 impl Caller<'_> {
     fn may(&self, stream: &str, action: Action, asked: Asked) -> bool {
         let allowed = is_allowed(&self.edge.links.index, self.identity, action, stream);
-        if !allowed {
-            self.fail(asked, OperationResult::AccessDenied);
+        match allowed {
+            Ok(true) => {}
+            Ok(false) => self.fail(asked, OperationResult::AccessDenied),
+            Err(NotReady) => self.session.send(|out| response::not_ready(out, self.correlation)),
         }
-        allowed
+        allowed == Ok(true)
     }
 
     fn fail(&self, asked: Asked, result: OperationResult) {
@@ -322,7 +324,8 @@ pub(super) fn answered(
             return writer.revive(record, last_event_number, deadline);
         }
         // Another node leads, or nobody: the client asks again, and then this node forwards or refuses.
-        Answer::NotLeader => session.send(|out| response::not_ready(out, correlation)),
+        // The same where the index is being rebuilt.
+        Answer::NotLeader | Answer::NotReady => session.send(|out| response::not_ready(out, correlation)),
         Answer::TooBusy => edge.refuse_busy(session, correlation),
         Answer::DiskFull => session.send(|out| response::bad_request(out, correlation, DISK_FULL_TEXT)),
         Answer::TooLarge { bytes, limit } => {
@@ -352,13 +355,19 @@ impl Writer<'_> {
     /// The claim does not hold; but that may be because of the very same write, once more.
     fn compare(&self, record: Option<&Append>, current: i64) {
         match record.map(|record| repeated(self.edge, record, current)) {
-            Some(Some(written)) => self.succeed(written),
-            Some(None) => {
+            Some(Ok(Some(written))) => self.succeed(written),
+            Some(Err(NotReady)) => self.not_ready(),
+            Some(Ok(None)) => {
                 let result = OperationResult::WrongExpectedVersion;
                 self.session.send(|out| self.work.asked.fail(out, self.correlation, result, current));
             }
             None => self.lost(),
         }
+    }
+
+    /// The index does not know now what must be known.
+    fn not_ready(&self) {
+        self.session.send(|out| response::not_ready(out, self.correlation));
     }
 
     /// Which write this is about is not known, against the log thread's promise: a second try finds out.
@@ -375,15 +384,25 @@ impl Writer<'_> {
             self.lost();
             return None;
         };
-        if is_begun(edge, &record) {
-            self.compare(Some(&record), last_event_number);
-            return Some(record);
+        match is_begun(edge, &record) {
+            Ok(false) => {}
+            Ok(true) => {
+                self.compare(Some(&record), last_event_number);
+                return Some(record);
+            }
+            Err(NotReady) => {
+                self.not_ready();
+                return Some(record);
+            }
         }
         if work.revivals >= REVIVALS_MAX {
             edge.refuse_busy(session, correlation);
             return Some(record);
         }
-        let revival = revival(edge, &record, last_event_number);
+        let Ok(revival) = revival(edge, &record, last_event_number) else {
+            self.not_ready();
+            return Some(record);
+        };
         let bytes = record.body.len() + revival.body.len();
         let time = deadline.saturating_duration_since(edge.now());
         let again = Work::Append(AppendWork { revivals: work.revivals + 1, ..work });
@@ -406,37 +425,37 @@ fn repeatable_ids(record: &Append) -> Vec<EventId> {
 
 /// True when "no stream" is claimed of a soft-deleted stream that begins with the very event to be written: then this is
 /// the write that made it, once more, and not one that brings it back.
-fn is_begun(edge: &EdgeState, record: &Append) -> bool {
+fn is_begun(edge: &EdgeState, record: &Append) -> Result<bool, NotReady> {
     let ids = repeatable_ids(record);
     let first = ids.get(..1).filter(|_| record.expected_version == ExpectedVersion::NoStream);
-    first.is_some_and(|first| fetch::are_there(&edge.links, record.stream(), 0, first))
+    first.map_or(Ok(false), |first| fetch::are_there(&edge.links, record.stream(), 0, first))
 }
 
 /// A claim below the current version may be that of a repeat: then the very same events follow it.
-fn repeated(edge: &EdgeState, record: &Append, current: i64) -> Option<Written> {
+fn repeated(edge: &EdgeState, record: &Append, current: i64) -> Result<Option<Written>, NotReady> {
     let claimed = match record.expected_version {
         ExpectedVersion::NoStream => -1,
         ExpectedVersion::Exact(number) => number,
-        ExpectedVersion::Any | ExpectedVersion::StreamExists => return None,
+        ExpectedVersion::Any | ExpectedVersion::StreamExists => return Ok(None),
     };
     let ids = repeatable_ids(record);
-    let last = claimed.checked_add(i64::try_from(ids.len()).ok()?)?;
-    let first = claimed.checked_add(1)?;
-    let found = !ids.is_empty() && last <= current && fetch::are_there(&edge.links, record.stream(), first, &ids);
-    found.then(|| Written::repeated(first, last))
+    let last = i64::try_from(ids.len()).ok().and_then(|count| claimed.checked_add(count));
+    let (Some(first), Some(last)) = (claimed.checked_add(1), last) else { return Ok(None) };
+    let found = !ids.is_empty() && last <= current && fetch::are_there(&edge.links, record.stream(), first, &ids)?;
+    Ok(found.then(|| Written::repeated(first, last)))
 }
 
 /// What takes the soft deletion back that `record` has met.
-fn revival(edge: &EdgeState, record: &Append, last_event_number: i64) -> Revival {
+fn revival(edge: &EdgeState, record: &Append, last_event_number: i64) -> Result<Revival, NotReady> {
     let base = record.metadata_of.as_ref().map_or_else(|| record.stream().into(), |effect| Arc::clone(&effect.base));
     let metastream = metastream_of(&base);
     let old = match &record.metadata_of {
         // The new metadata, which it is itself.
         Some(_) => last_data(record),
-        None => fetch::last_data(&edge.links, &metastream),
+        None => fetch::last_data(&edge.links, &metastream)?,
     };
     let body = metadata::metadata_body(&metastream, &metadata::revived(&old, last_event_number));
-    Revival { base, metastream: metastream.into(), last_event_number, body }
+    Ok(Revival { base, metastream: metastream.into(), last_event_number, body })
 }
 
 /// The data of the last event in a record.

@@ -7,6 +7,10 @@
 //! Leaves to others: the chunks made ahead of the writer (`storage::Preparer` has a thread of its own, because writes wait
 //! for it).
 
+mod index_keeper;
+
+pub use index_keeper::IndexKeeper;
+
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;

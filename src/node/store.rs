@@ -1,4 +1,4 @@
-//! Opens the data directory: identity, recovery of the log, the index up to what is known to be committed.
+//! Opens the data directory: identity, recovery of the log, the tables of the index and what came after them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::codec::record::{MemberRecord, MembershipBody};
 use crate::config::Config;
-use crate::index::Index;
+use crate::index::{FileStore, Index};
+use crate::limits::INDEX_START_LOG_BYTES;
 use crate::storage::{
     ChunkHeader, ChunkLayout, Disk as _, DurableState, FileDisk, FileName, LogReader, Recovered, RecoveryError,
     ScanProgress, erase_tail, recover,
@@ -17,6 +18,9 @@ use super::{NodeError, random_seed};
 
 /// Between two lines about long work.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Where the tables of the index are, below the data directory.
+const INDEX_FOLDER: &str = "index";
 
 /// Log bytes that the index applies in one step at start.
 const INDEX_STEP_BYTES: u64 = 16 << 20;
@@ -38,7 +42,7 @@ impl Store {
         let disk = FileDisk::open(&config.db)?;
         let disk = if config.unsafe_disable_flush_to_disk { disk.unsafe_without_flush() } else { disk };
         let layout = ChunkLayout { chunk_size: config.chunk_size_bytes };
-        let state = open_state(&disk, layout, &config.db)?;
+        let mut state = open_state(&disk, layout, &config.db)?;
         if disk.list().map_err(|source| NodeError::Disk { attempt: "listed", source })?.len() < 2 {
             create_first_chunk(&disk, layout, &state)?;
         }
@@ -53,11 +57,13 @@ impl Store {
         erase_tail(&disk, layout, recovered.end)?;
         recovered.chunk_count = recovered.chunk_count.max(1);
         let reader = LogReader::new(&config.db, layout);
-        let index = Arc::new(Index::with_seed(random_seed()));
-        fill_index(&index, &reader, layout, state.commit_hint.min(recovered.end))?;
+        let index = open_index(&disk, &reader, layout, &recovered)?;
+        // Only what is committed comes into a table.
+        state.commit_hint = state.commit_hint.max(index.applied());
+        begin_index(&index, &reader, layout, state.commit_hint.min(recovered.end))?;
         tracing::info!(node = %state.node, log_end = %recovered.end, epochs = recovered.epochs.len(),
             chunks = recovered.chunk_count, "data directory {} opened", config.db.display());
-        Ok(Store { disk: Arc::new(disk), layout, state, recovered, reader, index })
+        Ok(Store { disk: Arc::new(disk), layout, state, recovered, reader, index: Arc::new(index) })
     }
 
     /// A cluster of one is founded by its only node, at once.
@@ -117,7 +123,26 @@ fn create_first_chunk(disk: &FileDisk, layout: ChunkLayout, state: &DurableState
         .map_err(|source| NodeError::Disk { attempt: "given its first chunk", source })
 }
 
-fn fill_index(index: &Index, reader: &LogReader, layout: ChunkLayout, limit: LogPosition) -> Result<(), NodeError> {
+/// The index as its tables have it.
+fn open_index(
+    disk: &FileDisk,
+    reader: &LogReader,
+    layout: ChunkLayout,
+    recovered: &Recovered,
+) -> Result<Index, NodeError> {
+    let folder = disk.directory().join(INDEX_FOLDER);
+    let store = FileStore::open(folder, disk.flushes())
+        .map_err(|source| NodeError::Disk { attempt: "given a folder for the index", source })?;
+    Ok(Index::open(Arc::new(store), reader, layout, recovered.end, random_seed()))
+}
+
+/// Brings the index to `limit`: at once where that is near; otherwise it is done in the background, and what needs the
+/// index is not ready until then.
+fn begin_index(index: &Index, reader: &LogReader, layout: ChunkLayout, limit: LogPosition) -> Result<(), NodeError> {
+    if limit.0.saturating_sub(index.applied().0) > INDEX_START_LOG_BYTES {
+        index.set_behind(limit);
+        return Ok(());
+    }
     let mut report = progress("filling the index");
     while index.applied() < limit {
         let step = limit.min(index.applied().plus(INDEX_STEP_BYTES));

@@ -10,11 +10,12 @@ use crate::admin::{
 };
 use crate::api::users::Users;
 use crate::api::{Edge, EdgeLinks, EdgeOptions, EdgeSockets, HeartbeatOptions};
+use crate::background::{Background, Chore, IndexKeeper};
 use crate::codec::link::{Hello, Purpose};
 use crate::config::{Config, Heartbeat};
 use crate::engine::{ClientCounters, EdgeMessage, Engine, EngineOptions, Published, Request};
 use crate::gossip::{Directory, Standing};
-use crate::index::Index;
+use crate::index::{Index, Upkeep, UpkeepBounds, UpkeepLinks};
 use crate::limits::{
     CONTROL_QUEUE_MESSAGES, EDGE_QUEUE_MESSAGES, LOG_BUFFER_BYTES, LOG_QUEUE_REQUESTS, REPLICATION_WINDOW_BYTES,
 };
@@ -56,6 +57,7 @@ pub(super) struct Threads {
     inboxes: Vec<Arc<Queue<EdgeMessage>>>,
     stop_control: StopSignal,
     preparer: Arc<Preparer>,
+    background: Option<Background>,
     log: Option<JoinHandle<()>>,
     others: Vec<JoinHandle<()>>,
 }
@@ -70,6 +72,7 @@ impl Threads {
     ) -> Result<Threads, NodeError> {
         let shared = Shared::new(&store, sockets.edges.len())?;
         let preparer = start_preparer(&store, Arc::clone(&shared.shell))?;
+        let background = start_background(chores(&store, &shared))?;
         let stop_control = StopSignal::new();
         let control = spawn_control(config, &store.state, &shared, sockets.int_http, &stop_control, events)?;
         let mut others = vec![control];
@@ -78,7 +81,7 @@ impl Threads {
         }
         let log = spawn_log(config, store, &shared, sockets.int_tcp, Arc::clone(&preparer), events)?;
         let (shell, inboxes) = (shared.shell, shared.inboxes);
-        Ok(Threads { shell, inboxes, stop_control, preparer, log: Some(log), others })
+        Ok(Threads { shell, inboxes, stop_control, preparer, background: Some(background), log: Some(log), others })
     }
 
     /// Stops in the order that loses nothing: leadership is handed over while clients are still served, then clients
@@ -94,6 +97,9 @@ impl Threads {
         self.stop_control.give();
         for thread in self.others.drain(..) {
             outcome = outcome.and(join(thread));
+        }
+        if let Some(background) = self.background.take() {
+            background.stop();
         }
         // The last handle on the preparer: dropping it stops its thread.
         tracing::debug!(handles = Arc::strong_count(&self.preparer), "the background thread stops");
@@ -168,6 +174,14 @@ impl IndexFigures for Figures {
     fn last_event_position(&self) -> Option<LogPosition> {
         self.0.last_event_position()
     }
+
+    fn figures(&self) -> crate::index::IndexFigures {
+        self.0.figures()
+    }
+
+    fn is_complete(&self) -> bool {
+        self.0.is_complete()
+    }
 }
 
 fn spawn(
@@ -226,6 +240,23 @@ fn start_preparer(store: &Store, shell: Arc<Queue<ShellInput>>) -> Result<Arc<Pr
     };
     let preparer = Preparer::start(Arc::clone(&store.disk), store.layout, report);
     preparer.map(Arc::new).map_err(|error| NodeError::Thread { thread: "background", message: error.to_string() })
+}
+
+/// The work of the background thread.
+fn chores(store: &Store, shared: &Shared) -> Vec<Box<dyn Chore>> {
+    let published = Arc::clone(&shared.published);
+    let links = UpkeepLinks {
+        index: Arc::clone(&shared.index),
+        log: Box::new(store.reader.clone()),
+        layout: store.layout,
+        durable: Box::new(move || published.flushed()),
+    };
+    vec![Box::new(IndexKeeper::new(Upkeep::new(links, UpkeepBounds::default())))]
+}
+
+fn start_background(chores: Vec<Box<dyn Chore>>) -> Result<Background, NodeError> {
+    let failed = |error: std::io::Error| NodeError::Thread { thread: "background", message: error.to_string() };
+    Background::start(chores).map_err(failed)
 }
 
 fn spawn_control(

@@ -158,7 +158,8 @@ impl World {
     fn read(&mut self, index: usize, attempt: u64, task: &Task) {
         let Task::Read { stream } = task else { return };
         let node = &self.nodes[index];
-        let (applied, last) = (node.applied.applied(), node.applied.head(stream).last_event_number);
+        let (applied, head) = (node.applied.applied(), node.applied.head(stream));
+        let last = head.expect("all of it is in memory").last_event_number;
         let Some(asked) = self.workload.attempts.get(&attempt) else { return };
         if applied < asked.floor_end || last < asked.floor_number {
             let detail = format!(
@@ -184,7 +185,7 @@ impl World {
         }
         let node = &self.nodes[index];
         let mut positions = Vec::new();
-        let first = node.applied.positions(stream, claimed + 1, events.len(), &mut positions);
+        let first = node.applied.positions(stream, claimed + 1, events.len(), &mut positions).ok()?;
         let same = |(position, (id, _)): (&LogPosition, &(EventId, usize))| {
             let mut bytes = Vec::new();
             node.disk.read_log(position.plus(8), position.plus(24), &mut bytes);
