@@ -385,7 +385,7 @@ fn streams_with_the_same_hash_are_told_apart() {
     let store: Arc<MemoryStore> = Arc::default();
     let mut writer = TableWriter::new(Arc::clone(&store) as Arc<dyn TableStore>, 1, (0, 1 << 20), 30);
     let names: Vec<String> = (10..40).map(|n| format!("stream-{n}")).collect();
-    let count = |n: usize| if n % 3 == 0 { 5000 } else { n as u64 + 1 };
+    let count = |n: usize| if n.is_multiple_of(3) { 5000 } else { n as u64 + 1 };
     for (n, name) in names.iter().enumerate() {
         writer.begin(77, name.as_bytes(), Summary { count: count(n), ..Summary::default() }, 4);
         (0..count(n)).for_each(|at| writer.position(at * 100 + n as u64).unwrap());
