@@ -41,6 +41,9 @@ fn single_node(index: &Arc<Index>) -> Engine {
         epochs: Vec::new(),
         membership: None,
         cut: None,
+        is_suspect: false,
+        stale: Vec::new(),
+        sealed: LogPosition::ZERO,
         chunk_count: 1,
         mark: None,
     };

@@ -28,6 +28,7 @@ fn leader() -> Replica {
         heartbeat_interval: Duration::from_millis(100),
         priority: 0,
         seed: 1,
+        is_jittered: true,
     };
     let mut replica =
         Replica::new(options, Restored { epochs: EpochTable::default(), ..Restored::default() }, Ticks(0));
@@ -42,7 +43,8 @@ fn leader() -> Replica {
             match effect {
                 Effect::SaveState { sequence, .. } => replica.handle_saved(now, sequence, &mut effects),
                 Effect::RequestVote { to, pre, request } => {
-                    let response = VoteResponse { voter: to, term: request.term, granted: true, leader: None };
+                    let response =
+                        VoteResponse { voter: to, term: request.term, granted: true, leader: None, is_suspect: false };
                     replica.handle_vote_answer(now, pre, request.term, response, &mut effects);
                 }
                 _ => {}
@@ -58,6 +60,7 @@ fn leader() -> Replica {
             epochs: Vec::new(),
             log_end: LogPosition::ZERO,
             commit_position: LogPosition::ZERO,
+            priority: 0,
         };
         replica.handle_message(now, *follower, subscribe, &mut effects);
     }

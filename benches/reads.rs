@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use hdrhistogram::Histogram;
-use ringstore::api::Reader;
 use ringstore::api::subscription::Subscriptions;
 use ringstore::api::users::Identity;
+use ringstore::api::{Checks, Reader};
 use ringstore::codec::client::request::{Direction, ReadAll, ReadStream, Subscribe};
 use ringstore::codec::client::{AllPosition, ProtocolLevel};
 use ringstore::codec::record::{BatchBuilder, BatchView, Header, RecordKind, padding, seal, sealed_length};
@@ -53,6 +53,7 @@ struct Log {
     index: Index,
     end: LogPosition,
     term: Term,
+    checks: Checks,
 }
 
 impl Log {
@@ -60,7 +61,14 @@ impl Log {
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-reads-{}", std::process::id()));
         std::fs::create_dir_all(&directory).expect("a directory below target");
         let reader = LogReader::new(&directory, LAYOUT);
-        let mut log = Log { directory, reader, index: Index::new(), end: LogPosition::ZERO, term: Term(1) };
+        let mut log = Log {
+            directory,
+            reader,
+            index: Index::new(),
+            end: LogPosition::ZERO,
+            term: Term(1),
+            checks: Checks::default(),
+        };
         let mut file = log.create_chunk();
         for record in 0..events / shape.events_per_record {
             let stream = format!("bench-{}", record % shape.streams);
@@ -113,7 +121,7 @@ impl Log {
     fn reader(&self) -> Reader<'_> {
         // Not the server's: on a busy machine pages would end early, and the hash would be another.
         let page_time = Duration::MAX;
-        Reader { index: &self.index, log: &self.reader, layout: LAYOUT, now: NOW, page_time }
+        Reader { index: &self.index, log: &self.reader, layout: LAYOUT, now: NOW, page_time, checks: &self.checks }
     }
 }
 

@@ -19,6 +19,7 @@
 //! - [`api`]: edge threads: what clients see.
 //! - [`admin`]: the control thread: internal HTTP, gossip rounds, votes.
 //! - [`background`]: the background thread: work that nobody waits for.
+//! - [`operator`]: the commands that are not the server: admin, backup, restore, verify.
 //! - [`config`]: flags, environment, YAML.
 //! - [`sim`]: the simulator: the real engine, log and index over a virtual network, disk and clock.
 //! - [`node`]: threads, start-up order, shutdown.
@@ -37,6 +38,7 @@ pub mod index;
 pub mod limits;
 pub mod manual;
 pub mod node;
+pub mod operator;
 pub mod queue;
 pub mod ring;
 pub mod sim;

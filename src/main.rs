@@ -1,15 +1,19 @@
-//! The server: options, logging, then [`ringstore::node::run`] until it is told to stop.
+//! The server: options, logging, then [`ringstore::node::run`] until it is told to stop. With a command's name as its
+//! first argument it is that command instead ([`ringstore::operator`]).
 
 use std::fs;
 use std::process::ExitCode;
 
 use ringstore::config::{self, Outcome};
-use ringstore::node;
+use ringstore::{node, operator};
 
 /// Options that cannot be used.
 const EXIT_OPTIONS: u8 = 1;
 
 fn main() -> ExitCode {
+    if operator::is_command(std::env::args_os().nth(1).as_ref()) {
+        return ExitCode::from(operator::run(std::env::args_os().skip(1)));
+    }
     let outcome = config::load(std::env::args_os().skip(1), std::env::vars_os(), |path| fs::read_to_string(path));
     match outcome {
         Ok(Outcome::Help(text) | Outcome::Version(text)) => {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::log_bytes::LogBytes;
 use super::options::{self, ControlError, ControlOptions, ControlQueues, StopSignal};
 use super::pending::{Answered, Pending};
 use super::routes::shortened;
@@ -76,7 +77,8 @@ impl ControlThread {
 pub(super) struct Control {
     pub(super) status: NodeStatus,
     pub(super) pending: Pending,
-    gossip: RefCell<Gossip>,
+    pub(super) log_bytes: LogBytes,
+    pub(super) gossip: RefCell<Gossip>,
     client: Client,
     queues: ControlQueues,
     gossip_timeout: Duration,
@@ -92,13 +94,16 @@ impl Control {
             chunk_size: options.chunk_size,
             addresses: options.addresses,
             priority: options.priority,
+            read_only: options.read_only,
             interval: options.gossip_interval,
             allowed_difference: options.gossip_allowed_difference,
             standing: options.standing,
             random_seed: u64::from_le_bytes(options.instance.0[..8].try_into().expect("eight bytes")),
         };
         let now = Ticks::default().after(CLOCK_START);
+        let published = Arc::clone(&status.published);
         Control {
+            log_bytes: LogBytes::new(options.log, options.damage, published),
             status,
             pending: Pending::default(),
             gossip: RefCell::new(Gossip::new(gossip_options, now, wall_now())),
@@ -109,7 +114,7 @@ impl Control {
         }
     }
 
-    fn now(&self) -> Ticks {
+    pub(super) fn now(&self) -> Ticks {
         Ticks::default().after(CLOCK_START + self.started_at.elapsed())
     }
 
@@ -273,6 +278,10 @@ impl Control {
             }
             ControlOutput::ViewChanged => {
                 self.gossip.borrow_mut().spread();
+                self.pump();
+            }
+            ControlOutput::MembersChanged(list) => {
+                self.gossip.borrow_mut().handle_members_changed(list);
                 self.pump();
             }
         }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::stages::stages;
 use super::status::NodeStatus;
 use crate::engine::{ClientCounters, FollowerView, LogCounters, Role};
+use crate::storage::StorageFigures;
 
 /// Everything, as JSON. Where v5 has a figure of the same meaning it has v5's name (`proc`, `es`); the rest is ours.
 /// `histograms`: not only quantiles of the stages.
@@ -42,6 +43,7 @@ pub(super) fn stats(status: &NodeStatus, histograms: bool) -> Value {
         "index": index(status),
         "followers": view.followers.iter().map(|view| follower(view, log_end.0)).collect::<Vec<_>>(),
         "log": log_counters(&published.counters),
+        "storage": storage_figures(&status.storage),
         "clients": client_counters(&status.clients),
         "stages": stages(&published.stages, histograms),
     })
@@ -80,7 +82,7 @@ pub(super) fn role_name(role: Role) -> &'static str {
     }
 }
 
-fn follower(view: &FollowerView, log_end: u64) -> Value {
+pub(super) fn follower(view: &FollowerView, log_end: u64) -> Value {
     json!({
         "node": view.node.to_string(),
         "isMember": view.is_member,
@@ -88,6 +90,9 @@ fn follower(view: &FollowerView, log_end: u64) -> Value {
         "acknowledged": view.acknowledged.0,
         "lagBytes": log_end.saturating_sub(view.acknowledged.0),
         "fromFiles": view.from_files,
+        "isLinked": view.is_linked,
+        "flushMicros": view.flush_micros,
+        "priority": view.priority,
     })
 }
 
@@ -102,6 +107,20 @@ fn log_counters(counters: &LogCounters) -> Value {
         "receivedBytes": count(&counters.received_bytes),
         "elections": count(&counters.elections),
         "enters": count(&counters.enters),
+    })
+}
+
+fn storage_figures(figures: &StorageFigures) -> Value {
+    json!({
+        "sealedChunks": count(&figures.sealed_chunks),
+        "scrubRateBytes": count(&figures.scrub_rate_bytes),
+        "scrubPosition": count(&figures.scrub_position),
+        "scrubPasses": count(&figures.scrub_passes),
+        "scrubbedBytes": count(&figures.scrubbed_bytes),
+        "damageFound": count(&figures.damage_found),
+        "damageRepaired": count(&figures.damage_repaired),
+        "pagesMended": count(&figures.pages_mended),
+        "backgroundErrors": count(&figures.background_errors),
     })
 }
 

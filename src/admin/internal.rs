@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::control::{Control, VOTE_TIMEOUT};
+use super::log_bytes;
+use super::members;
 use super::pending::{Answered, Wait};
 use super::routes::{self, Route, json_answer, shortened};
 use crate::consensus::{TransferRequest, VoteRequest};
@@ -13,18 +15,20 @@ use crate::engine::ControlInput;
 use crate::gossip::Exchange;
 use crate::http::{Method, Request, Response};
 
-/// Handing over takes until the successor has caught up.
-const RESIGN_TIMEOUT: Duration = Duration::from_secs(5);
-
 const GET: &[Method] = &[Method::Get, Method::Head];
 const POST: &[Method] = &[Method::Post];
 
-const ROUTES: [Route; 9] = [
+const ROUTES: [Route; 14] = [
     Route { path: "/gossip", methods: &[Method::Get, Method::Head, Method::Post] },
     Route { path: "/elections/pre-vote", methods: POST },
     Route { path: "/elections/vote", methods: POST },
     Route { path: "/elections/transfer", methods: POST },
     Route { path: "/admin/resign", methods: POST },
+    Route { path: "/log/info", methods: GET },
+    Route { path: "/log/bytes", methods: GET },
+    Route { path: "/admin/status", methods: GET },
+    Route { path: "/admin/members/add", methods: POST },
+    Route { path: "/admin/members/remove", methods: POST },
     Route { path: "/ping", methods: GET },
     Route { path: "/info", methods: GET },
     Route { path: "/stats", methods: GET },
@@ -42,7 +46,12 @@ pub(super) async fn answer(control: &Rc<Control>, request: &Request) -> Response
         (Method::Post, "/elections/pre-vote") => vote(control, request, true).await,
         (Method::Post, "/elections/vote") => vote(control, request, false).await,
         (Method::Post, "/elections/transfer") => transfer(control, request).await,
-        (Method::Post, "/admin/resign") => resign(control).await,
+        (_, "/log/info") => log_bytes::info(&control.status, &control.log_bytes),
+        (_, "/log/bytes") => log_bytes::bytes(control, request).await,
+        (Method::Post, "/admin/resign") => members::resign(control, request).await,
+        (Method::Post, "/admin/members/add") => members::add(control, request).await,
+        (Method::Post, "/admin/members/remove") => members::remove(control, request).await,
+        (_, "/admin/status") => members::status(control),
         (_, path) => {
             if path == "/gossip" {
                 control.pump();
@@ -92,14 +101,13 @@ async fn transfer(control: &Rc<Control>, request: &Request) -> Response {
     ask(control, wait, input, VOTE_TIMEOUT).await.map_or_else(|refused| refused, finished)
 }
 
-async fn resign(control: &Rc<Control>) -> Response {
-    let wait = control.pending.open();
-    let input = ControlInput::Resign { token: wait.token };
-    ask(control, wait, input, RESIGN_TIMEOUT).await.map_or_else(|refused| refused, finished)
-}
-
 /// Asks the log thread and waits. The error is the whole answer.
-async fn ask(control: &Control, wait: Wait<'_>, input: ControlInput, limit: Duration) -> Result<Answered, Response> {
+pub(super) async fn ask(
+    control: &Control,
+    wait: Wait<'_>,
+    input: ControlInput,
+    limit: Duration,
+) -> Result<Answered, Response> {
     if !control.tell_log_thread(input) {
         return Err(Response::words(503, "the log thread is too busy; try again"));
     }
@@ -109,7 +117,7 @@ async fn ask(control: &Control, wait: Wait<'_>, input: ControlInput, limit: Dura
     })
 }
 
-fn finished(answered: Answered) -> Response {
+pub(super) fn finished(answered: Answered) -> Response {
     match answered {
         Answered::Done(result) => done(result),
         Answered::Vote(_) => Response::words(500, "the log thread answered another question"),
@@ -123,7 +131,7 @@ fn done(result: Result<(), String>) -> Response {
     }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(request: &Request) -> Result<T, Response> {
+pub(super) fn parse<T: serde::de::DeserializeOwned>(request: &Request) -> Result<T, Response> {
     if let Some(refused) = without_body(request) {
         return Err(refused);
     }
@@ -135,7 +143,7 @@ fn parse<T: serde::de::DeserializeOwned>(request: &Request) -> Result<T, Respons
 }
 
 /// The refusal of a request that should have a body and says nothing about one.
-fn without_body(request: &Request) -> Option<Response> {
+pub(super) fn without_body(request: &Request) -> Option<Response> {
     let says_something = ["content-length", "transfer-encoding"].iter().any(|name| request.headers.get(name).is_some());
     let refused = || Response::words(411, "send the body with a Content-Length, or chunked");
     (!says_something).then(refused)

@@ -13,6 +13,8 @@
 mod control;
 mod figures;
 mod internal;
+mod log_bytes;
+mod members;
 mod options;
 mod pending;
 pub mod routes;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::engine::{ControlInput, ControlOutput};
 use crate::gossip::{Addresses, Standing};
 use crate::queue::Queue;
+use crate::storage::{DamageReports, LogReader};
 use crate::types::{Guid, NodeId};
 
 /// Where the other nodes are looked for: all that is given counts.
@@ -34,6 +35,8 @@ pub struct ControlOptions {
     pub addresses: Addresses,
     /// `NodePriority`.
     pub priority: i32,
+    /// `ReadOnlyReplica`.
+    pub read_only: bool,
     /// What the durable state says about the cluster.
     pub standing: Standing,
     /// Where the other nodes are looked for.
@@ -44,6 +47,10 @@ pub struct ControlOptions {
     pub gossip_timeout: Duration,
     /// `GossipAllowedDifferenceMs`.
     pub gossip_allowed_difference: Duration,
+    /// The log's chunk files, for other nodes that read them.
+    pub log: LogReader,
+    /// Where damage is reported that is found by the way.
+    pub damage: DamageReports,
 }
 
 /// The ways to and from the log thread.

@@ -5,6 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use crate::engine::{ClientCounters, Published, Role};
 use crate::gossip::{Directory, EpochReport, MemberState, Report};
+use crate::storage::StorageFigures;
 use crate::types::{LogPosition, NodeId, WallTime};
 
 /// What the routes and gossip want to know of the index.
@@ -30,6 +31,8 @@ pub struct NodeStatus {
     pub clients: Arc<ClientCounters>,
     /// The index.
     pub index: Arc<dyn IndexFigures>,
+    /// What the storage's background work has done.
+    pub storage: Arc<StorageFigures>,
     /// Nodes and gossip document.
     pub directory: Directory,
     /// When the process started, to be shown.
@@ -54,6 +57,8 @@ impl NodeStatus {
                 position: epoch.position.0,
                 id: epoch.id,
             }),
+            is_suspect: view.is_suspect,
+            flush_micros: view.flush_micros,
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::consensus::{TransferRequest, VoteRequest, VoteResponse};
 use crate::engine::{AnswerTimes, ClientCounters, ControlInput, ControlOutput, NodeView, Published, Role};
 use crate::gossip::{Addresses, Directory, Standing};
 use crate::queue::Queue;
+use crate::storage::{ChunkLayout, DamageReports, LogReader};
 use crate::types::{ClusterId, Guid, LogPosition, NodeId, Term, Ticks, WallTime};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -79,6 +80,7 @@ impl TestNode {
             published: Arc::clone(&published),
             clients: Arc::new(ClientCounters { queued_bytes_now: 5.into(), ..ClientCounters::default() }),
             index: Arc::new(NoIndex),
+            storage: Arc::default(),
             directory: Directory::default(),
             started: WallTime(637_135_310_456_780_000),
             started_at: Instant::now(),
@@ -90,11 +92,14 @@ impl TestNode {
             chunk_size: 1 << 20,
             addresses,
             priority: 0,
+            read_only: false,
             standing: Standing::Empty,
             seeds: SeedSource { fixed: seeds, dns: None },
             gossip_interval: Duration::from_millis(200),
             gossip_timeout: Duration::from_millis(500),
             gossip_allowed_difference: Duration::from_secs(60),
+            log: LogReader::new("/nowhere", ChunkLayout { chunk_size: 1 << 20 }),
+            damage: DamageReports::default(),
         };
         let stop = StopSignal::new();
         let (seen, over) = (Arc::new(Mutex::new(Seen::default())), Arc::new(AtomicBool::new(false)));
@@ -192,14 +197,20 @@ impl LogStandIn {
         let answer = |output| self.queues.from_log.send(output).unwrap();
         match input {
             ControlInput::Vote { token, request, .. } => {
-                let response = VoteResponse { voter: self.node, term: request.term, granted: true, leader: None };
+                let response = VoteResponse {
+                    voter: self.node,
+                    term: request.term,
+                    granted: true,
+                    leader: None,
+                    is_suspect: false,
+                };
                 answer(ControlOutput::VoteAnswer { token, response });
             }
             ControlInput::VoteAnswered { from, pre, response, .. } => {
                 self.seen.lock().votes.push((from, pre, response))
             }
             ControlInput::Transfer { token, .. } => answer(ControlOutput::Answer { token, result: Ok(()) }),
-            ControlInput::Resign { token } => {
+            ControlInput::Resign { token, .. } | ControlInput::ChangeMembers { token, .. } => {
                 let result = Err("this node does not lead".to_owned());
                 answer(ControlOutput::Answer { token, result });
             }
@@ -248,6 +259,7 @@ fn vote_request() -> VoteRequest {
         last_term: Term(1),
         log_end: 100,
         transfer: false,
+        is_suspect: true,
     }
 }
 
@@ -288,7 +300,7 @@ fn votes_travel_and_come_back() {
         wait_until("an answer", || !nodes[0].seen.lock().votes.is_empty());
         nodes[0].seen.lock().votes.pop().unwrap()
     };
-    let granted = VoteResponse { voter: nodes[1].node, term: Term(2), granted: true, leader: None };
+    let granted = VoteResponse { voter: nodes[1].node, term: Term(2), granted: true, leader: None, is_suspect: true };
     assert_eq!(ask(nodes[1].node, true), (nodes[1].node, true, Some(granted)));
     assert_eq!(ask(nodes[1].node, false), (nodes[1].node, false, Some(granted)));
     assert_eq!(ask(nodes[2].node, false), (nodes[2].node, false, None), "stopped");

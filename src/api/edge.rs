@@ -16,6 +16,7 @@ use crate::api::forward::Forwarder;
 use crate::api::heartbeat::HeartbeatOptions;
 use crate::api::http::HttpRoutes;
 use crate::api::inbox;
+use crate::api::log_events::Checks;
 use crate::api::pending::Pending;
 use crate::api::receive::ReceiveBudget;
 use crate::api::session::Session;
@@ -91,6 +92,8 @@ pub struct EdgeLinks {
     pub log: Arc<dyn LogRead + Send + Sync>,
     /// How the log is cut.
     pub layout: ChunkLayout,
+    /// What reads find out about the log's records.
+    pub checks: Checks,
     /// Who may log in.
     pub users: Arc<Users>,
     /// For `/stats`.

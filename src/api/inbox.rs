@@ -16,7 +16,8 @@ use crate::api::edge::EdgeState;
 use crate::api::session::{self, Origin};
 use crate::api::work::{self, Outcome};
 use crate::engine::{Answer, EdgeMessage, Progress, Reply, Role};
-use crate::index::Attempt;
+use crate::index::{Attempt, IndexError};
+use crate::storage::report_damage;
 use crate::types::LogPosition;
 
 /// Messages between two looks at the index: answers gather, and other tasks get their turn.
@@ -284,6 +285,10 @@ fn apply(edge: &EdgeState, readable: LogPosition) -> Option<Attempt> {
     match links.index.try_apply(&*links.log, links.layout, readable, APPLY_BYTES) {
         Ok(attempt) => Some(attempt),
         Err(error) => {
+            if let IndexError::Record { position, source } = &error {
+                let damage = &links.checks.damage;
+                report_damage(damage, &*links.log, links.layout, *position, readable, source);
+            }
             let place = Some(links.index.applied());
             if edge.index_stuck_at.replace(place) != place {
                 // Said once for each place. Writes are answered with timeouts and reads stay where the index is; the

@@ -1,11 +1,12 @@
 //! Events where they lie in the log: one by its position, or all of a range in order.
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use crate::codec::record::{BatchView, EventView, RecordError, RecordView};
 use crate::index::{Index, NotReady};
-use crate::storage::{ChunkLayout, LogRead, ReadError};
+use crate::storage::{ChunkLayout, DamageReports, LogRead, ReadError, report_damage};
 use crate::types::{EventNumber, LogPosition};
 
 /// The smallest piece of a file that the kernel brings into memory.
@@ -24,10 +25,32 @@ pub struct Reader<'a> {
     pub now: i64,
     /// A page that has taken this long ends with the events that it has, one at least.
     pub page_time: Duration,
+    /// What is known of the records that were looked at before.
+    pub checks: &'a Checks,
 }
 
-/// Why the log's bytes could not be read where the index says that an event is. The operator must look; the same read
-/// will fail again.
+/// What the reads of one edge leave behind: records that do not check out are reported, and what is looked at again and
+/// again is checked once.
+#[derive(Clone, Debug, Default)]
+pub struct Checks {
+    /// Where damage is reported.
+    pub damage: DamageReports,
+    /// Other nodes have the log, too, so what is damaged here is repaired soon: clients are told to come again.
+    pub is_repaired: bool,
+    /// The last record that readers see, from where to where.
+    last: Cell<Option<(LogPosition, LogPosition)>>,
+}
+
+impl Checks {
+    /// Nothing looked at yet.
+    #[must_use]
+    pub fn new(damage: DamageReports, is_repaired: bool) -> Checks {
+        Checks { damage, is_repaired, last: Cell::default() }
+    }
+}
+
+/// Why the log's bytes could not be read where the index says that an event is. Damage is reported and may be repaired
+/// soon (see [`Reader::is_passing`]); for the others the operator must look: the same read will fail again.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
@@ -40,8 +63,8 @@ pub enum FetchError {
         #[source]
         source: ReadError,
     },
-    /// There is no record.
-    #[error("no record of the log at position {position}: {source}")]
+    /// The record does not check out.
+    #[error("the log of this node is damaged at position {position}: {source}")]
     Record {
         /// Where.
         position: LogPosition,
@@ -77,6 +100,46 @@ impl Reader<'_> {
             let event = Chunk { reader: self, start, bytes, record: None }.event(position, number)?;
             Ok(visit(&event))
         })
+        .map_err(|error| self.explain(position, error))
+    }
+
+    /// True when a read that failed so should be tried again: the damage is reported, and other nodes have what is missing;
+    /// or a part of the index is being rebuilt.
+    pub(super) fn is_passing(&self, error: &FetchError) -> bool {
+        let is_repaired = self.checks.is_repaired && matches!(error, FetchError::Record { .. });
+        is_repaired || matches!(error, FetchError::NotReady(_))
+    }
+
+    /// Why there is no event at `position`, where the index has one: mostly because a record there or before it does not
+    /// check out. What says where its record begins is itself a part of that record, so the records are gone through from
+    /// one that the index knows.
+    #[cold]
+    fn explain(&self, position: LogPosition, error: FetchError) -> FetchError {
+        let mut at = self.index.record_at_or_before(position);
+        while at <= position {
+            match self.with_bytes(at, |bytes| self.record_at(bytes, at).map(|(_, end)| end)) {
+                Ok(end) => at = end,
+                // The record is good, its events are not: the index would not have taken it so.
+                Err(FetchError::Event { .. }) => return error,
+                Err(found) => return found,
+            }
+        }
+        error
+    }
+
+    /// Calls `visit` with the batch of the record at `position`, also when readers do not see it.
+    ///
+    /// # Errors
+    /// [`FetchError`], and then `visit` was not called.
+    pub(super) fn with_hidden_batch<T>(
+        &self,
+        position: LogPosition,
+        visit: impl FnOnce(BatchView<'_>) -> T,
+    ) -> Result<T, FetchError> {
+        self.with_bytes(position, |bytes| {
+            let record = self.checked(bytes, position)?;
+            Ok(visit(BatchView::read(&record).ok_or(FetchError::Event { position })?))
+        })
     }
 
     /// Calls `visit` with each of the events that `wanted` names by number and by the position of their entry, in that
@@ -90,10 +153,15 @@ impl Reader<'_> {
         wanted: impl Iterator<Item = (i64, LogPosition)>,
         mut visit: impl FnMut(&EventView<'_>) -> Result<ControlFlow<()>, E>,
     ) -> Result<(), E> {
-        self.with_chunks(wanted, |&(_, at)| at, |chunk, (number, at)| visit(&chunk.event(at, number)?))
+        self.with_chunks(
+            wanted,
+            |&(_, at)| at,
+            |chunk, (number, at)| visit(&chunk.event(at, number).map_err(|error| self.explain(at, error))?),
+        )
     }
 
-    /// Calls `visit` with the record at each position of `wanted`, in that order, until it says break or fails.
+    /// Calls `visit` with the record at each position of `wanted`, in that order, until it says break or fails. The records
+    /// are those that [`Reader::walk`] has just given: they are not checked once more.
     ///
     /// # Errors
     /// That of `visit`, or a [`FetchError`]: the records before the bad one were visited.
@@ -105,7 +173,12 @@ impl Reader<'_> {
         self.with_chunks(
             wanted,
             |&at| at,
-            |chunk, at| visit(&self.batch_at(&chunk.bytes[offset(chunk.start, at)..], at)?),
+            |chunk, at| {
+                let bytes = &chunk.bytes[offset(chunk.start, at)..];
+                let record = RecordView::trust(bytes, at, self.layout.room(at))
+                    .map_err(|source| FetchError::Record { position: at, source })?;
+                visit(&BatchView::read(&record).ok_or(FetchError::Event { position: at })?)
+            },
         )
     }
 
@@ -183,7 +256,12 @@ impl Reader<'_> {
     /// own position would not do: a client that has read half of the record would take itself for up to date.)
     pub(super) fn last_position(&self) -> Result<i64, FetchError> {
         let Some(position) = self.index.last_event_position() else { return Ok(-1) };
-        let end = self.with_bytes(position, |bytes| Ok::<_, FetchError>(self.record_at(bytes, position)?.1))?;
+        let end = match self.checks.last.get() {
+            // It may be large, and every page asks for it.
+            Some((start, end)) if start == position => end,
+            _ => self.with_bytes(position, |bytes| Ok::<_, FetchError>(self.record_at(bytes, position)?.1))?,
+        };
+        self.checks.last.set(Some((position, end)));
         Ok(end.as_i64() - 1)
     }
 
@@ -207,26 +285,33 @@ impl Reader<'_> {
         result.expect("the log calls back when it gives no error")
     }
 
+    /// The record at the start of `bytes`. One that does not check out is reported.
+    fn checked<'b>(&self, bytes: &'b [u8], position: LogPosition) -> Result<RecordView<'b>, FetchError> {
+        RecordView::check(bytes, position, self.layout.room(position)).map_err(|source| {
+            let limit = self.index.applied();
+            report_damage(&self.checks.damage, self.log, self.layout, position, limit, &source);
+            FetchError::Record { position, source }
+        })
+    }
+
     /// The record at the start of `bytes` and its end; the batch is `None` for records that readers do not see.
     fn record_at<'b>(
         &self,
         bytes: &'b [u8],
         position: LogPosition,
     ) -> Result<(Option<BatchView<'b>>, LogPosition), FetchError> {
-        // The checksum was verified when the record was appended; committed bytes do not change.
-        let record = RecordView::trust(bytes, position, self.layout.room(position))
-            .map_err(|source| FetchError::Record { position, source })?;
-        let end = record.header.end();
-        if !record.header.kind.is_visible() {
-            return Ok((None, end));
-        }
-        let batch = BatchView::read(&record).ok_or(FetchError::Event { position })?;
-        Ok((Some(batch), end))
+        batch_of(&self.checked(bytes, position)?)
     }
+}
 
-    fn batch_at<'b>(&self, bytes: &'b [u8], position: LogPosition) -> Result<BatchView<'b>, FetchError> {
-        self.record_at(bytes, position)?.0.ok_or(FetchError::Event { position })
+/// A record's batch and its end; the batch is `None` for records that readers do not see.
+fn batch_of<'b>(record: &RecordView<'b>) -> Result<(Option<BatchView<'b>>, LogPosition), FetchError> {
+    let (position, end) = (record.header.position, record.header.end());
+    if !record.header.kind.is_visible() {
+        return Ok((None, end));
     }
+    let batch = BatchView::read(record).ok_or(FetchError::Event { position })?;
+    Ok((Some(batch), end))
 }
 
 /// A chunk from its first byte on, and the record in it that was looked at last.
@@ -248,7 +333,10 @@ impl<'b> Chunk<'_, 'b> {
             _ => {
                 let entry = self.bytes.get(offset(self.start, position)..).ok_or_else(missing)?;
                 let at = BatchView::record_of(entry, position).filter(|&at| at >= self.start).ok_or_else(missing)?;
-                let (batch, end) = self.reader.record_at(&self.bytes[offset(self.start, at)..], at)?;
+                // Not reported: where the record begins is only known to be true when it checks out.
+                let record = RecordView::check(&self.bytes[offset(self.start, at)..], at, self.reader.layout.room(at))
+                    .map_err(|source| FetchError::Record { position: at, source })?;
+                let (batch, end) = batch_of(&record)?;
                 let batch = batch.ok_or(FetchError::Event { position: at })?;
                 self.record = Some((batch, end));
                 batch
@@ -290,3 +378,7 @@ impl PageClock {
 fn offset(start: LogPosition, position: LogPosition) -> usize {
     usize::try_from(position.since(start)).expect("a chunk fits the address space")
 }
+
+#[cfg(test)]
+#[path = "damage_tests.rs"]
+mod tests;

@@ -60,4 +60,4 @@ pub use edge::{Edge, EdgeError, EdgeLinks, EdgeOptions, EdgeSockets};
 pub use heartbeat::HeartbeatOptions;
 pub use http::HttpRoutes;
 pub use listener::{ListenError, listeners};
-pub use log_events::{FetchError, Reader};
+pub use log_events::{Checks, FetchError, Reader};

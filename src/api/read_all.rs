@@ -14,7 +14,7 @@ use crate::codec::client::event::Resolved;
 use crate::codec::client::messages::ReadAllResult;
 use crate::codec::client::page::AllPage;
 use crate::codec::client::request::{Direction, ReadAll};
-use crate::codec::client::response::not_ready;
+use crate::codec::client::response;
 use crate::codec::client::{AllPosition, Command, ProtocolLevel};
 use crate::codec::record::{BatchView, EVENT_HEADER_BYTES, EventView};
 use crate::types::{Guid, LogPosition};
@@ -76,10 +76,12 @@ impl Reader<'_> {
         match self.fill_all_page(request, from, applied, identity, &mut page) {
             Ok(next) => page.finish(next),
             Err(Refusal::Error(text)) => page.fail(ReadAllResult::Error, Some(&text)),
-            Err(Refusal::NotReady) => {
+            Err(Refusal::Fetch(error)) if self.is_passing(&error) => {
+                drop(page);
                 out.truncate(start);
-                not_ready(out, correlation);
+                response::not_ready(out, correlation);
             }
+            Err(Refusal::Fetch(error)) => page.fail(ReadAllResult::Error, Some(&self.words_of(&error))),
             Err(Refusal::Denied | Refusal::Unreadable(..)) => page.fail(ReadAllResult::AccessDenied, None),
         }
     }

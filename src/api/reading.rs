@@ -50,6 +50,7 @@ pub(super) fn reader(links: &EdgeLinks) -> Reader<'_> {
         layout: links.layout,
         now: WallTime::from_system(SystemTime::now()).0,
         page_time: PAGE_TIME,
+        checks: &links.checks,
     }
 }
 

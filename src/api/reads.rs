@@ -15,7 +15,7 @@ use crate::codec::client::event::Resolved;
 use crate::codec::client::messages::{ReadEventResult, ReadStreamResult};
 use crate::codec::client::page::{StreamPage, StreamPageEnd, read_event_failed, read_event_succeeded};
 use crate::codec::client::request::{Direction, ReadEvent, ReadStream};
-use crate::codec::client::response::not_ready;
+use crate::codec::client::response;
 use crate::codec::client::{Command, ProtocolLevel};
 use crate::codec::record::EventView;
 use crate::index::NotReady;
@@ -30,23 +30,19 @@ pub(super) enum Refusal {
     Error(Cow<'static, str>),
     /// Nothing to read there, and the last event number.
     Unreadable(ReadStreamResult, i64),
-    /// What must be known is not known now.
-    NotReady,
+    /// The log failed, or the index does not know now.
+    Fetch(FetchError),
 }
 
 impl From<NotReady> for Refusal {
-    fn from(_: NotReady) -> Refusal {
-        Refusal::NotReady
+    fn from(error: NotReady) -> Refusal {
+        Refusal::Fetch(error.into())
     }
 }
 
 impl From<FetchError> for Refusal {
     fn from(error: FetchError) -> Refusal {
-        if matches!(error, FetchError::NotReady(_)) {
-            return Refusal::NotReady;
-        }
-        tracing::error!(%error, "a read failed");
-        Refusal::Error(error.to_string().into())
+        Refusal::Fetch(error)
     }
 }
 
@@ -97,10 +93,10 @@ impl Reader<'_> {
             out.truncate(start);
             match refusal {
                 EventRefusal::Result(result) => self.answer_no_event(request, result, correlation, out),
-                EventRefusal::Error(FetchError::NotReady(_)) => not_ready(out, correlation),
+                EventRefusal::Error(error) if self.is_passing(&error) => response::not_ready(out, correlation),
                 EventRefusal::Error(error) => {
-                    tracing::error!(%error, "a read failed");
-                    read_event_failed(out, correlation, ReadEventResult::Error, Some(&error.to_string()));
+                    let words = self.words_of(&error);
+                    read_event_failed(out, correlation, ReadEventResult::Error, Some(&words));
                 }
             }
         }
@@ -131,11 +127,19 @@ impl Reader<'_> {
         })?
     }
 
+    /// What the client is told about a read that failed. Damage is logged by those who repair it, once.
+    pub(super) fn words_of(&self, error: &FetchError) -> String {
+        if !matches!(error, FetchError::Record { .. }) {
+            tracing::error!(%error, "a read failed");
+        }
+        error.to_string()
+    }
+
     fn answer_no_event(&self, request: &ReadEvent, result: ReadEventResult, correlation: Guid, out: &mut Vec<u8>) {
         let is_missing = matches!(result, ReadEventResult::NoStream | ReadEventResult::NotFound);
         match self.is_beside_a_stream(&request.stream) {
             Ok(true) if is_missing => read_event_succeeded(out, correlation, Resolved { event: None, link: None }),
-            Err(NotReady) if is_missing => not_ready(out, correlation),
+            Err(NotReady) if is_missing => response::not_ready(out, correlation),
             _ => read_event_failed(out, correlation, result, None),
         }
     }
@@ -170,9 +174,20 @@ impl Reader<'_> {
             last_commit_position,
         };
         // Before the events: a client must be able to rely on having seen everything up to it.
-        let last_commit_position = self.last_position().unwrap_or(-1);
-        match self.fill_stream_page(request, identity, &mut page) {
+        let last = self.last_position();
+        let last_commit_position = *last.as_ref().unwrap_or(&-1);
+        let filled = last.map_err(Refusal::Fetch).and_then(|_| self.fill_stream_page(request, identity, &mut page));
+        match filled {
             Ok(end) => page.finish(level, StreamPageEnd { last_commit_position, ..end }),
+            Err(Refusal::Fetch(error)) if self.is_passing(&error) => {
+                drop(page);
+                out.truncate(start);
+                response::not_ready(out, correlation);
+            }
+            Err(Refusal::Fetch(error)) => {
+                let words = self.words_of(&error);
+                page.fail(level, ReadStreamResult::Error, failed(-1, last_commit_position), &words);
+            }
             Err(Refusal::Denied) => {
                 page.fail(level, ReadStreamResult::AccessDenied, failed(-1, last_commit_position), "");
             }
@@ -180,10 +195,6 @@ impl Reader<'_> {
                 page.fail(level, ReadStreamResult::Error, failed(-1, last_commit_position), &text);
             }
             Err(Refusal::Unreadable(result, last)) => page.fail(level, result, failed(last, last_commit_position), ""),
-            Err(Refusal::NotReady) => {
-                out.truncate(start);
-                not_ready(out, correlation);
-            }
         }
     }
 

@@ -5,14 +5,13 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use foldhash::fast::FixedState;
 
 use crate::api::connection::give_way;
 use crate::api::edge::EdgeState;
 use crate::api::inbox;
-use crate::api::log_events::FetchError;
 use crate::api::reading::reader;
 use crate::api::session::Session;
 use crate::api::writes::Caller;
@@ -30,6 +29,20 @@ const PATIENCE_STEP: Duration = Duration::from_millis(2);
 
 /// The most of these steps that others wait for one subscriber, until it has caught up again.
 pub(super) const PATIENCE_STEPS_TOTAL: u32 = 500;
+
+/// How long subscribers wait for a damaged record of the log to be repaired, and how often it is looked at meanwhile.
+const REPAIR_PATIENCE: Duration = Duration::from_secs(30);
+const REPAIR_STEP: Duration = Duration::from_millis(100);
+
+/// What became of a slice.
+enum Fed {
+    /// Everything applied is delivered.
+    All,
+    /// There is more.
+    Part,
+    /// The next record is damaged.
+    Damaged,
+}
 
 /// The sessions that got something.
 type Receivers = HashSet<u64, FixedState>;
@@ -50,7 +63,7 @@ pub(super) fn subscribe(caller: &Caller<'_>, request: Subscribe) {
     let (reader, level) = (reader(&edge.links), session.level.get());
     match subscriptions.subscribe(&reader, (key, correlation), request, caller.identity, level, &mut answer) {
         Ok(()) => session.send(|out| out.extend_from_slice(&answer)),
-        Err(FetchError::NotReady(_)) => session.send(|out| response::not_ready(out, correlation)),
+        Err(error) if reader.is_passing(&error) => session.send(|out| response::not_ready(out, correlation)),
         Err(error) => {
             tracing::error!(%error, "a subscription could not begin");
             session.send(|out| response::bad_request(out, correlation, &error.to_string()));
@@ -79,15 +92,28 @@ pub(super) async fn feed(edge: Rc<EdgeState>) {
     loop {
         edge.until_fed().await;
         let mut receivers = Receivers::default();
-        while !feed_slice(&edge, &mut receivers) {
-            be_patient(&edge, &receivers).await;
+        let mut damaged_since = None;
+        loop {
+            let may_wait = damaged_since.is_none_or(|since: Instant| since.elapsed() < REPAIR_PATIENCE);
+            match feed_slice(&edge, &mut receivers, may_wait) {
+                Fed::All => break,
+                Fed::Part => {
+                    damaged_since = None;
+                    be_patient(&edge, &receivers).await;
+                }
+                Fed::Damaged => {
+                    damaged_since.get_or_insert_with(Instant::now);
+                    monoio::time::sleep(REPAIR_STEP).await;
+                }
+            }
             receivers.clear();
         }
     }
 }
 
-/// Pushes one slice, and notes who got something; true when everything applied is delivered.
-fn feed_slice(edge: &EdgeState, receivers: &mut Receivers) -> bool {
+/// Pushes one slice, and notes who got something. Where a record is damaged, subscribers wait for its repair while they may
+/// and one is to be expected.
+fn feed_slice(edge: &EdgeState, receivers: &mut Receivers, may_wait: bool) -> Fed {
     let limit = edge.links.index.applied();
     // Where there are few subscribers the next frame is mostly for the one before, too.
     let mut last: Option<(u64, Rc<Session>)> = None;
@@ -101,13 +127,16 @@ fn feed_slice(edge: &EdgeState, receivers: &mut Receivers) -> bool {
         }
     };
     let mut subscriptions = edge.subscriptions.borrow_mut();
-    match subscriptions.deliver(&reader(&edge.links), limit, SLICE_BYTES, &mut send) {
-        Ok(is_done) => is_done,
+    let reader = reader(&edge.links);
+    match subscriptions.deliver(&reader, limit, SLICE_BYTES, &mut send) {
+        Ok(true) => Fed::All,
+        Ok(false) => Fed::Part,
+        Err(error) if may_wait && reader.is_passing(&error) => Fed::Damaged,
         Err(error) => {
             // Whoever subscribes again reads what is missing, or is told that it cannot be read.
             tracing::error!(%error, "subscriptions cannot go on: all of this edge are dropped");
             subscriptions.drop_all(&mut send);
-            true
+            Fed::All
         }
     }
 }

@@ -200,7 +200,8 @@ impl Subscriptions {
     /// between the events of one record), so that other work of the edge gets its turn and subscribers time to read.
     ///
     /// # Errors
-    /// [`FetchError`]; the records before the bad one are delivered, none of it or after it.
+    /// [`FetchError`]; what comes before the bad record, or before the link to one, is delivered, nothing of it or after
+    /// it. Another call goes on from there.
     pub fn deliver(
         &mut self,
         reader: &Reader<'_>,
@@ -215,6 +216,7 @@ impl Subscriptions {
         let mut sent_bytes = 0;
         let (mut delivered, streams, all, frames) = (start, &self.streams, &self.all, &mut self.frames);
         let begun = &mut self.begun;
+        let mut failed = Ok(());
         let result = reader.walk(start, limit, &mut |batch, end| {
             let subscribers = (streams.get(batch.stream()).map_or(&[][..], Vec::as_slice), all.as_slice());
             let position = batch.record_position();
@@ -222,6 +224,10 @@ impl Subscriptions {
             let room = (bytes_max as u64).saturating_sub(position.since(start).saturating_add(sent_bytes));
             let (bytes, rest) = push_record(reader, batch, (first, room), subscribers, frames, send);
             sent_bytes += bytes;
+            let rest = rest.unwrap_or_else(|(next, error)| {
+                failed = Err(error);
+                Some(next)
+            });
             if let Some(next) = rest {
                 *begun = Some((position, next));
                 return ControlFlow::Break(());
@@ -233,7 +239,7 @@ impl Subscriptions {
         let is_within_record = self.begun.is_some();
         // Records that nobody sees are passed too when all went well.
         self.delivered = *result.as_ref().ok().filter(|_| !is_within_record).unwrap_or(&delivered);
-        result.map(|reached| reached >= limit && !is_within_record)
+        result.and_then(|reached| failed.map(|()| reached)).map(|reached| reached >= limit && !is_within_record)
     }
 }
 
@@ -246,7 +252,8 @@ fn last_number(reader: &Reader<'_>, stream: &str) -> Result<i64, NotReady> {
 }
 
 /// Sends the events of a record from number `first` in it on to the subscribers of its stream and of all, until about
-/// `bytes_max` bytes are sent. Gives the bytes sent, and the event to go on with when the record is not done.
+/// `bytes_max` bytes are sent. Gives the bytes sent, and the event to go on with when the record is not done, also because
+/// what that event links to cannot be read.
 fn push_record(
     reader: &Reader<'_>,
     batch: &BatchView<'_>,
@@ -254,25 +261,38 @@ fn push_record(
     (of_stream, of_all): (&[Subscriber], &[Subscriber]),
     frames: &mut Frames,
     send: &mut SendFrame<'_>,
-) -> (u64, Option<usize>) {
+) -> (u64, Result<Option<usize>, (usize, FetchError)>) {
     if of_stream.is_empty() && of_all.is_empty() {
-        return (0, None);
+        return (0, Ok(None));
     }
     let commit = batch.record_position().as_i64();
     let mut sent_bytes = 0;
     for (index, event) in batch.events().enumerate().skip(first) {
         if sent_bytes >= bytes_max && index > first {
-            return (sent_bytes, Some(index));
+            return (sent_bytes, Ok(Some(index)));
         }
         frames.clear();
         let of_stream = of_stream.iter().filter(|subscriber| event.event_number.0 > subscriber.after);
-        for subscriber in of_stream.chain(of_all.iter().filter(|subscriber| commit > subscriber.after)) {
-            let frame = frames.frame(reader, &event, subscriber);
-            send(subscriber.connection, frame);
-            sent_bytes += frame.len() as u64;
+        let subscribers = of_stream.chain(of_all.iter().filter(|subscriber| commit > subscriber.after));
+        if event.event_type == LINK_TYPE {
+            // All frames are made before the first is sent: one that cannot be made now is made for all later.
+            for subscriber in subscribers.clone() {
+                if let Err(error) = frames.frame(reader, &event, subscriber) {
+                    return (sent_bytes, Err((index, error)));
+                }
+            }
+        }
+        for subscriber in subscribers {
+            match frames.frame(reader, &event, subscriber) {
+                Ok(frame) => {
+                    send(subscriber.connection, frame);
+                    sent_bytes += frame.len() as u64;
+                }
+                Err(error) => return (sent_bytes, Err((index, error))),
+            }
         }
     }
-    (sent_bytes, None)
+    (sent_bytes, Ok(None))
 }
 
 /// The frames of one event: with and without its link resolved, at each level. Made when first needed.
@@ -287,30 +307,45 @@ impl Frames {
         }
     }
 
-    fn frame(&mut self, reader: &Reader<'_>, event: &EventView<'_>, subscriber: &Subscriber) -> &[u8] {
+    fn frame(
+        &mut self,
+        reader: &Reader<'_>,
+        event: &EventView<'_>,
+        subscriber: &Subscriber,
+    ) -> Result<&[u8], FetchError> {
         let resolve = subscriber.resolve_links && event.event_type == LINK_TYPE;
         let frame = &mut self.0[usize::from(resolve) * 2 + usize::from(subscriber.level == ProtocolLevel::V2)];
         if frame.is_empty() {
-            encode(reader, event, resolve, subscriber, frame);
+            encode(reader, event, resolve, subscriber, frame)?;
         } else {
             set_correlation(frame, subscriber.correlation);
         }
-        frame
+        Ok(frame)
     }
 }
 
-fn encode(reader: &Reader<'_>, event: &EventView<'_>, resolve: bool, subscriber: &Subscriber, frame: &mut Vec<u8>) {
+fn encode(
+    reader: &Reader<'_>,
+    event: &EventView<'_>,
+    resolve: bool,
+    subscriber: &Subscriber,
+    frame: &mut Vec<u8>,
+) -> Result<(), FetchError> {
     let (correlation, level) = (subscriber.correlation, subscriber.level);
     if !resolve {
-        return stream_event_appeared(frame, correlation, level, Resolved::plain(event));
+        stream_event_appeared(frame, correlation, level, Resolved::plain(event));
+        return Ok(());
     }
     // The right to read a link's target is not checked here, as in v5.
     let resolved = reader.resolve(event, None, |entry| stream_event_appeared(frame, correlation, level, entry));
-    if let Err(error) = resolved {
-        if let ResolveError::Fetch(error) = error {
-            tracing::error!(%error, "the target of a link could not be read");
+    match resolved {
+        // An event that is there must not seem to be gone.
+        Err(ResolveError::Fetch(error)) => Err(error),
+        Err(ResolveError::Denied) => {
+            stream_event_appeared(frame, correlation, level, Resolved { event: None, link: Some(event) });
+            Ok(())
         }
-        stream_event_appeared(frame, correlation, level, Resolved { event: None, link: Some(event) });
+        Ok(()) => Ok(()),
     }
 }
 

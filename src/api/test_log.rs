@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use prost::Message;
 
-use crate::api::log_events::Reader;
+use crate::api::log_events::{Checks, Reader};
 use crate::api::users::{Identity, Users};
 use crate::codec::client::frame::take_package;
 use crate::codec::client::{Command, CredentialsView};
@@ -29,6 +29,7 @@ pub(super) struct TestLog {
     /// Time of the records to come, and of reads.
     pub(super) now: i64,
     pub(super) page_time: Duration,
+    pub(super) checks: Checks,
 }
 
 impl TestLog {
@@ -44,11 +45,19 @@ impl TestLog {
             index: Index::new(),
             now: 637_135_310_456_780_000,
             page_time: Duration::MAX,
+            checks: Checks::default(),
         }
     }
 
     pub(super) fn reader(&self) -> Reader<'_> {
-        Reader { index: &self.index, log: &self.log, layout: self.log.layout, now: self.now, page_time: self.page_time }
+        Reader {
+            index: &self.index,
+            log: &self.log,
+            layout: self.log.layout,
+            now: self.now,
+            page_time: self.page_time,
+            checks: &self.checks,
+        }
     }
 
     /// Appends events (type, data) behind the stream's last one.

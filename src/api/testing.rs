@@ -13,6 +13,7 @@ use bytes::{Buf, BytesMut};
 use parking_lot::RwLock;
 use prost::Message;
 
+use crate::api::Checks;
 use crate::api::{Edge, EdgeLinks, EdgeOptions, EdgeSockets, listeners};
 use crate::codec::client::frame::{put_message, put_package, take_package};
 use crate::codec::client::{Command, Credentials, Package};
@@ -182,6 +183,7 @@ fn links(log_queue: Queue<Request>, directory: Directory, log: Arc<MemoryLog>) -
         index: Arc::new(Index::new()),
         log,
         layout: LAYOUT,
+        checks: Checks::default(),
         users: Arc::default(),
         counters: Arc::new(ClientCounters::default()),
         routes: Arc::new(|request| Response::with_body(200, "text/plain", request.path.clone())),

@@ -10,9 +10,12 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::api::access::{ALL_STREAM, Action, is_allowed};
+use crate::api::dispatch::refuse_not_ready;
 use crate::api::edge::EdgeState;
 use crate::api::fetch;
+use crate::api::log_events::FetchError;
 use crate::api::metadata::{self, METADATA_TYPE};
+use crate::api::reading::reader;
 use crate::api::session::Session;
 use crate::api::users::Identity;
 use crate::api::work::{Asked, Work};
@@ -236,7 +239,11 @@ pub(super) fn transaction_commit(caller: &Caller<'_>, request: &TransactionCommi
     caller.edge.before_long_work();
     match gather(caller.edge, &transaction) {
         Ok(events) => append_owned(caller, asked, &transaction.stream, expected_version, &events),
-        Err(text) => caller.refuse(&text),
+        Err(Ungathered::TooMuch(text)) => caller.refuse(&text),
+        Err(Ungathered::Fetch(error)) if reader(&caller.edge.links).is_passing(&error) => refuse_not_ready(caller),
+        Err(Ungathered::Fetch(error)) => {
+            caller.refuse(&format!("The transaction's events cannot be read: {error}."));
+        }
     }
 }
 
@@ -244,25 +251,32 @@ fn find_transaction(edge: &EdgeState, id: i64) -> Option<Transaction> {
     edge.links.index.transaction(LogPosition(u64::try_from(id).ok()?))
 }
 
+/// Why the events of a transaction cannot be written.
+enum Ungathered {
+    /// In words.
+    TooMuch(String),
+    /// They cannot be read.
+    Fetch(FetchError),
+}
+
 /// The events of a transaction in order.
-fn gather(edge: &EdgeState, transaction: &Transaction) -> Result<Vec<NewEvent>, String> {
+fn gather(edge: &EdgeState, transaction: &Transaction) -> Result<Vec<NewEvent>, Ungathered> {
     let mut events = Vec::new();
     let mut bytes = transaction.stream.len();
     let limit = edge.options.append_size_max;
     for &position in &transaction.writes {
         let copied =
             fetch::batch(&edge.links, position, |batch| batch.events().map(|event| copy(&event)).collect::<Vec<_>>());
-        let copied =
-            copied.ok_or_else(|| format!("The transaction's events at log position {position} cannot be read."))?;
+        let copied = copied.map_err(Ungathered::Fetch)?;
         let size = |event: &NewEvent| event.event_type.len() + event.data.len() + event.metadata.len();
         bytes += copied.iter().map(size).sum::<usize>();
         events.extend(copied);
         if bytes as u64 > limit || events.len() > EVENTS_PER_APPEND_MAX {
-            return Err(format!(
+            return Err(Ungathered::TooMuch(format!(
                 "The transaction has {} events with {bytes} bytes or more; one write may have {EVENTS_PER_APPEND_MAX} \
                  events and {limit} bytes (MaxAppendSize). Nothing was committed.",
                 events.len()
-            ));
+            )));
         }
     }
     Ok(events)
@@ -356,7 +370,7 @@ impl Writer<'_> {
     fn compare(&self, record: Option<&Append>, current: i64) {
         match record.map(|record| repeated(self.edge, record, current)) {
             Some(Ok(Some(written))) => self.succeed(written),
-            Some(Err(NotReady)) => self.not_ready(),
+            Some(Err(error)) => self.unreadable(&error),
             Some(Ok(None)) => {
                 let result = OperationResult::WrongExpectedVersion;
                 self.session.send(|out| self.work.asked.fail(out, self.correlation, result, current));
@@ -365,14 +379,15 @@ impl Writer<'_> {
         }
     }
 
-    /// The index does not know now what must be known.
-    fn not_ready(&self) {
-        self.session.send(|out| response::not_ready(out, self.correlation));
-    }
-
     /// Which write this is about is not known, against the log thread's promise: a second try finds out.
     fn lost(&self) {
         debug_assert!(false, "an answer that needs its request came without");
+        self.session.send(|out| response::not_ready(out, self.correlation));
+    }
+
+    /// What the write must be compared with cannot be read: neither answer would be known to be true. A later try finds out.
+    fn unreadable(&self, error: &FetchError) {
+        tracing::debug!(%error, "a write cannot be compared with what is there");
         self.session.send(|out| response::not_ready(out, self.correlation));
     }
 
@@ -384,24 +399,27 @@ impl Writer<'_> {
             self.lost();
             return None;
         };
-        match is_begun(edge, &record) {
-            Ok(false) => {}
-            Ok(true) => {
-                self.compare(Some(&record), last_event_number);
+        let is_begun = match is_begun(edge, &record) {
+            Ok(is_begun) => is_begun,
+            Err(error) => {
+                self.unreadable(&error);
                 return Some(record);
             }
-            Err(NotReady) => {
-                self.not_ready();
-                return Some(record);
-            }
+        };
+        if is_begun {
+            self.compare(Some(&record), last_event_number);
+            return Some(record);
         }
         if work.revivals >= REVIVALS_MAX {
             edge.refuse_busy(session, correlation);
             return Some(record);
         }
-        let Ok(revival) = revival(edge, &record, last_event_number) else {
-            self.not_ready();
-            return Some(record);
+        let revival = match revival(edge, &record, last_event_number) {
+            Ok(revival) => revival,
+            Err(error) => {
+                self.unreadable(&error);
+                return Some(record);
+            }
         };
         let bytes = record.body.len() + revival.body.len();
         let time = deadline.saturating_duration_since(edge.now());
@@ -425,14 +443,14 @@ fn repeatable_ids(record: &Append) -> Vec<EventId> {
 
 /// True when "no stream" is claimed of a soft-deleted stream that begins with the very event to be written: then this is
 /// the write that made it, once more, and not one that brings it back.
-fn is_begun(edge: &EdgeState, record: &Append) -> Result<bool, NotReady> {
+fn is_begun(edge: &EdgeState, record: &Append) -> Result<bool, FetchError> {
     let ids = repeatable_ids(record);
     let first = ids.get(..1).filter(|_| record.expected_version == ExpectedVersion::NoStream);
     first.map_or(Ok(false), |first| fetch::are_there(&edge.links, record.stream(), 0, first))
 }
 
 /// A claim below the current version may be that of a repeat: then the very same events follow it.
-fn repeated(edge: &EdgeState, record: &Append, current: i64) -> Result<Option<Written>, NotReady> {
+fn repeated(edge: &EdgeState, record: &Append, current: i64) -> Result<Option<Written>, FetchError> {
     let claimed = match record.expected_version {
         ExpectedVersion::NoStream => -1,
         ExpectedVersion::Exact(number) => number,
@@ -440,13 +458,16 @@ fn repeated(edge: &EdgeState, record: &Append, current: i64) -> Result<Option<Wr
     };
     let ids = repeatable_ids(record);
     let last = i64::try_from(ids.len()).ok().and_then(|count| claimed.checked_add(count));
-    let (Some(first), Some(last)) = (claimed.checked_add(1), last) else { return Ok(None) };
-    let found = !ids.is_empty() && last <= current && fetch::are_there(&edge.links, record.stream(), first, &ids)?;
+    let (Some(last), Some(first)) = (last, claimed.checked_add(1)) else { return Ok(None) };
+    if ids.is_empty() || last > current {
+        return Ok(None);
+    }
+    let found = fetch::are_there(&edge.links, record.stream(), first, &ids)?;
     Ok(found.then(|| Written::repeated(first, last)))
 }
 
 /// What takes the soft deletion back that `record` has met.
-fn revival(edge: &EdgeState, record: &Append, last_event_number: i64) -> Result<Revival, NotReady> {
+fn revival(edge: &EdgeState, record: &Append, last_event_number: i64) -> Result<Revival, FetchError> {
     let base = record.metadata_of.as_ref().map_or_else(|| record.stream().into(), |effect| Arc::clone(&effect.base));
     let metastream = metastream_of(&base);
     let old = match &record.metadata_of {

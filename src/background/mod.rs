@@ -8,8 +8,16 @@
 //! for it).
 
 mod index_keeper;
+mod peer_source;
+mod repairer;
+mod sealer;
+#[cfg(test)]
+mod testing;
 
 pub use index_keeper::IndexKeeper;
+pub use peer_source::{LogInfo, PeerSource};
+pub use repairer::{Repairer, RepairerLinks};
+pub use sealer::Sealer;
 
 use std::io;
 use std::sync::Arc;

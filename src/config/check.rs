@@ -73,6 +73,7 @@ fn read(values: Values<'_>) -> Result<Config, ConfigError> {
         gossip_allowed_difference: values.milliseconds("GossipAllowedDifferenceMs")?,
         gossip_on_single_node: values.switch("GossipOnSingleNode")?,
         node_priority: values.integer("NodePriority")?,
+        read_only_replica: values.switch("ReadOnlyReplica")?,
         chunk_size_bytes: values.bytes("ChunkSize")?,
         append_size_max_bytes: values.bytes("MaxAppendSize")?,
         unsafe_disable_flush_to_disk: values.switch("UnsafeDisableFlushToDisk")?,
@@ -146,6 +147,9 @@ fn overlap(one: IpAddr, other: IpAddr) -> bool {
 /// A cluster needs a way to find its nodes; a node on its own must not have one.
 fn check_discovery(values: Values<'_>, checked: &mut Checked) -> Result<(), ConfigError> {
     let config = &checked.config;
+    if config.read_only_replica && !config.is_cluster() {
+        return Err(ConfigError::ReadOnlyAlone { origin: values.origin("ReadOnlyReplica") });
+    }
     if config.is_cluster() {
         if config.gossip_seeds.is_empty() && config.dns.is_none() {
             return Err(ConfigError::NoDiscovery { cluster_size: config.cluster_size });

@@ -202,6 +202,16 @@ pub enum ConfigError {
         cluster_size: usize,
     },
 
+    /// A copy of nothing.
+    #[error(
+        "ReadOnlyReplica is true ({origin}), but ClusterSize is 1, a node on its own: there is no cluster to copy from; set \
+         ClusterSize to that of the cluster and GossipSeed to its nodes"
+    )]
+    ReadOnlyAlone {
+        /// Where the option came from.
+        origin: Source,
+    },
+
     /// Two listeners on one address have the same port.
     #[error(
         "{first} and {second} are both {port} on {address}, but a port can be listened on once; change one of them"

@@ -57,6 +57,8 @@ pub struct Config {
     pub gossip_on_single_node: bool,
     /// Preference as leader, higher first.
     pub node_priority: i32,
+    /// Join a cluster that exists, as a copy that never becomes a member.
+    pub read_only_replica: bool,
 
     /// Size of a chunk, bytes of log.
     pub chunk_size_bytes: u64,

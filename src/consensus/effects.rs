@@ -6,7 +6,7 @@ use super::message::{Message, TransferRequest, VoteRequest, VoteResponse};
 
 /// One thing to carry out. Effects are carried out in the order given. What must wait until the term and vote are
 /// durable is held back by the replica itself: it appears only after [`Replica::handle_saved`](super::Replica).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// Make term and vote durable, then report the sequence.
     SaveState {
@@ -99,6 +99,16 @@ pub enum Effect {
         /// The round.
         round: u64,
     },
+    /// Leadership is being handed over to `to`, by this replica's own decision. (When it is done, or given up,
+    /// `StepDown` or `Changed` says so.)
+    HandOver {
+        /// The successor.
+        to: NodeId,
+        /// For people.
+        reason: String,
+    },
+    /// This node has all that it can have acknowledged: it is suspect no more. To be made durable, at leisure.
+    Cleared,
     /// Role, term or leader changed.
     Changed,
     /// The log cannot be made right without losing what was committed: stop, loudly.

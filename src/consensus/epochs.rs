@@ -1,14 +1,17 @@
 //! The table of epochs: what two logs are compared by.
 
+use std::sync::Arc;
+
 use crate::types::{Epoch, LogPosition, Term};
 
 /// Newest epochs that a follower sends along; a table is longer only after that many elections.
 pub const EPOCHS_SENT_MAX: usize = 1024;
 
 /// Where each term begins in one log. **Invariant:** terms and positions ascend.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EpochTable {
-    epochs: Vec<Epoch>,
+    /// Shared with those who show it; copied when it changes, which is rare.
+    epochs: Arc<Vec<Epoch>>,
 }
 
 /// Two tables that cannot both be right.
@@ -49,6 +52,12 @@ impl EpochTable {
         table
     }
 
+    /// All epochs, oldest first.
+    #[must_use]
+    pub fn all(&self) -> Arc<Vec<Epoch>> {
+        Arc::clone(&self.epochs)
+    }
+
     /// The newest epoch.
     #[must_use]
     pub fn last(&self) -> Option<Epoch> {
@@ -67,20 +76,27 @@ impl EpochTable {
     /// # Panics
     /// When it is not newer than the last.
     pub fn push(&mut self, epoch: Epoch) {
-        if let Some(last) = self.epochs.last_mut().filter(|last| last.term == epoch.term && last.id.is_zero()) {
-            last.id = epoch.id;
+        if self.last().is_some_and(|last| last.term == epoch.term && last.id.is_zero()) {
+            Arc::make_mut(&mut self.epochs).last_mut().expect("just seen").id = epoch.id;
             return;
         }
         if let Some(last) = self.last() {
             assert!(epoch.term > last.term, "epoch {} after {}", epoch.term, last.term);
             assert!(epoch.position > last.position, "epoch at {} after {}", epoch.position, last.position);
         }
-        self.epochs.push(epoch);
+        Arc::make_mut(&mut self.epochs).push(epoch);
     }
 
     /// Forgets the epochs that began at `end` or behind it.
     pub fn truncate(&mut self, end: LogPosition) {
-        self.epochs.retain(|epoch| epoch.position < end);
+        Arc::make_mut(&mut self.epochs).retain(|epoch| epoch.position < end);
+    }
+
+    /// Where the epoch begins that `position` is the end of, or lies in.
+    #[cfg(test)]
+    pub(super) fn start_before(&self, position: LogPosition) -> LogPosition {
+        let before = self.epochs.iter().rev().find(|epoch| epoch.position < position);
+        before.map_or(LogPosition::ZERO, |epoch| epoch.position)
     }
 
     /// The newest epochs, oldest first, as a follower sends them.

@@ -118,6 +118,10 @@ impl Engine {
         let ids = || BatchView::ids_of(&append.body).take(usize::from(append.event_count));
         let Some(id) = ids().next() else { return Ok(None) };
         let Some((first, first_end)) = self.heads.recent(stream, id)? else { return Ok(None) };
+        #[cfg(test)]
+        if self.has(crate::consensus::PlantedBug::IdempotenceLost) && first_end == LogPosition::ZERO {
+            return Ok(None);
+        }
         let (mut last, mut end) = (first, first_end);
         for id in ids().skip(1) {
             let Some((number, number_end)) = self.heads.recent(stream, id)? else {
@@ -298,7 +302,7 @@ impl Engine {
         if bytes > room { room } else { 0 }
     }
 
-    fn next_chunk_ready(&self, bytes: u64) -> bool {
+    pub(super) fn next_chunk_ready(&self, bytes: u64) -> bool {
         let Some(replica) = &self.replica else {
             return false;
         };

@@ -34,6 +34,9 @@ impl Node {
             epochs: Vec::new(),
             membership: None,
             cut: None,
+            is_suspect: false,
+            stale: Vec::new(),
+            sealed: LogPosition::ZERO,
             chunk_count: 1,
             mark: None,
         };

@@ -15,6 +15,7 @@ mod effects;
 mod feeds;
 mod heads;
 mod log_writer;
+mod members;
 mod published;
 mod recent;
 mod request;
@@ -25,7 +26,7 @@ mod stopwatch;
 
 pub use self::action::{Action, BufferToken, SendPlan, WriteSource};
 pub use self::client_counters::{ClientCounters, QueuedBytes};
-pub use self::control::{ControlInput, ControlOutput};
+pub use self::control::{ControlInput, ControlOutput, MemberChange};
 pub use self::core::{Engine, EngineOptions};
 pub use self::edge::EdgeMessage;
 pub use self::feeds::Feed;
@@ -33,4 +34,5 @@ pub use self::published::{LogCounters, Published};
 pub use self::request::{
     Answer, Append, FollowerView, MetadataEffect, NodeView, Progress, Reply, Request, Revival, Role, Ticket,
 };
+pub use self::scanner::{ScanError, Scanned, Scanner};
 pub use self::stages::{AnswerTimes, Stages};

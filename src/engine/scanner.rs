@@ -1,22 +1,47 @@
 //! Finds and checks the records in the leader's byte stream, wherever the buffers happen to cut it.
 
-use crate::codec::record::{EpochBody, Header, RecordError, RecordKind};
+use crate::codec::record::{EpochBody, Header, MembershipRecord, RecordError, RecordKind};
 use crate::limits::RECORD_HEADER_BYTES;
 use crate::storage::ChunkLayout;
 use crate::types::{Epoch, Guid, LogPosition, Term};
 
-/// Bytes of a body that are kept to be read: an epoch's. Others are only checked.
-const BODY_KEPT_BYTES: usize = 64;
+/// Bytes of a body that are kept to be read: an epoch's or a member list's. Others are only checked.
+const BODY_KEPT_BYTES: usize = MembershipRecord::MAX_BYTES;
 
 /// Why the leader's bytes cannot be its log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ScanError {
+#[non_exhaustive]
+pub enum ScanError {
+    /// A record does not check out.
     #[error("at log position {position}: {error}")]
-    Record { position: LogPosition, error: RecordError },
+    Record {
+        /// Where it begins.
+        position: LogPosition,
+        /// What is wrong.
+        error: RecordError,
+    },
+    /// Terms only grow, and each has one epoch record.
     #[error("record at {position} is of term {found}, after term {last}")]
-    Term { position: LogPosition, found: Term, last: Term },
+    Term {
+        /// Where the record begins.
+        position: LogPosition,
+        /// Its term.
+        found: Term,
+        /// The term before.
+        last: Term,
+    },
+    /// The body is none.
     #[error("the epoch record at {position} cannot be read")]
-    Epoch { position: LogPosition },
+    Epoch {
+        /// Where the record begins.
+        position: LogPosition,
+    },
+    /// The body is no member list.
+    #[error("the member list at {position} cannot be read")]
+    List {
+        /// Where the record begins.
+        position: LogPosition,
+    },
 }
 
 /// A record that is not complete yet.
@@ -30,16 +55,18 @@ struct Open {
 
 /// What one slice completed.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Scanned {
+pub struct Scanned {
     /// The end of the last complete record.
-    pub(super) record_end: LogPosition,
+    pub record_end: LogPosition,
     /// Epochs that began, with the record's end.
-    pub(super) epochs: Vec<(Epoch, LogPosition)>,
+    pub epochs: Vec<(Epoch, LogPosition)>,
+    /// Member lists, with where their records lie.
+    pub lists: Vec<(LogPosition, MembershipRecord)>,
 }
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Scanner {
+pub struct Scanner {
     layout: ChunkLayout,
     /// The next byte's position.
     position: LogPosition,
@@ -53,7 +80,8 @@ pub(super) struct Scanner {
 
 impl Scanner {
     /// A scanner for bytes from `start` on, in a log whose newest epoch is `last`.
-    pub(super) fn new(layout: ChunkLayout, start: LogPosition, last: Option<Epoch>) -> Scanner {
+    #[must_use]
+    pub fn new(layout: ChunkLayout, start: LogPosition, last: Option<Epoch>) -> Scanner {
         let head = Vec::with_capacity(RECORD_HEADER_BYTES);
         let last_term = last.map_or(Term::ZERO, |epoch| epoch.term);
         let unnamed = last.is_some_and(|epoch| epoch.id.is_zero());
@@ -61,7 +89,8 @@ impl Scanner {
     }
 
     /// The position of the next byte.
-    pub(super) fn position(&self) -> LogPosition {
+    #[must_use]
+    pub fn position(&self) -> LogPosition {
         self.position
     }
 
@@ -69,7 +98,7 @@ impl Scanner {
     ///
     /// # Errors
     /// When they are no log; the scanner is of no use afterwards.
-    pub(super) fn scan(&mut self, mut bytes: &[u8]) -> Result<Scanned, ScanError> {
+    pub fn scan(&mut self, mut bytes: &[u8]) -> Result<Scanned, ScanError> {
         let mut scanned = Scanned::default();
         while !bytes.is_empty() {
             let taken = match &mut self.open {
@@ -128,6 +157,10 @@ impl Scanner {
             self.last_term = term;
             self.unnamed = false;
         }
+        if kind == RecordKind::Membership {
+            let list = MembershipRecord::decode(&open.body).ok_or(ScanError::List { position })?;
+            scanned.lists.push((position, list));
+        }
         Ok(())
     }
 }
@@ -137,7 +170,7 @@ impl Open {
         let taken = bytes.len().min(self.missing);
         let bytes = &bytes[..taken];
         self.crc = crc32c::crc32c_append(self.crc, bytes);
-        if self.header.kind == RecordKind::Epoch {
+        if matches!(self.header.kind, RecordKind::Epoch | RecordKind::Membership) {
             let keep = bytes.len().min(BODY_KEPT_BYTES - self.body.len());
             self.body.extend_from_slice(&bytes[..keep]);
         }

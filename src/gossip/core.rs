@@ -40,6 +40,8 @@ pub struct GossipOptions {
     pub addresses: Addresses,
     /// `NodePriority`.
     pub priority: i32,
+    /// `ReadOnlyReplica`.
+    pub read_only: bool,
     /// `GossipIntervalMs`.
     pub interval: Duration,
     /// `GossipAllowedDifferenceMs`.
@@ -48,6 +50,17 @@ pub struct GossipOptions {
     pub standing: Standing,
     /// Seed of the choice of partners.
     pub random_seed: u64,
+}
+
+/// A node as gossip heard of it last.
+#[derive(Clone, Copy, Debug)]
+pub struct Heard<'a> {
+    /// What it says.
+    pub member: &'a Member,
+    /// Whether it counts as alive.
+    pub is_alive: bool,
+    /// How long ago it was heard of.
+    pub age: Duration,
 }
 
 /// A seed: an address tried to find the others.
@@ -98,10 +111,11 @@ impl Gossip {
             membership: None,
             addresses: options.addresses,
             priority: options.priority,
+            read_only: options.read_only,
             time_stamp: wall,
             report: Report::default(),
         };
-        let founding = Founding::new(own.record(), options.cluster_size, options.standing, now);
+        let founding = Founding::new(own.record(), options.cluster_size, options.read_only, options.standing, now);
         show_standing(&mut own, founding.standing());
         Gossip {
             own,
@@ -148,6 +162,18 @@ impl Gossip {
             node: entry.member.node,
             addresses: entry.member.addresses,
             is_alive: self.table.is_alive(entry, now),
+        });
+        std::iter::once(own).chain(others).collect()
+    }
+
+    /// All nodes with what they say of themselves, the own one first.
+    #[must_use]
+    pub fn entries(&self, now: Ticks) -> Vec<Heard<'_>> {
+        let own = Heard { member: &self.own, is_alive: true, age: Duration::ZERO };
+        let others = self.table.entries().map(|entry| Heard {
+            member: &entry.member,
+            is_alive: self.table.is_alive(entry, now),
+            age: now.since(entry.heard),
         });
         std::iter::once(own).chain(others).collect()
     }
@@ -263,6 +289,12 @@ impl Gossip {
     /// The acceptance that [`Step::Accept`] asked for is durable (or failed, and is asked for again later).
     pub fn handle_accepted(&mut self, now: Ticks, done: bool) {
         self.founding.handle_accepted(now, done);
+        self.note_standing();
+    }
+
+    /// The member list of this node's cluster was changed, and that is committed.
+    pub fn handle_members_changed(&mut self, list: MembershipBody) {
+        self.founding.handle_members_changed(list);
         self.note_standing();
     }
 
@@ -474,6 +506,7 @@ mod tests {
             chunk_size: 1 << 20,
             addresses,
             priority: 0,
+            read_only: false,
             interval: Duration::from_secs(1),
             allowed_difference: Duration::from_secs(60),
             standing,

@@ -49,6 +49,8 @@ pub enum Step {
 pub struct Founding {
     own: MemberRecord,
     cluster_size: usize,
+    /// The node is a read-only replica: it joins, and never founds.
+    read_only: bool,
     standing: Standing,
     /// A list whose acceptance is being made durable. Once asked for, it may be durable whatever the answer was: so it
     /// stays, is asked for again after a failure, and nothing else is accepted or joined.
@@ -62,16 +64,17 @@ pub struct Founding {
 }
 
 impl Founding {
-    /// The part of node `own` in a cluster of `cluster_size`.
+    /// The part of node `own` in a cluster of `cluster_size`. `read_only`: it only ever joins one that exists.
     ///
     /// # Panics
     /// When the cluster size is 0.
     #[must_use]
-    pub fn new(own: MemberRecord, cluster_size: usize, standing: Standing, now: Ticks) -> Founding {
+    pub fn new(own: MemberRecord, cluster_size: usize, read_only: bool, standing: Standing, now: Ticks) -> Founding {
         assert!(cluster_size > 0, "a cluster has a node");
         Founding {
             own,
             cluster_size,
+            read_only,
             standing,
             pending: None,
             retry_at: None,
@@ -95,6 +98,13 @@ impl Founding {
             assert_eq!(self.standing, Standing::Empty, "a node accepts one list in its life");
             self.standing = Standing::Accepted(list);
             self.explain_at = now.after(EXPLAIN_EVERY);
+        }
+    }
+
+    /// The cluster that this node belongs to has another member list now.
+    pub(super) fn handle_members_changed(&mut self, list: MembershipBody) {
+        if matches!(&self.standing, Standing::Settled(known) if known.cluster == list.cluster) {
+            self.standing = Standing::Settled(list);
         }
     }
 
@@ -125,10 +135,11 @@ impl Founding {
         let others = || list.members.iter().filter(|member| member.node != self.own.node);
         let entry_of = |node: NodeId| peers.iter().find(|(peer, _)| peer.node == node);
         let accepted = |member: &MemberRecord| {
-            entry_of(member.node)
-                .is_some_and(|(peer, _)| [&peer.accepted_founding, &peer.membership].contains(&&Some(list.clone())))
+            entry_of(member.node).is_some_and(|(peer, _)| peer.accepted_founding.as_ref() == Some(list))
         };
-        let is_founded = peers.iter().any(|(peer, _)| peer.membership.as_ref() == Some(list));
+        // The list of a cluster that exists may have been changed since.
+        let is_founded =
+            peers.iter().any(|(peer, _)| peer.membership.as_ref().is_some_and(|theirs| theirs.cluster == list.cluster));
         if is_founded || others().all(accepted) {
             self.standing = Standing::Settled(list.clone());
             steps.push(Step::Found(list.clone()));
@@ -152,13 +163,17 @@ impl Founding {
 
     /// With nothing accepted: is there a cluster, a proposal, or enough nodes for one?
     fn find_cluster(&mut self, now: Ticks, peers: &[(&Member, bool)], fresh: ClusterId, steps: &mut Vec<Step>) {
-        if self.cluster_size == 1 {
+        if self.cluster_size == 1 && !self.read_only {
             self.accept(MembershipBody { cluster: fresh, members: vec![self.own] }, steps);
             return;
         }
         if let Some(list) = peers.iter().find_map(|(peer, _)| peer.membership.as_ref()) {
             self.standing = Standing::Settled(list.clone());
             steps.push(Step::Join(list.clone()));
+            return;
+        }
+        if self.read_only {
+            self.explain_waiting(now, steps);
             return;
         }
         // Only what somebody has durably accepted is a proposal; of several (which means that two nodes thought that
@@ -190,7 +205,7 @@ impl Founding {
     /// The nodes that a cluster could be founded of, this one included, by id.
     fn candidates<'a>(&self, alive: impl Iterator<Item = &'a Member>) -> Vec<MemberRecord> {
         let mut candidates: Vec<MemberRecord> =
-            alive.filter(|peer| peer.accepted_founding.is_none()).map(Member::record).collect();
+            alive.filter(|peer| peer.accepted_founding.is_none() && !peer.read_only).map(Member::record).collect();
         candidates.push(self.own);
         candidates.sort_by_key(|member| member.node);
         candidates
@@ -216,6 +231,14 @@ impl Founding {
             return;
         }
         self.explain_at = now.after(EXPLAIN_EVERY);
+        if self.read_only {
+            steps.push(Step::Warn(
+                "this node is an empty read-only replica and waits for a cluster that exists. Start the members, and look \
+                 at GossipSeed or ClusterDns if they run already"
+                    .to_owned(),
+            ));
+            return;
+        }
         steps.push(Step::Warn(format!(
             "this node is empty and waits for a cluster: it sees {} of the {} empty nodes that found one (ClusterSize), \
              itself included. Start the others, and look at GossipSeed or ClusterDns if they run already",

@@ -36,6 +36,8 @@ struct World {
     crashes: u32,
     /// Pairs of nodes that cannot reach each other.
     cuts: Vec<(usize, usize)>,
+    /// Read-only replicas, by index.
+    read_only: Vec<usize>,
 }
 
 impl World {
@@ -51,6 +53,7 @@ impl World {
             lost_percent: 0,
             crashes: 0,
             cuts: Vec::new(),
+            read_only: Vec::new(),
         }
     }
 
@@ -66,6 +69,7 @@ impl World {
             chunk_size,
             addresses,
             priority: 0,
+            read_only: self.read_only.contains(&index),
             interval: Duration::from_millis(200),
             allowed_difference: Duration::from_secs(60),
             standing: node.durable.clone(),
@@ -288,4 +292,28 @@ fn with_more_nodes_than_needed_no_two_foundings_share_one() {
         world.run_for(5);
     }
     assert!(competing > 10, "only {competing} runs had competing lists: this test no longer tries what it is for");
+}
+
+/// The lowest id, which would otherwise propose, and one in the middle.
+#[test]
+fn read_only_replicas_wait_for_the_members_and_join_them() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, 5, 3);
+        world.read_only = vec![0, 2];
+        world.lost_percent = 10;
+        (0..3).for_each(|index| world.start(index));
+        for _ in 0..1_000 {
+            world.now = world.now.after(STEP);
+            (0..3).for_each(|index| world.run(index));
+        }
+        assert!(world.founded.is_empty(), "seed {seed}: two of three nodes are read-only");
+        assert!(world.warnings.iter().any(|words| words.contains("read-only replica")), "{:?}", world.warnings);
+        for _ in 0..3_000 {
+            world.step();
+        }
+        let list = world.founded.first().expect("the other three found a cluster").clone();
+        let members: Vec<NodeId> = list.members.iter().map(|member| member.node).collect();
+        assert_eq!(members, [2, 4, 5].map(|n| member(n).node), "seed {seed}");
+        assert!(world.nodes.iter().all(|node| node.durable == Standing::Settled(list.clone())), "seed {seed}");
+    }
 }

@@ -80,6 +80,12 @@ pub struct Report {
     pub chaser_checkpoint: u64,
     /// Last epoch.
     pub epoch: Option<EpochReport>,
+    /// True when acknowledged writes may be missing from its log.
+    #[serde(default)]
+    pub is_suspect: bool,
+    /// How long its flushes take, microseconds.
+    #[serde(default)]
+    pub flush_micros: u64,
 }
 
 /// A node's entry. Only the node itself makes it; others pass it on unchanged.
@@ -106,6 +112,10 @@ pub struct Member {
     pub addresses: Addresses,
     /// `NodePriority`.
     pub priority: i32,
+    /// `ReadOnlyReplica`: it copies the log, and is neither founded with nor promoted. Nodes that do not know the word
+    /// are older than it.
+    #[serde(default)]
+    pub read_only: bool,
     /// When the entry was made, by the node's own clock.
     pub time_stamp: WallTime,
     /// The rest.

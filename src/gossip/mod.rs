@@ -23,7 +23,7 @@ mod table;
 #[cfg(test)]
 mod founding_tests;
 
-pub use self::core::{Gossip, GossipOptions};
+pub use self::core::{Gossip, GossipOptions, Heard};
 pub use directory::{Addresses, Directory, KnownNode};
 pub use exchange::{EXCHANGE_MAX_BYTES, Exchange, ExchangeError, Relayed};
 pub use founding::{Founding, Standing, Step};

@@ -166,6 +166,7 @@ pub(super) mod tests {
             membership: None,
             addresses: Addresses { int_tcp: at(1112), int_http: at(2112), ext_tcp: at(1113), ext_http: at(2113) },
             priority: 0,
+            read_only: false,
             time_stamp: WallTime(637_135_310_456_780_000),
             report: Report {
                 state: MemberState::Follower,
@@ -174,6 +175,8 @@ pub(super) mod tests {
                 writer_checkpoint: 2155,
                 chaser_checkpoint: 2155,
                 epoch: Some(epoch),
+                is_suspect: false,
+                flush_micros: 0,
             },
         };
         member.membership = Some(MembershipBody { cluster: ClusterId(Guid([5; 16])), members: vec![member.record()] });

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use monoio::io::AsyncWriteRentExt;
+use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use monoio::net::TcpStream;
 use monoio::time::Instant;
 
@@ -123,19 +123,12 @@ impl Client {
     ) -> Result<Response, HttpError> {
         stream.write_all(request).await.0?;
         let mut buffer = Vec::new();
-        let head = read_head(&mut stream, &mut buffer).await?;
-        let length = match head::body_length(&head.headers)? {
-            _ if method == Method::Head || matches!(head.status, 204 | 304) => BodyLength::Known(0),
-            Some(length) => length,
-            None => BodyLength::UntilClose,
-        };
-        let reader = BodyReader::new(length, self.body_bytes_max)?;
-        let body = read_body(&mut stream, &mut buffer, reader).await?;
+        let (response, keep_alive) = read_response(&mut stream, &mut buffer, method, self.body_bytes_max).await?;
         // Bytes behind the answer are none that we asked for: such a connection is not used again.
-        if head.keep_alive && length != BodyLength::UntilClose && buffer.is_empty() {
+        if keep_alive && buffer.is_empty() {
             self.keep(address, stream);
         }
-        Ok(Response::received(head.status, &head.headers, body))
+        Ok(response)
     }
 
     fn take_idle(&self, address: SocketAddr) -> Option<TcpStream> {
@@ -170,8 +163,31 @@ fn encode_request(address: SocketAddr, method: Method, path: &str, body: &Bytes)
     out.into()
 }
 
+/// Reads the answer to a request of this method, and says whether the connection may be used again. `buffer` holds what
+/// arrived behind the answer.
+///
+/// # Errors
+/// See [`HttpError`]; the connection is to be closed after any of them.
+pub async fn read_response<S: AsyncReadRent>(
+    stream: &mut S,
+    buffer: &mut Vec<u8>,
+    method: Method,
+    body_bytes_max: usize,
+) -> Result<(Response, bool), HttpError> {
+    let head = read_head(stream, buffer).await?;
+    let length = match head::body_length(&head.headers)? {
+        _ if method == Method::Head || matches!(head.status, 204 | 304) => BodyLength::Known(0),
+        Some(length) => length,
+        None => BodyLength::UntilClose,
+    };
+    let reader = BodyReader::new(length, body_bytes_max)?;
+    let body = read_body(stream, buffer, reader).await?;
+    let keep_alive = head.keep_alive && length != BodyLength::UntilClose;
+    Ok((Response::received(head.status, &head.headers, body), keep_alive))
+}
+
 /// Reads an answer's head, skipping interim answers.
-async fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<ResponseHead, HttpError> {
+async fn read_head<S: AsyncReadRent>(stream: &mut S, buffer: &mut Vec<u8>) -> Result<ResponseHead, HttpError> {
     loop {
         if let Some((head, length)) = head::parse_response(buffer, HEAD_BYTES_MAX)? {
             buffer.drain(..length);

@@ -7,6 +7,7 @@
 //!
 //! **Invariant:** nothing here trusts a length that a peer sent before it has been compared with a limit.
 
+mod blocking;
 mod body;
 mod client;
 mod error;
@@ -14,7 +15,8 @@ mod head;
 mod request;
 mod response;
 
-pub use client::{CallError, Client};
+pub use blocking::{Call, Received, call_blocking};
+pub use client::{CallError, Client, read_response};
 pub use error::HttpError;
 pub use head::{Headers, Method};
 pub use request::{Limits, Request, read_request};

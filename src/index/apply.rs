@@ -74,9 +74,8 @@ fn next_record(bytes: &[u8], position: LogPosition, pass: Pass) -> Result<Option
     if position >= pass.stop_at || bytes.is_empty() {
         return Ok(None);
     }
-    // The checksum of what is new was checked when the record was appended.
-    let read = if pass.is_old { RecordView::check } else { RecordView::trust };
-    let record = read(bytes, position, bytes.len() as u64).map_err(|source| IndexError::Record { position, source })?;
+    let record = RecordView::check(bytes, position, bytes.len() as u64)
+        .map_err(|source| IndexError::Record { position, source })?;
     Ok((record.header.end() <= pass.limit).then_some(record))
 }
 
@@ -92,8 +91,6 @@ pub(super) struct Pass {
     pub(super) limit: LogPosition,
     /// Enough for now: no record from here on.
     pub(super) stop_at: LogPosition,
-    /// It comes from the disk, where it may have rotted: checksums are checked.
-    pub(super) is_old: bool,
 }
 
 impl Index {

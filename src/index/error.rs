@@ -19,8 +19,8 @@ pub enum IndexError {
     },
     /// A committed record does not check out.
     #[error(
-        "the index cannot go on at log position {position}: {source}; the log was changed on disk. Stop the node, then \
-         restore the chunk or start the node empty so that it copies the log"
+        "the index cannot go on at log position {position}: the log is damaged there ({source}). Another node's copy \
+         repairs it; where there is none, restore the chunk from a backup"
     )]
     Record {
         /// Where the record begins.

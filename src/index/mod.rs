@@ -245,8 +245,7 @@ impl Index {
             return Ok(self.applied());
         }
         let mut applier = self.applier.lock();
-        let is_old = self.is_behind();
-        while self.apply_pass(&mut applier, log, layout, Pass { limit, stop_at: limit, is_old })? {}
+        while self.apply_pass(&mut applier, log, layout, Pass { limit, stop_at: limit })? {}
         Ok(self.applied())
     }
 
@@ -265,19 +264,19 @@ impl Index {
         if self.is_behind() {
             return Ok(Attempt::Rebuilding);
         }
-        self.try_apply_of(log, layout, (limit, bytes), false)
+        self.try_apply_of(log, layout, limit, bytes)
     }
 
     fn try_apply_of(
         &self,
         log: &dyn LogRead,
         layout: ChunkLayout,
-        (limit, bytes): (LogPosition, u64),
-        is_old: bool,
+        limit: LogPosition,
+        bytes: u64,
     ) -> Result<Attempt, IndexError> {
         let Some(mut applier) = self.applier.try_lock() else { return Ok(Attempt::Elsewhere) };
         let stop_at = self.applied().plus(bytes).min(limit);
-        let has_advanced = self.apply_pass(&mut applier, log, layout, Pass { limit, stop_at, is_old })?;
+        let has_advanced = self.apply_pass(&mut applier, log, layout, Pass { limit, stop_at })?;
         Ok(if has_advanced { Attempt::Advanced } else { Attempt::Nothing })
     }
 

@@ -250,6 +250,7 @@ fn open(store: &Arc<MemoryStore>, log: &SharedLog, durable: &Arc<AtomicU64>) -> 
         log: Box::new(log.clone()),
         layout: LAYOUT,
         durable: Box::new(move || LogPosition(durable.load(Ordering::Relaxed))),
+        damage: crate::storage::DamageReports::default(),
     };
     (index, Upkeep::new(links, BOUNDS))
 }

@@ -13,7 +13,7 @@ use crate::limits::{
     INDEX_MEMORY_BYTES, INDEX_MEMORY_EVENTS, INDEX_MEMORY_LOG_BYTES, INDEX_MERGE_TABLES, INDEX_SCRUB_BYTES_PER_SECOND,
     INDEX_STEP_BYTES,
 };
-use crate::storage::{ChunkLayout, LogRead};
+use crate::storage::{ChunkLayout, DamageReports, LogRead, report_damage};
 use crate::types::LogPosition;
 
 use super::entry::{Summary, metadata_bytes};
@@ -74,6 +74,8 @@ pub struct UpkeepLinks {
     pub layout: ChunkLayout,
     /// How far the log is durable on this node: no table goes beyond that.
     pub durable: Box<dyn Fn() -> LogPosition + Send>,
+    /// Where damage to the log is reported that is met on the way.
+    pub damage: DamageReports,
 }
 
 /// Writes a part to a table.
@@ -171,12 +173,23 @@ impl Upkeep {
                     Failure::Disk(error) => {
                         tracing::error!(%error, "a table of the index could not be written; it is tried again");
                     }
-                    Failure::Log(error) => tracing::error!(%error, "the index cannot be rebuilt; it is tried again"),
+                    Failure::Log(error) => {
+                        tracing::error!(%error, "the index cannot be rebuilt; it is tried again");
+                        self.report(&error);
+                    }
                 }
                 self.give_up();
                 self.pause_until = Some(now + TROUBLE_PAUSE);
                 Some(TROUBLE_PAUSE)
             }
+        }
+    }
+
+    /// Tells who repairs the log what is wrong with it.
+    fn report(&self, error: &IndexError) {
+        if let IndexError::Record { position, source } = error {
+            let UpkeepLinks { index, log, layout, damage, .. } = &self.links;
+            report_damage(damage, &**log, *layout, *position, index.walk_limit(), source);
         }
     }
 
@@ -280,7 +293,7 @@ impl Upkeep {
         }
         let events = || index.event_count.load(Ordering::Relaxed);
         let before = events();
-        let applied = index.try_apply_of(&*self.links.log, self.links.layout, (limit, APPLY_BYTES), true);
+        let applied = index.try_apply_of(&*self.links.log, self.links.layout, limit, APPLY_BYTES);
         let outcome = applied.map_err(Failure::Log)?;
         let (events, applied) = (events() - before, index.applied());
         if let Some(progress) = &mut self.progress {
@@ -345,9 +358,7 @@ impl Upkeep {
     fn index_again(&mut self, rebuild: &mut Rebuild, now: Instant) -> Result<(), Failure> {
         let index = &rebuild.index;
         let before = index.event_count.load(Ordering::Relaxed);
-        index
-            .try_apply_of(&*self.links.log, self.links.layout, (rebuild.to, APPLY_BYTES), true)
-            .map_err(Failure::Log)?;
+        index.try_apply_of(&*self.links.log, self.links.layout, rebuild.to, APPLY_BYTES).map_err(Failure::Log)?;
         let (events, applied) = (index.event_count.load(Ordering::Relaxed), index.applied());
         if let Some(progress) = &mut self.progress {
             progress.went_on(now, applied, events - before);

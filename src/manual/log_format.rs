@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | `ringstore.lock` | locked (`flock`) by the process that has the directory open; its text says which process |
 //! | `node.state` | 8192 bytes: the durable small state, two slots |
-//! | `chunk-NNNNNN.000000` | chunk NNNNNN of the log (six digits or more, from 0), `4096 + chunk size` bytes |
+//! | `chunk-NNNNNN.000000` | chunk NNNNNN of the log (six digits or more, from 0), `4096 + chunk size + 4096` bytes |
 //! | `….tmp` | one of the above while it is being made; removed at start |
 //!
 //! Other files are left alone. A file is made under its temporary name: room reserved, header and zeros written, flushed,
@@ -28,7 +28,7 @@
 //!
 //! ```text
 //!    0  8  magic "RSCHUNK\0"
-//!    8 u32 format version: 1
+//!    8 u32 format version: 2
 //!   12 u32 chunk number
 //!   16 u64 chunk size: bytes of log in the chunk
 //!   24 u32 zero
@@ -53,6 +53,37 @@
 //! count up over all chunks, and the mark with the highest sequence in any chunk is the one that holds, also when its
 //! position is lower than another's: before the log is truncated, a mark at the cut is made durable. A slot that does not
 //! check out (torn while it was written, or never written) is ignored; the other slot holds the mark before.
+//!
+//! The magic, the version and the checksum lie at these places in all versions: a chunk of another one is refused by name.
+//!
+//! # Chunk footer page
+//!
+//! The last 4096 bytes of a chunk file: zeros until the chunk is *sealed*. The background thread seals a chunk when all of it
+//! is committed and durable here and every record checks out; from then on nothing in the log bytes may change.
+//! [`ChunkFooter`](crate::storage::ChunkFooter).
+//!
+//! ```text
+//!    0  8  magic "RSFOOTER"
+//!    8 u32 format version: 2
+//!   12 u32 chunk number
+//!   16 u64 chunk size
+//!   24 u32 crc of the chunk's log bytes, `chunk size` of them
+//!   28 u32 flags: 1 = more epochs begin in the chunk than fit here, and none is listed: read the chunk
+//!   32 u64 number of records, padding included
+//!   40 u64 number of events
+//!   48 u32 term of the first record
+//!   52 u32 term of the last record
+//!   56 u64 position of the last membership record in the chunk; all ones for none
+//!   64 u32 number of epochs listed, at most 125
+//!   68     zeros
+//!   80     the epochs that begin in the chunk, 32 bytes each:
+//!            0 u32 term
+//!            4 u32 zero
+//!            8 u64 position
+//!           16  16 epoch id; zeros when only the padding before the epoch record is in this chunk
+//!          zeros
+//! 4092 u32 crc of bytes 0..4092
+//! ```
 //!
 //! # Records
 //!
@@ -122,7 +153,8 @@
 //!
 //! ## Body of a membership record
 //!
-//! [`MembershipBody`](crate::codec::record::MembershipBody).
+//! [`MembershipRecord`](crate::codec::record::MembershipRecord): the list in force from this record on, committed or not, and
+//! the one before, which is in force again when the record is cut.
 //!
 //! ```text
 //!    0  16 cluster id
@@ -132,6 +164,8 @@
 //!           16  16 internal address, IPv6 (IPv4 as ::ffff:a.b.c.d), network byte order
 //!           32 u16 port of replication
 //!           34 u16 port of gossip and elections
+//!       u32 number of members before; 0 or nothing in the founding's list as it was written at first: the same list
+//!           those members, 36 bytes each
 //! ```
 //!
 //! # Durable state
@@ -148,7 +182,7 @@
 //!   40 u64 chunk size
 //!   48 u64 commit position hint
 //!   56  16 node id voted for in the term; zeros for none
-//!   72 u8  flags: 1 = founded, 2 = voted, 4 = a founding list follows
+//!   72 u8  flags: 1 = founded, 2 = voted, 4 = a founding list follows, 8 = suspect
 //!   73     seven zeros
 //!   80 u32 length of the founding list, f
 //!   84  f  founding list, as the body of a membership record
@@ -161,24 +195,30 @@
 //!
 //! # Recovery
 //!
-//! [`recover`](crate::storage::recover) reads the log from 0 and checks every record: length, place, kind, checksum; terms
-//! never descend, epochs ascend. It stops at the first that does not check out (the *end*).
+//! [`recover`](crate::storage::recover) reads the header page and the footer page of every chunk. A chunk with a good footer
+//! whose terms and epochs follow those before is believed; of the log bytes only the others are read, normally those of the
+//! last chunk or two, and every record in them is checked: length, place, kind, checksum; terms never descend, epochs ascend.
+//! A start therefore takes the same time for any size of the log. (Rot in a sealed chunk is found by the scrubber. A damaged
+//! footer makes its chunk be read, and sealed again later.) It stops at the first record that does not check out (the
+//! *end*). *Durable* is the position of the newest durable mark, or the end of the last sealed chunk when that is higher.
 //!
 //! | the end is | then |
 //! | --- | --- |
-//! | below the durable mark | damage: the node stops and names chunk, position, file offset and reason; nothing is changed |
-//! | at or above the mark, 32 zeros there | the end of the log |
-//! | at or above the mark, anything else there | a torn tail: cut |
+//! | below what is durable | damage: the node stops and names chunk, position, file offset and reason; nothing is changed |
+//! | elsewhere, and only zeros behind it | the end of the log |
+//! | elsewhere, and anything else behind it | a torn tail: cut |
 //!
-//! In both good cases what lies from the mark to the end is written in place once more and flushed, and everything from the
-//! end to the end of the last chunk that is not zero is zeroed and flushed
-//! ([`erase_tail`](crate::storage::erase_tail)).
+//! In both good cases what lies from the durable position to the end is written in place once more and flushed, and
+//! everything from the end to the end of the last chunk that is not zero is zeroed and flushed
+//! ([`erase_tail`](crate::storage::Recovered::erase_tail)).
 //!
 //! Why records *behind* a torn one are cut although they are good: the operating system writes the pages of an unflushed
 //! batch back in any order, so above the mark a hole with good records behind it is what a power cut normally leaves. None
 //! of them was acknowledged from this node: an acknowledgement needs a flush of everything before it. Except within the
 //! time between two marks, 100 ms and one flush: damage to the disk there looks like a torn tail. The node then comes
-//! back with a shorter log than it had acknowledged, for at most that span.
+//! back with a shorter log than it had acknowledged, for at most that span. So a log that is cut with good records of it
+//! behind the cut (in their place, of the last term or a later one) is *suspect*, and the state file says so before they are
+//! erased: such a node does not count itself up to date in elections until it has caught up with a leader.
 //!
 //! Why they are erased: a record left behind the end has the right place and a good checksum. If new records happened to
 //! end where it begins, it would become a part of the log.

@@ -65,6 +65,7 @@
 //! | `GossipTimeoutMs` | `--gossip-timeout-ms` | `EVENTSTORE_GOSSIP_TIMEOUT_MS` | `500` | How long one gossip exchange may take. Must be a whole number of milliseconds from 1 to 3600000; for example `2000`. |
 //! | `GossipAllowedDifferenceMs` | `--gossip-allowed-difference-ms` | `EVENTSTORE_GOSSIP_ALLOWED_DIFFERENCE_MS` | `60000` | Difference between the clocks of two nodes above which gossip complains. Must be a whole number of milliseconds from 1 to 86400000; for example `5000`. |
 //! | `NodePriority` | `--node-priority` | `EVENTSTORE_NODE_PRIORITY` | `0` | Preference as leader, higher first. Must be a whole number from -2147483648 to 2147483647; for example `1`. |
+//! | `ReadOnlyReplica` | `--read-only-replica` | `EVENTSTORE_READ_ONLY_REPLICA` | `false` | Join a cluster that exists as a copy of its log: this node serves reads and subscriptions and forwards writes, but never votes, never counts for a write and is never made a member. Clients of v5 see it as a Clone. Must be true or false; for example `true`. |
 //!
 //! ## Database options
 //!

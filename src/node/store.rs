@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use crate::codec::record::{MemberRecord, MembershipBody};
 use crate::config::Config;
-use crate::index::{FileStore, Index};
-use crate::limits::INDEX_START_LOG_BYTES;
+use crate::index::{FileStore, Index, IndexError};
+use crate::limits::{INDEX_START_EVENTS, INDEX_START_LOG_BYTES};
 use crate::storage::{
     ChunkHeader, ChunkLayout, Disk as _, DurableState, FileDisk, FileName, LogReader, Recovered, RecoveryError,
-    ScanProgress, erase_tail, recover,
+    ScanProgress, recover,
 };
 use crate::types::{ClusterId, LogPosition, NodeId, Term};
 
@@ -54,7 +54,7 @@ impl Store {
             tracing::warn!(position = %tail.position, reason = %tail.reason,
                 "the log ends in what a write left that was under way when the node stopped; cut there, nothing durable is lost");
         }
-        erase_tail(&disk, layout, recovered.end)?;
+        recovered.erase_tail(&disk, layout)?;
         recovered.chunk_count = recovered.chunk_count.max(1);
         let reader = LogReader::new(&config.db, layout);
         let index = open_index(&disk, &reader, layout, &recovered)?;
@@ -139,16 +139,20 @@ fn open_index(
 /// Brings the index to `limit`: at once where that is near; otherwise it is done in the background, and what needs the
 /// index is not ready until then.
 fn begin_index(index: &Index, reader: &LogReader, layout: ChunkLayout, limit: LogPosition) -> Result<(), NodeError> {
-    if limit.0.saturating_sub(index.applied().0) > INDEX_START_LOG_BYTES {
-        index.set_behind(limit);
-        return Ok(());
-    }
+    let is_near = limit.0.saturating_sub(index.applied().0) <= INDEX_START_LOG_BYTES;
     let mut report = progress("filling the index");
-    while index.applied() < limit {
+    while is_near && index.applied() < limit && index.figures().memory_events < INDEX_START_EVENTS {
         let step = limit.min(index.applied().plus(INDEX_STEP_BYTES));
-        index.apply_to(reader, layout, step)?;
-        report(ScanProgress { position: index.applied(), limit });
+        match index.apply_to(reader, layout, step) {
+            Ok(applied) => report(ScanProgress { position: applied, limit }),
+            Err(error @ IndexError::Record { .. }) => {
+                tracing::error!(%error, "the index is filled when the log has been repaired");
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
+    index.set_behind(limit);
     Ok(())
 }
 

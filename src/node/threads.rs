@@ -9,8 +9,8 @@ use crate::admin::{
     ControlOptions, ControlQueues, ControlThread, IndexFigures, NodeStatus, SeedSource, StopSignal, routes,
 };
 use crate::api::users::Users;
-use crate::api::{Edge, EdgeLinks, EdgeOptions, EdgeSockets, HeartbeatOptions};
-use crate::background::{Background, Chore, IndexKeeper};
+use crate::api::{Checks, Edge, EdgeLinks, EdgeOptions, EdgeSockets, HeartbeatOptions};
+use crate::background::{Background, Chore, IndexKeeper, Repairer, RepairerLinks, Sealer};
 use crate::codec::link::{Hello, Purpose};
 use crate::config::{Config, Heartbeat};
 use crate::engine::{ClientCounters, EdgeMessage, Engine, EngineOptions, Published, Request};
@@ -21,7 +21,7 @@ use crate::limits::{
 };
 use crate::queue::Queue;
 use crate::ring;
-use crate::storage::{DurableState, Preparer, PreparerReport};
+use crate::storage::{DamageReports, Preparer, PreparerReport, StorageFigures};
 use crate::transport::{LogThread, LogThreadError, LogThreadLinks, LogThreadOptions, ShellInput, monotonic_now};
 use crate::types::{Guid, LogPosition, WallTime};
 
@@ -48,6 +48,9 @@ struct Shared {
     clients: Arc<ClientCounters>,
     directory: Directory,
     index: Arc<Index>,
+    /// Damage to the committed log that somebody found.
+    damage: DamageReports,
+    storage: Arc<StorageFigures>,
     status: NodeStatus,
 }
 
@@ -72,9 +75,9 @@ impl Threads {
     ) -> Result<Threads, NodeError> {
         let shared = Shared::new(&store, sockets.edges.len())?;
         let preparer = start_preparer(&store, Arc::clone(&shared.shell))?;
-        let background = start_background(chores(&store, &shared))?;
+        let background = start_background(config, &store, &shared)?;
         let stop_control = StopSignal::new();
-        let control = spawn_control(config, &store.state, &shared, sockets.int_http, &stop_control, events)?;
+        let control = spawn_control(config, &store, &shared, sockets.int_http, &stop_control, events)?;
         let mut others = vec![control];
         for (index, edge_sockets) in sockets.edges.into_iter().enumerate() {
             others.push(spawn_edge(config, &store, &shared, index, edge_sockets, events)?);
@@ -98,11 +101,10 @@ impl Threads {
         for thread in self.others.drain(..) {
             outcome = outcome.and(join(thread));
         }
-        if let Some(background) = self.background.take() {
-            background.stop();
-        }
+        // Its current step is waited for.
+        drop(self.background.take());
         // The last handle on the preparer: dropping it stops its thread.
-        tracing::debug!(handles = Arc::strong_count(&self.preparer), "the background thread stops");
+        tracing::debug!(handles = Arc::strong_count(&self.preparer), "the thread that prepares chunks stops");
         outcome
     }
 }
@@ -137,11 +139,13 @@ impl Shared {
         let clients: Arc<ClientCounters> = Arc::default();
         let directory = Directory::default();
         let index = Arc::clone(&store.index);
+        let storage: Arc<StorageFigures> = Arc::default();
         let status = NodeStatus {
             node: store.state.node,
             published: Arc::clone(&published),
             clients: Arc::clone(&clients),
             index: Arc::new(Figures(Arc::clone(&index))),
+            storage: Arc::clone(&storage),
             directory: directory.clone(),
             started: WallTime::from_system(SystemTime::now()),
             started_at: Instant::now(),
@@ -158,6 +162,8 @@ impl Shared {
             clients,
             directory,
             index,
+            damage: DamageReports::default(),
+            storage,
             status,
         })
     }
@@ -239,34 +245,54 @@ fn start_preparer(store: &Store, shell: Arc<Queue<ShellInput>>) -> Result<Arc<Pr
         }
     };
     let preparer = Preparer::start(Arc::clone(&store.disk), store.layout, report);
-    preparer.map(Arc::new).map_err(|error| NodeError::Thread { thread: "background", message: error.to_string() })
+    preparer.map(Arc::new).map_err(|error| NodeError::Thread { thread: "chunk-preparer", message: error.to_string() })
 }
 
-/// The work of the background thread.
-fn chores(store: &Store, shared: &Shared) -> Vec<Box<dyn Chore>> {
+/// The work that nobody waits for, one chore after the other.
+fn start_background(config: &Config, store: &Store, shared: &Shared) -> Result<Background, NodeError> {
+    let sealer = Sealer::new(
+        Arc::clone(&store.disk),
+        store.layout,
+        Arc::clone(&shared.published),
+        shared.damage.clone(),
+        Arc::clone(&shared.storage),
+    );
+    let repairer = Repairer::new(RepairerLinks {
+        disk: Arc::clone(&store.disk),
+        log: store.reader.clone(),
+        node: store.state.node,
+        published: Arc::clone(&shared.published),
+        directory: shared.directory.clone(),
+        damage: shared.damage.clone(),
+        figures: Arc::clone(&shared.storage),
+        has_peers: config.is_cluster(),
+    });
+    let chores: Vec<Box<dyn Chore>> = vec![Box::new(sealer), Box::new(repairer), Box::new(index_keeper(store, shared))];
+    Background::start(chores).map_err(|error| NodeError::Thread { thread: "background", message: error.to_string() })
+}
+
+/// The upkeep of the index's tables.
+fn index_keeper(store: &Store, shared: &Shared) -> IndexKeeper {
     let published = Arc::clone(&shared.published);
     let links = UpkeepLinks {
         index: Arc::clone(&shared.index),
         log: Box::new(store.reader.clone()),
         layout: store.layout,
         durable: Box::new(move || published.flushed()),
+        damage: shared.damage.clone(),
     };
-    vec![Box::new(IndexKeeper::new(Upkeep::new(links, UpkeepBounds::default())))]
-}
-
-fn start_background(chores: Vec<Box<dyn Chore>>) -> Result<Background, NodeError> {
-    let failed = |error: std::io::Error| NodeError::Thread { thread: "background", message: error.to_string() };
-    Background::start(chores).map_err(failed)
+    IndexKeeper::new(Upkeep::new(links, UpkeepBounds::default()))
 }
 
 fn spawn_control(
     config: &Config,
-    state: &DurableState,
+    store: &Store,
     shared: &Shared,
     listener: Option<std::net::TcpListener>,
     stop: &StopSignal,
     events: &Sender<Event>,
 ) -> Result<JoinHandle<()>, NodeError> {
+    let state = &store.state;
     let standing = match (&state.founding, state.founded) {
         (Some(list), true) => Standing::Settled(list.clone()),
         (Some(list), false) => Standing::Accepted(list.clone()),
@@ -279,11 +305,14 @@ fn spawn_control(
         chunk_size: config.chunk_size_bytes,
         addresses: config.advertised(),
         priority: config.node_priority,
+        read_only: config.read_only_replica,
         standing,
         seeds: seeds(config),
         gossip_interval: config.gossip_interval,
         gossip_timeout: config.gossip_timeout,
         gossip_allowed_difference: config.gossip_allowed_difference,
+        log: store.reader.clone(),
+        damage: shared.damage.clone(),
     };
     let (queues, status, stop) = (shared.control.clone(), shared.status.clone(), stop.clone());
     let cpu = config.cpu_pinning.control;
@@ -326,6 +355,7 @@ fn spawn_edge(
         index: Arc::clone(&shared.index),
         log: Arc::new(store.reader.clone()),
         layout: store.layout,
+        checks: Checks::new(shared.damage.clone(), config.is_cluster()),
         users: Arc::new(Users::default()),
         counters: Arc::clone(&shared.clients),
         routes: Arc::new(move |request| routes::external(&status, request)),

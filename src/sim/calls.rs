@@ -5,8 +5,8 @@ use crate::engine::{ControlInput, ControlOutput};
 use crate::types::{NodeId, Term};
 
 use super::agenda::{MILLISECOND, SECOND};
+use super::kinds::Fault;
 use super::node::Input;
-use super::profile::Fault;
 use super::world::{Event, World};
 
 /// One way of a request; `life` is that of the node that asked.
@@ -24,7 +24,7 @@ pub(super) struct AskedVote {
     from: usize,
     life: u32,
     pre: bool,
-    term: Term,
+    request: VoteRequest,
 }
 
 impl World {
@@ -32,9 +32,14 @@ impl World {
         let lossy = self.profile.has(Fault::LossyCalls);
         let lost = lossy && self.random.network.u8(0..10) < 3;
         let delay = self.network_delay();
-        if !lost && !self.network.cut[from][to] {
-            self.agenda.plan(self.now + delay, Event::Call { to, call });
+        if lost || self.network.cut[from][to] {
+            return;
         }
+        if self.profile.has(Fault::Duplicates) && self.random.network.u8(0..8) == 0 {
+            let later = delay + self.random.network.u64(0..=2 * SECOND);
+            self.agenda.plan(self.now + later, Event::Call { to, call: call.clone() });
+        }
+        self.agenda.plan(self.now + delay, Event::Call { to, call });
     }
 
     pub(super) fn call_arrived(&mut self, to: usize, call: Call) {
@@ -44,7 +49,7 @@ impl World {
         let token = self.id();
         let input = match call {
             Call::Vote { from, life, pre, request } => {
-                self.nodes[to].asked_votes.insert(token, AskedVote { from, life, pre, term: request.term });
+                self.nodes[to].asked_votes.insert(token, AskedVote { from, life, pre, request });
                 ControlInput::Vote { token, pre, request }
             }
             Call::VoteAnswer { life, from, pre, term, response } if self.nodes[to].life == life => {
@@ -64,11 +69,16 @@ impl World {
             ControlOutput::SendVote { to, pre, request } => {
                 let to = self.index_of(to);
                 self.count(if pre { "pre-votes" } else { "votes" });
+                if request.transfer {
+                    self.count("votes for a hand-over");
+                }
                 self.call(node, to, Call::Vote { from: node, life, pre, request });
             }
             ControlOutput::VoteAnswer { token, response } => {
                 let Some(asked) = self.nodes[node].asked_votes.remove(&token) else { return };
-                let AskedVote { from, life, pre, term } = asked;
+                let AskedVote { from, life, pre, request } = asked;
+                self.note_vote(node, &request, &response);
+                let term = request.term;
                 self.call(node, from, Call::VoteAnswer { life, from: self.nodes[node].id, pre, term, response });
             }
             ControlOutput::SendTransfer { to, request } => {
@@ -76,12 +86,29 @@ impl World {
                 self.call(node, to, Call::Transfer { request });
             }
             ControlOutput::Answer { token, result } => {
+                self.members_answered(node, token, result.is_ok());
                 if result.is_ok() && self.nodes[node].founding == Some(token) {
                     self.nodes[node].accepted = true;
                 }
             }
             ControlOutput::ViewChanged => self.hint(node),
+            ControlOutput::MembersChanged(_) => {}
         }
+    }
+
+    /// Why a vote was given or not, as far as that can be told from outside.
+    fn note_vote(&mut self, node: usize, request: &VoteRequest, response: &VoteResponse) {
+        let Some(replica) = self.nodes[node].engine.as_ref().and_then(|engine| engine.replica()) else { return };
+        let is_newer = (replica.epochs().last_term(), replica.log_end().0) > (request.last_term, request.log_end);
+        let what = match response {
+            VoteResponse { granted: true, .. } => "granted",
+            VoteResponse { leader: Some(_), .. } => "refused: hears a leader",
+            _ if response.term > request.term => "refused: old term",
+            _ if is_newer => "refused: log is newer",
+            _ if response.term == request.term => "refused: has voted",
+            _ => "refused: otherwise",
+        };
+        self.count(what);
     }
 
     /// Each second, and on news: whom the node takes for the leader. With stale hints it may be an old story.
@@ -112,7 +139,8 @@ impl World {
     /// Founds the cluster as gossip would: when all members have accepted the list, everyone hears that it exists.
     pub(super) fn found(&mut self) {
         let members = self.profile.members;
-        let all_accepted = self.nodes[..members].iter().all(|node| node.accepted);
+        self.founded |= self.nodes[..members].iter().all(|node| node.accepted);
+        let all_accepted = self.founded;
         let mut missing = false;
         for node in 0..self.nodes.len() {
             let known = self.nodes[node].engine.as_ref().is_some_and(|engine| engine.cluster().is_some());
@@ -121,11 +149,12 @@ impl World {
                 continue;
             }
             missing = true;
-            let list = self.list.clone();
+            let list = self.reference.members().unwrap_or(&self.list).clone();
+            let is_listed = list.members.iter().any(|member| member.node == self.nodes[node].id);
             let input = match all_accepted {
-                true if node >= members => ControlInput::JoinAsClone { list },
+                true if !is_listed => ControlInput::JoinAsClone { list },
                 true => ControlInput::Founded { list },
-                false if node >= members => continue,
+                false if !is_listed => continue,
                 false => {
                     let token = self.id();
                     self.nodes[node].founding = Some(token);

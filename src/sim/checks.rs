@@ -1,14 +1,25 @@
 //! The checkers that look at every turn of every node. They draw no randomness and change nothing but their notes.
 
-use crate::engine::WriteSource;
+use crate::codec::record::{Header, RecordKind};
+use crate::engine::{Role, WriteSource};
 use crate::limits::RECORD_HEADER_BYTES;
 use crate::storage::{LogRead, Recovered};
 use crate::types::{Epoch, LogPosition, Term};
 
 use super::Checker;
-use super::agenda::MILLISECOND;
-use super::profile::{Fault, pick, within};
+use super::agenda::{MILLISECOND, Moment};
+use super::kinds::Fault;
+use super::profile::{pick, within};
 use super::world::{Event, World};
+
+/// How far a cut of the log is, as the shell sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Cut {
+    #[default]
+    None,
+    Erasing,
+    Flushed,
+}
 
 /// What the checkers remember of a node.
 #[derive(Debug, Default)]
@@ -17,7 +28,10 @@ pub(super) struct Watched {
     /// Compared with the reference up to here.
     verified: LogPosition,
     led: Option<Term>,
-    role: u64,
+    role: Role,
+    cut: Cut,
+    /// The turn in which a flush was last reported.
+    cut_flushed_at: Moment,
     /// Flushed and committed once: a restart must find it. Outlives the process.
     acknowledged: LogPosition,
 }
@@ -33,6 +47,11 @@ pub(super) struct Election {
 }
 
 impl Watched {
+    /// Flushed here and committed once.
+    pub(super) fn acknowledged(&self) -> LogPosition {
+        self.acknowledged
+    }
+
     /// What outlives the process.
     pub(super) fn of_next_start(&self) -> Watched {
         Watched { acknowledged: self.acknowledged, ..Watched::default() }
@@ -45,13 +64,14 @@ impl World {
         let Some(engine) = &node.engine else { return };
         let Some(replica) = engine.replica() else { return };
         let (end, flushed, commit, _) = engine.positions();
-        let (term, leads, role) = (replica.term(), replica.is_leader(), engine.role() as u64);
+        let (term, leads, role) = (replica.term(), replica.is_leader(), engine.role());
         let before = node.watched.commit;
         node.watched.commit = commit;
         node.watched.acknowledged = node.watched.acknowledged.max(commit.min(flushed));
         if node.watched.role != role {
-            node.watched.role = role;
-            self.line(index, "role", role, u64::from(term.0));
+            let from = std::mem::replace(&mut node.watched.role, role);
+            self.coverage.note_role(from, role);
+            self.line(index, "role", role as u64, u64::from(term.0));
         }
         if leads && self.nodes[index].watched.led != Some(term) {
             self.nodes[index].watched.led = Some(term);
@@ -120,7 +140,8 @@ impl World {
             to = commit;
         }
         self.nodes[index].watched.verified = to;
-        match self.reference.take(term, from, &bytes) {
+        self.coverage.note("bytes compared", bytes.len() as u64);
+        match self.reference.take(self.now, term, from, &bytes) {
             Ok(None) => {}
             Ok(Some(new)) => {
                 self.check_majority(index, new);
@@ -132,9 +153,13 @@ impl World {
 
     /// What is new in the reference lies on a majority of disks, and every later leader has it.
     fn check_majority(&mut self, index: usize, new: LogPosition) {
-        let members = self.profile.members;
+        let voters = self.voters(index);
+        let members = voters.len();
         let bytes = &self.reference.bytes()[new.0 as usize..];
-        let holders = self.nodes[..members].iter().filter(|node| node.disk.holds(new, bytes)).count();
+        let disks = self.nodes.iter().map(|node| (node.id, &node.disk));
+        // What a disk had that was lost since counts: the node has told of it before.
+        let lost = self.lost_disks.iter().map(|(id, disk)| (*id, disk));
+        let holders = disks.chain(lost).filter(|(id, disk)| voters.contains(id) && disk.holds(new, bytes)).count();
         if holders <= members / 2 {
             let end = self.reference.end();
             let detail =
@@ -148,7 +173,7 @@ impl World {
             return;
         }
         self.line(index, "cuts", position.0, length as u64);
-        self.count("cuts");
+        self.note_cut(index, position, length);
         let commit = self.nodes[index].watched.commit.min(self.reference.end());
         if position >= commit {
             return;
@@ -163,6 +188,47 @@ impl World {
         }
     }
 
+    /// Kinds of cuts: of the first zeros what they take away, of the others that there are more.
+    fn note_cut(&mut self, index: usize, position: LogPosition, length: usize) {
+        let node = &mut self.nodes[index];
+        if std::mem::replace(&mut node.watched.cut, Cut::Erasing) == Cut::Erasing {
+            return self.count("cuts across a chunk end");
+        }
+        let mut gone = Vec::new();
+        node.disk.read_log(position, position.plus(length as u64), &mut gone);
+        let (mut at, mut has_epoch, mut is_own) = (0, false, false);
+        let led = node.watched.led;
+        while let Ok(header) = Header::read(&gone[at..], position.plus(at as u64), (gone.len() - at) as u64) {
+            has_epoch |= header.kind == RecordKind::Epoch;
+            is_own |= led == Some(header.term);
+            at += header.length as usize;
+            if gone.len() < at + RECORD_HEADER_BYTES {
+                break;
+            }
+        }
+        self.count("cuts");
+        self.coverage.note("cuts of an epoch", u64::from(has_epoch));
+        self.coverage.note("cuts of what a leader wrote", u64::from(is_own));
+    }
+
+    /// The phases of a cut, as the flushes show them that a durable mark goes with.
+    pub(super) fn note_marking_flush(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        match node.watched.cut {
+            Cut::Erasing => node.watched.cut = Cut::Flushed,
+            // One that was asked for while the other was under way follows it at once.
+            Cut::Flushed if node.watched.cut_flushed_at == self.now => {
+                node.watched.cut = Cut::None;
+                self.count("cuts during a cut");
+            }
+            _ => node.watched.cut = Cut::None,
+        }
+    }
+
+    pub(super) fn note_flushed(&mut self, index: usize) {
+        self.nodes[index].watched.cut_flushed_at = self.now;
+    }
+
     pub(super) fn check_recovered(&mut self, index: usize, recovered: &Recovered) {
         let acknowledged = self.nodes[index].watched.acknowledged;
         if recovered.end < acknowledged {
@@ -173,6 +239,11 @@ impl World {
 
     /// At the end of a run: every node's log and index are what the reference says.
     pub(super) fn check_final(&mut self) {
+        self.count("final comparisons");
+        self.coverage.note("histories judged", 1);
+        if let Some(misfit) = self.history.misfit(&self.reference) {
+            self.object(Checker::Linearizable, misfit);
+        }
         for index in 0..self.nodes.len() {
             let node = &self.nodes[index];
             let mut bytes = Vec::new();
@@ -218,7 +289,7 @@ impl World {
         }
         let timeout = self.profile.election_timeout.as_nanos() as u64;
         for (fault, likely) in [(Fault::HuntLeader, 3), (Fault::HuntAll, 1), (Fault::Rotate, 4)] {
-            let random = &mut self.random.faults;
+            let random = &mut self.random.hunts;
             if self.profile.has(fault) && random.u8(0..4) < likely {
                 let longest = pick(random, &[MILLISECOND, timeout / 20, timeout / 4, timeout * 2]);
                 let delay = within(random, (0, longest));

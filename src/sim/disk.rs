@@ -6,7 +6,8 @@ use std::io;
 
 use fastrand::Rng;
 
-use crate::storage::{ChunkLayout, Disk, FileInfo, FileName, LogRead, ReadError};
+use crate::limits::CHUNK_HEADER_BYTES;
+use crate::storage::{ChunkLayout, Disk, DurableMark, FileInfo, FileName, LogRead, ReadError};
 use crate::types::LogPosition;
 
 /// The smallest piece that a disk writes whole.
@@ -27,6 +28,26 @@ struct File {
     /// What a power cut leaves for certain.
     durable: Vec<u8>,
     unflushed: VecDeque<Unflushed>,
+}
+
+impl File {
+    /// Puts a write behind everything that was ever flushed, if there is room.
+    fn put_astray(&mut self, write: &Unflushed, random: &mut Rng) -> bool {
+        let used = self.durable.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        let first = used.max(write.offset + 1).next_multiple_of(SECTOR_BYTES);
+        let Some(room) = self.durable.len().checked_sub(first + write.bytes.len()) else { return false };
+        let at = first + random.usize(0..=room / SECTOR_BYTES) * SECTOR_BYTES;
+        self.durable[at..at + write.bytes.len()].copy_from_slice(&write.bytes);
+        true
+    }
+}
+
+/// What a power cut did to unflushed writes.
+#[derive(Debug, Default)]
+pub(super) struct Losses {
+    pub(super) lost: u64,
+    pub(super) torn: u64,
+    pub(super) misdirected: u64,
 }
 
 /// See the module.
@@ -58,21 +79,73 @@ impl VirtualDisk {
         }
     }
 
+    /// A flush of the file, submitted at `order`, fails. The system takes the pages for clean all the same: reads see what
+    /// was written, and no later flush brings it to the disk. Some of it has got there.
+    pub(super) fn flush_failed(&self, name: FileName, order: u64, random: &mut Rng) {
+        let mut files = self.files.borrow_mut();
+        let Some(file) = files.get_mut(&name) else { return };
+        let covered = file.unflushed.iter().take_while(|write| write.order < order).count();
+        for write in file.unflushed.drain(..covered) {
+            if random.bool() {
+                file.durable[write.offset..write.offset + write.bytes.len()].copy_from_slice(&write.bytes);
+            }
+        }
+    }
+
     /// The power fails: of each file's unflushed writes all, none, some, or some sectors are there afterwards.
-    pub(super) fn lose_power(&self, random: &mut Rng) {
-        for file in self.files.borrow_mut().values_mut() {
+    /// `misdirected`: now and then a write to a chunk lands in the wrong place, where no flushed log is.
+    pub(super) fn lose_power(&self, random: &mut Rng, misdirected: bool) -> Losses {
+        let mut losses = Losses::default();
+        for (&name, file) in self.files.borrow_mut().iter_mut() {
             let mode = random.u8(0..4);
-            for write in std::mem::take(&mut file.unflushed) {
+            let mut writes = std::mem::take(&mut file.unflushed);
+            if misdirected && matches!(name, FileName::Chunk(_)) && !writes.is_empty() && random.u8(0..3) == 0 {
+                let astray = random.usize(0..writes.len());
+                let write = writes.remove(astray).expect("one of them");
+                losses.misdirected += u64::from(file.put_astray(&write, random));
+            }
+            for write in writes {
                 let whole = mode == 0 || (mode == 2 && random.bool());
+                let (mut kept, mut count) = (0, 0);
                 for (index, sector) in sectors(write.offset, write.bytes.len()) {
+                    count += 1;
                     if whole || (mode == 3 && random.bool()) {
+                        kept += 1;
                         let bytes = &write.bytes[sector.clone()];
                         file.durable[index..index + bytes.len()].copy_from_slice(bytes);
                     }
                 }
+                losses.lost += u64::from(kept == 0);
+                losses.torn += u64::from(kept > 0 && kept < count);
             }
             file.seen.clone_from(&file.durable);
         }
+        losses
+    }
+
+    /// Bytes of the log change by themselves: some bits here and there, or all of them to zero.
+    pub(super) fn rot(&self, from: LogPosition, to: LogPosition, random: &mut Rng) {
+        let mut files = self.files.borrow_mut();
+        let Some(file) = files.get_mut(&FileName::Chunk(self.layout.chunk_of(from))) else { return };
+        let offset = self.layout.file_offset(from) as usize;
+        let range = offset..offset + to.since(from) as usize;
+        let is_gone = random.u8(0..3) == 0;
+        for at in range.clone() {
+            let byte = if is_gone { 0 } else { file.durable[at] ^ (1 << random.u8(0..8)) };
+            (file.durable[at], file.seen[at]) = (byte, byte);
+        }
+        // Something has changed for sure.
+        (file.durable[range.start], file.seen[range.start]) = (!file.durable[range.start], !file.seen[range.start]);
+    }
+
+    /// The newest durable mark that a power cut would leave.
+    pub(super) fn durable_mark(&self) -> LogPosition {
+        let files = self.files.borrow();
+        let marks = files.iter().filter_map(|(name, file)| match name {
+            FileName::Chunk(_) => DurableMark::read_newest(&file.durable[..CHUNK_HEADER_BYTES as usize]),
+            FileName::State => None,
+        });
+        marks.max_by_key(|mark| mark.sequence).map_or(LogPosition::ZERO, |mark| mark.position)
     }
 
     /// True when these bytes of the log are durable here.
@@ -165,7 +238,35 @@ impl LogRead for VirtualDisk {
         let chunk = self.layout.chunk_of(position);
         let files = self.files.borrow();
         let file = files.get(&FileName::Chunk(chunk)).ok_or(ReadError::NoChunk { position, chunk })?;
-        visit(&file.seen[self.layout.file_offset(position) as usize..]);
+        visit(&file.seen[self.layout.file_offset(position) as usize..self.layout.footer_offset() as usize]);
+        Ok(())
+    }
+}
+
+/// A disk as somebody sees it who thinks that what is in the cache need not be written again.
+#[cfg(test)]
+#[derive(Debug)]
+pub(super) struct UnflushedDisk<'a>(pub(super) &'a VirtualDisk);
+
+#[cfg(test)]
+impl Disk for UnflushedDisk<'_> {
+    fn list(&self) -> io::Result<Vec<FileInfo>> {
+        self.0.list()
+    }
+
+    fn create(&self, name: FileName, head: &[u8], length: u64) -> io::Result<()> {
+        self.0.create(name, head, length)
+    }
+
+    fn read_at(&self, name: FileName, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(name, offset, into)
+    }
+
+    fn write_at(&self, _: FileName, _: u64, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync(&self, _: FileName) -> io::Result<()> {
         Ok(())
     }
 }
@@ -185,7 +286,7 @@ mod tests {
             disk.write_at(FileName::Chunk(0), 4196, &[2; 2000]).unwrap();
             disk.flushed(FileName::Chunk(0), order);
             assert!(disk.holds(LogPosition(0), &[1; 1000]));
-            disk.lose_power(&mut Rng::with_seed(seed));
+            disk.lose_power(&mut Rng::with_seed(seed), false);
             let mut bytes = vec![0; 2100];
             disk.read_at(FileName::Chunk(0), 4096, &mut bytes).unwrap();
             assert!(bytes[..100] == [1; 100], "flushed and not overwritten");

@@ -21,6 +21,9 @@ pub(super) struct Waiting {
     then: Then,
 }
 
+/// What must be read has rotted.
+struct Damaged;
+
 /// What to do when the index is there.
 #[derive(Clone, Copy, Debug)]
 enum Then {
@@ -37,6 +40,10 @@ impl World {
     pub(super) fn asked(&mut self, index: usize, attempt: u64) {
         if !self.nodes[index].is_up() {
             return self.answer(attempt, Outcome::Retry);
+        }
+        let task = self.workload.attempts.get(&attempt).map(|asked| Arc::clone(&asked.task));
+        if let Some(Task::Read { stream, master: false }) = task.as_deref() {
+            return self.read_here(index, attempt, stream);
         }
         if let Some(request) = self.request(attempt, None) {
             self.input(index, Input::Request(request));
@@ -97,7 +104,7 @@ impl World {
             Answer::StreamDeleted { end } => (end, Then::Deleted),
             Answer::SoftDeleted { last_event_number: last, end } => (end, Then::Revive { last }),
             Answer::Confirmed { end } => (end, Then::Read),
-            Answer::TooLarge { .. } => return self.answer(attempt, Outcome::Refused { current: -1 }),
+            Answer::TooLarge { .. } => return self.answer(attempt, Outcome::Refused { current: None }),
             _ => return self.answer(attempt, Outcome::Retry),
         };
         self.nodes[index].waiting.push(Waiting { end, attempt, then });
@@ -120,6 +127,12 @@ impl World {
             return self.object(Checker::IndexAgrees, format!("n{index}: {error}"));
         }
         let applied = node.applied.applied();
+        let commit = node.engine.as_ref().map_or(applied, |engine| engine.positions().2);
+        if applied > commit {
+            let detail = format!("n{index} has {applied} in its index, and {commit} committed");
+            return self.object(Checker::IndexAgrees, detail);
+        }
+        let node = &mut self.nodes[index];
         for waiting in node.waiting.extract_if(.., |waiting| waiting.end <= applied).collect::<Vec<_>>() {
             self.go_on(index, waiting);
         }
@@ -135,18 +148,21 @@ impl World {
                 self.answer(attempt, Outcome::Written { first, end });
             }
             Then::Repeated { first } => {
+                self.count("repeated writes found written");
                 self.check_acknowledged(index, &task, None, first);
                 self.answer(attempt, Outcome::Written { first, end });
             }
             Then::Compare { current } => match self.repeated_at(index, &task, current) {
-                Some(first) => {
+                Err(Damaged) => self.answer(attempt, Outcome::Retry),
+                Ok(Some(first)) => {
                     self.check_acknowledged(index, &task, None, first);
                     self.answer(attempt, Outcome::Written { first, end });
                 }
-                None => self.answer(attempt, Outcome::Refused { current }),
+                Ok(None) => self.answer(attempt, Outcome::Refused { current: Some(current) }),
             },
-            Then::Deleted => self.answer(attempt, Outcome::Refused { current: -1 }),
+            Then::Deleted => self.answer(attempt, Outcome::Refused { current: None }),
             Then::Revive { last } => {
+                self.count("revivals");
                 if let Some(request) = self.request(attempt, Some(last)) {
                     self.input(index, Input::Request(request));
                 }
@@ -156,7 +172,8 @@ impl World {
     }
 
     fn read(&mut self, index: usize, attempt: u64, task: &Task) {
-        let Task::Read { stream } = task else { return };
+        let Task::Read { stream, .. } = task else { return };
+        self.count("reads judged");
         let node = &self.nodes[index];
         let (applied, head) = (node.applied.applied(), node.applied.head(stream));
         let last = head.expect("all of it is in memory").last_event_number;
@@ -169,30 +186,46 @@ impl World {
             );
             return self.object(Checker::Linearizable, detail);
         }
-        self.answer(attempt, Outcome::Read { last });
+        self.answer(attempt, Outcome::Read { last, anywhere: None });
+    }
+
+    /// A read that any node may answer, from what it has. The index is derived from what is committed and in the files.
+    fn read_here(&mut self, index: usize, attempt: u64, stream: &str) {
+        let node = &self.nodes[index];
+        let last = node.applied.head(stream).expect("all of it is in memory").last_event_number;
+        let anywhere = Some(((index, node.life), self.now));
+        if last >= 0 && self.reference.committed_at(stream, last).is_none() {
+            let detail = format!("n{index} shows number {last} of {stream}, which nobody has committed");
+            return self.object(Checker::Linearizable, detail);
+        }
+        self.answer(attempt, Outcome::Read { last, anywhere });
     }
 
     /// The edge's part of idempotence: the events behind the claimed version are those of the request.
-    fn repeated_at(&self, index: usize, task: &Task, current: i64) -> Option<i64> {
-        let Task::Write { stream, expected, events } = task else { return None };
+    fn repeated_at(&self, index: usize, task: &Task, current: i64) -> Result<Option<i64>, Damaged> {
+        let Task::Write { stream, expected, events } = task else { return Ok(None) };
         let claimed = match expected {
             ExpectedVersion::NoStream => -1,
             ExpectedVersion::Exact(number) => *number,
-            ExpectedVersion::Any | ExpectedVersion::StreamExists => return None,
+            ExpectedVersion::Any | ExpectedVersion::StreamExists => return Ok(None),
         };
         if claimed >= current {
-            return None;
+            return Ok(None);
         }
         let node = &self.nodes[index];
         let mut positions = Vec::new();
-        let first = node.applied.positions(stream, claimed + 1, events.len(), &mut positions).ok()?;
+        let first = node.applied.positions(stream, claimed + 1, events.len(), &mut positions);
+        let first = first.expect("all of it is in memory");
         let same = |(position, (id, _)): (&LogPosition, &(EventId, usize))| {
             let mut bytes = Vec::new();
             node.disk.read_log(position.plus(8), position.plus(24), &mut bytes);
             bytes == id.0.0
         };
+        if positions.iter().any(|&position| node.is_rotten(position)) {
+            return Err(Damaged);
+        }
         let all = first == claimed + 1 && positions.len() == events.len() && positions.iter().zip(events).all(same);
-        all.then_some(first)
+        Ok(all.then_some(first))
     }
 
     /// What is acknowledged is committed, where the acknowledgement says.

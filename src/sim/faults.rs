@@ -1,8 +1,15 @@
 //! What goes wrong, and how it ends.
+//!
+//! Each thing that goes wrong has a number and chance of its own: a run from which one is left out has the others as they
+//! were, which is what makes a failing run smaller.
 
-use super::agenda::{MILLISECOND, Moment};
+use std::time::Duration;
+
+use super::Injected;
+use super::agenda::{MILLISECOND, Moment, SECOND};
+use super::kinds::Fault;
 use super::node::Input;
-use super::profile::{FAULTS, Fault, pick, within};
+use super::profile::{pick, within};
 use super::world::{Event, World};
 use crate::engine::ControlInput;
 
@@ -17,6 +24,14 @@ pub(super) enum Undo {
     },
     /// Pairs of sender and receiver.
     Heal(Vec<(usize, usize)>),
+    /// Paths that come and go: what is cut now, and how often that changes yet.
+    Flap {
+        pairs: Vec<(usize, usize)>,
+        cut: bool,
+        left: u32,
+    },
+    /// This node was cut off; the next one is to be.
+    NextInTurn(usize),
     DiskWell(usize),
 }
 
@@ -32,11 +47,29 @@ impl World {
             return;
         }
         self.plan_fault();
-        let fault = pick(&mut self.random.faults, &FAULTS);
-        if self.profile.has(fault) {
-            let node = self.victim();
-            self.happen(fault, node);
+        self.numbered(None, |world| {
+            let fault = world.profile.pick_fault(&mut world.random.faults)?;
+            let node = world.victim();
+            world.happen(fault, node);
+            Some((fault, node))
+        });
+    }
+
+    /// Lets something happen with chance of its own, unless it is left out of this run.
+    fn numbered(&mut self, only: Option<Fault>, happen: impl FnOnce(&mut World) -> Option<(Fault, usize)>) {
+        let streams = if only.is_some() { &mut self.random.hunts } else { &mut self.random.faults };
+        let own = streams.fork();
+        let number = self.faults_numbered;
+        self.faults_numbered += 1;
+        if self.options.skips(number) {
+            return;
         }
+        let others = std::mem::replace(&mut self.random.faults, own);
+        if let Some((fault, node)) = happen(self) {
+            self.count(fault.name());
+            self.schedule.push(Injected { number, at: Duration::from_nanos(self.now), fault, node });
+        }
+        self.random.faults = others;
     }
 
     /// Any node, but the leader more often than others.
@@ -74,11 +107,18 @@ impl World {
                 let token = self.id();
                 self.line(node, "resigns", 0, 0);
                 if self.nodes[node].is_up() {
-                    self.input(node, Input::Control(ControlInput::Resign { token }));
+                    self.input(node, Input::Control(ControlInput::Resign { token, to: None }));
                 }
             }
             Fault::Stop => self.stop(node),
-            Fault::HuntLeader | Fault::HuntAll | Fault::Rotate | Fault::StaleHints | Fault::LossyCalls => {}
+            Fault::InTurn => self.isolate_in_turn(0),
+            Fault::Flap => self.flap(node),
+            Fault::FailedFlush => self.nodes[node].flush_fails = true,
+            Fault::Rot => self.rot(node),
+            Fault::Members => self.change_members(node),
+            Fault::ReplaceDisk => self.replace_disk(node),
+            Fault::ClockJump => self.jump_clock(node),
+            colour => debug_assert!(!colour.is_event(), "{colour:?} does not happen"),
         }
     }
 
@@ -87,11 +127,17 @@ impl World {
         if self.settling.is_some() {
             return;
         }
-        match fault {
-            Fault::HuntAll => return self.crash_all(),
-            Fault::Rotate => return self.rotate(node),
-            _ => self.count("hunts"),
-        }
+        self.numbered(Some(fault), |world| {
+            match fault {
+                Fault::HuntAll => world.crash_all(),
+                Fault::Rotate => world.rotate(node),
+                _ => world.hunt_leader(node),
+            }
+            Some((fault, node))
+        });
+    }
+
+    fn hunt_leader(&mut self, node: usize) {
         let peers: Vec<usize> = (0..self.nodes.len()).filter(|&peer| peer != node).collect();
         match self.random.faults.u8(0..8) {
             0 => self.crash_for_a_while(node, false),
@@ -106,7 +152,6 @@ impl World {
 
     /// Everyone hears each other again, but for the leader.
     fn rotate(&mut self, leader: usize) {
-        self.count("rotations");
         let count = self.nodes.len();
         let pairs = (0..count).flat_map(|from| (0..count).map(move |to| (from, to)));
         for (from, to) in pairs {
@@ -118,12 +163,12 @@ impl World {
         within(&mut self.random.faults, self.profile.fault_length)
     }
 
-    fn undo_later(&mut self, undo: Undo) {
+    pub(super) fn undo_later(&mut self, undo: Undo) {
         let delay = self.fault_length();
         self.agenda.plan(self.now + delay, Event::Undo(undo));
     }
 
-    fn crash_for_a_while(&mut self, node: usize, power: bool) {
+    pub(super) fn crash_for_a_while(&mut self, node: usize, power: bool) {
         if self.nodes[node].is_up() {
             self.crash(node, power);
             self.undo_later(Undo::Start(node));
@@ -131,7 +176,6 @@ impl World {
     }
 
     fn crash_all(&mut self) {
-        self.count("crashes of all");
         let power = self.random.faults.bool();
         let back = self.fault_length();
         for node in 0..self.nodes.len() {
@@ -145,11 +189,9 @@ impl World {
         let length = self.fault_length();
         self.nodes[node].paused_until = self.now + length;
         self.line(node, "pauses", length / MILLISECOND, 0);
-        self.count("pauses");
     }
 
     fn sever(&mut self, pairs: Vec<(usize, usize)>) {
-        self.count("cut paths");
         for &(from, to) in &pairs {
             self.set_cut(from, to, true);
         }
@@ -163,12 +205,57 @@ impl World {
         self.sever(pairs.filter(|&(from, to)| side[from] != side[to]).collect());
     }
 
+    /// Cut off for moments only, again and again: too short for an election, long enough to be noticed.
+    fn flap(&mut self, node: usize) {
+        let count = self.nodes.len();
+        let both = self.random.faults.bool();
+        let pairs = (0..count).flat_map(|peer| [(peer, node), (node, peer)]).filter(|&(from, _)| both || from == node);
+        let left = self.random.faults.u32(4..=20);
+        self.undo(Undo::Flap { pairs: pairs.collect(), cut: false, left });
+    }
+
+    fn flap_again(&mut self, pairs: Vec<(usize, usize)>, cut: bool, left: u32) {
+        for &(from, to) in &pairs {
+            self.set_cut(from, to, !cut);
+        }
+        if left > 0 && self.settling.is_none() {
+            let timeout = self.profile.election_timeout.as_nanos() as Moment;
+            let delay = self.random.faults.u64(0..=timeout / 2);
+            self.agenda.plan(self.now + delay, Event::Undo(Undo::Flap { pairs, cut: !cut, left: left - 1 }));
+        } else if !cut {
+            self.undo(Undo::Heal(pairs));
+        }
+    }
+
+    fn isolate_in_turn(&mut self, node: usize) {
+        let count = self.nodes.len();
+        if let Some(before) = node.checked_sub(1) {
+            self.undo(Undo::Heal((0..count).flat_map(|peer| [(before, peer), (peer, before)]).collect()));
+        }
+        if node < count && self.settling.is_none() {
+            for peer in 0..count {
+                self.set_cut(node, peer, true);
+                self.set_cut(peer, node, true);
+            }
+            let timeout = self.profile.election_timeout.as_nanos() as Moment;
+            let delay = self.random.faults.u64(timeout / 2..=timeout * 3);
+            self.agenda.plan(self.now + delay, Event::Undo(Undo::NextInTurn(node)));
+        }
+    }
+
+    /// Back or forth, by anything from a moment to a year.
+    fn jump_clock(&mut self, node: usize) {
+        let longest = pick(&mut self.random.faults, &[SECOND, 3_600 * SECOND, 365 * 24 * 3_600 * SECOND]) as i64 / 100;
+        let jump = self.random.faults.i64(-longest..=longest);
+        self.nodes[node].wall_clock_off += jump;
+        self.line(node, "jumps", jump.unsigned_abs(), u64::from(jump < 0));
+    }
+
     fn break_some_link(&mut self, node: usize) {
         let links: Vec<u64> =
             self.network.links.iter().filter(|(_, link)| link.ends.contains(&node)).map(|(&id, _)| id).collect();
         if !links.is_empty() {
             self.line(node, "breaks", 0, 0);
-            self.count("broken links");
             let link = pick(&mut self.random.faults, &links);
             self.break_link(link);
         }
@@ -177,14 +264,12 @@ impl World {
     fn slow_disk(&mut self, node: usize) {
         let slowness = pick(&mut self.random.faults, &[20, 20, 1_000]);
         self.line(node, "disk", slowness, 0);
-        self.count("slow disks");
         self.nodes[node].disk_slowness = slowness;
         self.undo_later(Undo::DiskWell(node));
     }
 
     fn fill_disk(&mut self, node: usize) {
         self.line(node, "disk", 0, 0);
-        self.count("full disks");
         self.nodes[node].full_disk = true;
         self.undo_later(Undo::DiskWell(node));
     }
@@ -194,7 +279,6 @@ impl World {
             return;
         }
         self.line(node, "stops", 0, 0);
-        self.count("stops");
         self.input(node, Input::Stop);
         let life = self.nodes[node].life;
         let patience = 2 * self.profile.election_timeout.as_nanos() as Moment;
@@ -208,6 +292,8 @@ impl World {
             Undo::Start(node) => self.start(node),
             Undo::Kill { node, life } if self.lives(node, life) => self.crash(node, false),
             Undo::Kill { .. } => {}
+            Undo::Flap { pairs, cut, left } => self.flap_again(pairs, cut, left),
+            Undo::NextInTurn(node) => self.isolate_in_turn(node + 1),
             Undo::Heal(pairs) => pairs.into_iter().for_each(|(from, to)| self.set_cut(from, to, false)),
             Undo::DiskWell(node) => {
                 self.nodes[node].disk_slowness = 1;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::engine::{BufferToken, WriteSource};
-use crate::limits::CHUNK_HEADER_BYTES;
 use crate::storage::{ChunkHeader, Disk, DurableMark, DurableState, FileName};
 use crate::types::LogPosition;
 
@@ -131,6 +130,9 @@ impl World {
 
     pub(super) fn flush(&mut self, index: usize, id: u64, chunks: (u32, u32), durable: LogPosition, must_mark: bool) {
         self.count("flushes");
+        if must_mark {
+            self.note_marking_flush(index);
+        }
         let node = &mut self.nodes[index];
         if !must_mark && self.now < node.marked_at + MARK_EVERY {
             let order = node.disk.order();
@@ -156,6 +158,16 @@ impl World {
             node.disk.write_at(name, offset, bytes).expect("a write inside its file");
         }
         let order = node.disk.order();
+        if let Io::Flush { .. } | Io::StateFlush { .. } = io
+            && std::mem::take(&mut node.flush_fails)
+        {
+            self.flush_failed(index, &io);
+            #[cfg(test)]
+            if self.options.planted == Some(crate::consensus::PlantedBug::FlushAgain) {
+                return self.begin_io(index, io);
+            }
+            return self.crash_for_a_while(index, false);
+        }
         match io {
             Io::Write { id, position, length, bytes, source, .. } => {
                 self.written(index, position, &bytes[..length], source);
@@ -172,6 +184,20 @@ impl World {
                 self.input(index, Input::Saved { sequence });
             }
         }
+    }
+
+    /// A failed flush is final: whoever hears of it must end, and start anew on what is there.
+    fn flush_failed(&mut self, index: usize, io: &Io) {
+        let (node, random) = (&self.nodes[index], &mut self.random.disk);
+        match *io {
+            Io::Flush { chunks, order, .. } => {
+                let chunks = chunks.0..=chunks.1;
+                chunks.for_each(|chunk| node.disk.flush_failed(FileName::Chunk(chunk), order, random));
+            }
+            Io::StateFlush { order, .. } => node.disk.flush_failed(FileName::State, order, random),
+            _ => {}
+        }
+        self.count("flushes that failed");
     }
 
     /// The memory that a write came from must have been left alone until now.
@@ -226,8 +252,7 @@ impl World {
         let files = node.disk.list().expect("a list of files");
         for chunk in (0..=wanted).filter(|&chunk| files.iter().all(|file| file.name != FileName::Chunk(chunk))) {
             let header = ChunkHeader { chunk, layout: self.layout };
-            let length = CHUNK_HEADER_BYTES + self.layout.chunk_size;
-            node.disk.create(FileName::Chunk(chunk), &header.encode(), length).expect("a new file");
+            node.disk.create(FileName::Chunk(chunk), &header.encode(), self.layout.file_length()).expect("a new file");
         }
         self.count("chunks");
         self.input(index, Input::ChunkReady { chunk: wanted });
@@ -256,9 +281,7 @@ impl World {
                 engine.hold_buffer(follower, subscription, Some(plan.position));
                 bytes.extend_from_slice(engine.buffer().slice(plan.position, plan.length));
             }
-            if plan.from_file {
-                self.count("sends from files");
-            }
+            self.count(if plan.from_file { "sends from files" } else { "sends from the buffer" });
             let send = Send { follower, subscription, link, plan, bytes, orphaned: false };
             let id = self.id();
             let node = &mut self.nodes[index];

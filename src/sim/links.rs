@@ -1,14 +1,18 @@
 //! Links between nodes: connections that carry packets in order, stall while their path is cut, and may break.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::consensus::Message;
-use crate::types::Guid;
+use crate::types::{Guid, NodeId};
 
 use super::agenda::Moment;
+use super::kinds::Fault;
 use super::node::Input;
 use super::profile::within;
 use super::world::{Event, World};
+
+/// Messages remembered for each path.
+const SAID_KEPT: usize = 8;
 
 /// What a link is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +51,9 @@ struct Lane {
 pub(super) struct Link {
     pub(super) kind: Kind,
     pub(super) ends: [usize; 2],
+    pub(super) opener: NodeId,
+    /// Whom the opener wants to reach.
+    pub(super) wanted: NodeId,
     open: [bool; 2],
     lanes: [Lane; 2],
 }
@@ -57,11 +64,13 @@ pub(super) struct Network {
     pub(super) links: BTreeMap<u64, Link>,
     /// By sender and receiver: nothing gets through.
     pub(super) cut: Vec<Vec<bool>>,
+    /// By sender and receiver: the last messages, for those that come twice.
+    said: BTreeMap<(usize, usize), VecDeque<Message>>,
 }
 
 impl Network {
     pub(super) fn new(nodes: usize) -> Network {
-        Network { links: BTreeMap::new(), cut: vec![vec![false; nodes]; nodes] }
+        Network { links: BTreeMap::new(), cut: vec![vec![false; nodes]; nodes], said: BTreeMap::new() }
     }
 
     /// The bits of the nodes that `node` cannot send to.
@@ -76,9 +85,11 @@ impl Network {
 }
 
 impl World {
-    pub(super) fn open_link(&mut self, kind: Kind, opener: usize, acceptor: usize) -> u64 {
+    pub(super) fn open_link(&mut self, kind: Kind, from: usize, wanted: NodeId) -> u64 {
         let id = self.id();
-        let link = Link { kind, ends: [opener, acceptor], open: [true, true], lanes: Default::default() };
+        let opener = self.nodes[from].id;
+        let ends = [from, self.index_of(wanted)];
+        let link = Link { kind, ends, opener, wanted, open: [true, true], lanes: Default::default() };
         self.network.links.insert(id, link);
         self.send_packet(id, 0, Packet::Hello);
         id
@@ -86,9 +97,34 @@ impl World {
 
     /// Sends from an end of the link, if that is open.
     pub(super) fn send_packet(&mut self, link: u64, end: usize, packet: Packet) {
-        if self.network.links.get(&link).is_some_and(|link| link.open[end]) {
-            self.launch(link, end, packet);
+        let Some(open) = self.network.links.get(&link).filter(|link| link.open[end]) else { return };
+        let path = (open.ends[end], open.ends[1 - end]);
+        if self.profile.has(Fault::Duplicates)
+            && let Packet::Message(message) = &packet
+        {
+            let again = self.say_again(path, message);
+            again.into_iter().for_each(|message| self.launch(link, end, Packet::Message(message)));
         }
+        self.launch(link, end, packet);
+    }
+
+    /// Remembers a message, and gives one of the last ones now and then: it may be from an earlier connection. Requests
+    /// to subscribe are never repeated by anyone.
+    fn say_again(&mut self, path: (usize, usize), message: &Message) -> Option<Message> {
+        if matches!(message, Message::Subscribe { .. }) {
+            return None;
+        }
+        let said = self.network.said.entry(path).or_default();
+        if said.len() == SAID_KEPT {
+            said.pop_front();
+        }
+        said.push_back(message.clone());
+        let random = &mut self.random.network;
+        let again = (random.u8(0..16) == 0).then(|| said[random.usize(0..said.len())].clone());
+        if again.is_some() {
+            self.count("messages twice");
+        }
+        again
     }
 
     fn launch(&mut self, id: u64, lane: usize, packet: Packet) {

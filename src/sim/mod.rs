@@ -13,26 +13,34 @@
 mod agenda;
 mod calls;
 mod checks;
+mod coverage;
 mod disk;
 mod edge;
 mod faults;
+mod history;
 mod io;
+mod kinds;
 mod links;
+mod members;
 mod node;
 #[cfg(test)]
 mod planted_tests;
 mod profile;
 mod reference;
+mod rot;
 mod settle;
+mod shrink;
 mod trace;
 mod workload;
 mod world;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+pub use self::coverage::Coverage;
+pub use self::kinds::{FAULTS, Fault};
+pub use self::shrink::shrink;
 use self::world::World;
 
 /// What a run is told besides its seed.
@@ -40,8 +48,14 @@ use self::world::World;
 pub struct Options {
     /// Voting members; drawn from the seed when `None`.
     pub nodes: Option<usize>,
+    /// Clients; drawn from the seed when `None`.
+    pub clients: Option<usize>,
     /// Virtual time during which anything may fail.
     pub faulty: Duration,
+    /// Kinds of faults that the run leaves out.
+    pub without: Vec<Fault>,
+    /// Numbers of faults that the run leaves out, see [`Injected`].
+    pub skip: Vec<u32>,
     /// Print the trace as it grows.
     pub trace: bool,
     /// What the replicas do wrong.
@@ -53,12 +67,59 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             nodes: None,
+            clients: None,
             faulty: Duration::from_secs(10),
+            without: Vec::new(),
+            skip: Vec::new(),
             trace: false,
             #[cfg(test)]
             planted: None,
         }
     }
+}
+
+impl Options {
+    fn skips(&self, number: u32) -> bool {
+        self.skip.contains(&number)
+    }
+
+    /// As options of the command line, those that are not the default.
+    #[must_use]
+    pub fn arguments(&self) -> String {
+        let mut text = String::new();
+        let mut add = |name: &str, value: String| text.push_str(&format!(" --{name} {value}"));
+        if let Some(nodes) = self.nodes {
+            add("nodes", nodes.to_string());
+        }
+        if let Some(clients) = self.clients {
+            add("clients", clients.to_string());
+        }
+        if self.faulty != Options::default().faulty {
+            add("seconds", self.faulty.as_secs_f64().to_string());
+        }
+        if !self.without.is_empty() {
+            add("without", self.without.iter().map(|fault| fault.name()).collect::<Vec<_>>().join(","));
+        }
+        if !self.skip.is_empty() {
+            let mut skip = self.skip.clone();
+            skip.sort_unstable();
+            add("skip", skip.iter().map(u32::to_string).collect::<Vec<_>>().join(","));
+        }
+        text
+    }
+}
+
+/// Something that went wrong in a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Injected {
+    /// Counts up; the same for the same seed, whatever else is left out of the run.
+    pub number: u32,
+    /// When.
+    pub at: Duration,
+    /// What.
+    pub fault: Fault,
+    /// To which node.
+    pub node: usize,
 }
 
 /// What is watched.
@@ -83,12 +144,16 @@ pub enum Checker {
     ExactlyOnce,
     /// The event numbers of a stream have no gap.
     DenseNumbers,
-    /// A read behind a barrier sees every write acknowledged, and everything read, before it was asked.
+    /// Each stream is a linearizable object: a read behind a barrier sees every write acknowledged, and everything read,
+    /// before it was asked; a write takes its place behind those; a refusal names a version that the stream had; a read
+    /// on any node sees what is committed, and never less than before on that node.
     Linearizable,
     /// A node starts with everything that it had acknowledged.
     Recovery,
     /// Nobody overwrites what it has committed.
     CommittedStays,
+    /// What a repair writes is what was committed.
+    RepairExact,
     /// Memory that a write or send still needs is left alone.
     BufferReuse,
     /// No engine gives up.
@@ -109,7 +174,7 @@ pub struct Report {
     /// Virtual time that passed.
     pub simulated: Duration,
     /// What happened how often.
-    pub counts: BTreeMap<&'static str, u64>,
+    pub coverage: Coverage,
 }
 
 /// A promise that was broken.
@@ -121,6 +186,14 @@ pub struct Failure {
     pub checker: Checker,
     /// What it saw.
     pub detail: String,
+    /// When.
+    pub at: Duration,
+    /// What had gone wrong before.
+    pub faults: Vec<Injected>,
+    /// The kinds of faults that the run knew.
+    pub kinds: Vec<Fault>,
+    /// Further options of the run, for its replay.
+    pub arguments: String,
     /// The last lines of the trace.
     pub trace: Vec<String>,
 }
@@ -131,7 +204,7 @@ impl fmt::Display for Failure {
             writeln!(f, "{line}")?;
         }
         writeln!(f, "seed {}: {:?}: {}", self.seed, self.checker, self.detail)?;
-        write!(f, "replay with: cargo sim --seed {}", self.seed)
+        write!(f, "replay with: cargo sim --seed {}{}", self.seed, self.arguments)
     }
 }
 
@@ -149,7 +222,16 @@ pub fn run(seed: u64, options: &Options) -> Result<Report, Box<Failure>> {
         Ok(Some(objection)) => objection,
         Err(panic) => (Checker::NoPanic, panic_text(panic.as_ref())),
     };
-    Err(Box::new(Failure { seed, checker, detail, trace: world.trace.tail() }))
+    Err(Box::new(Failure {
+        seed,
+        checker,
+        detail,
+        at: Duration::from_nanos(world.now),
+        faults: std::mem::take(&mut world.schedule),
+        kinds: world.profile.kinds(),
+        arguments: options.arguments(),
+        trace: world.trace.tail(),
+    }))
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

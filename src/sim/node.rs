@@ -2,23 +2,29 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use fastrand::Rng;
 
 use crate::consensus::Message;
 use crate::engine::{Action, BufferToken, ControlInput, Engine, EngineOptions, Request, SendPlan};
 use crate::index::Index;
-use crate::storage::{ChunkLayout, Disk, DurableState, Recovered, erase_tail, recover};
+use crate::storage::{ChunkLayout, Disk, DurableState, Recovered, RecoveryError, erase_tail, recover};
 use crate::types::{Guid, LogPosition, NodeId, Term, Ticks};
 
 use super::Checker;
 use super::agenda::{MILLISECOND, Moment};
 use super::calls::AskedVote;
 use super::checks::Watched;
+#[cfg(test)]
+use super::disk::UnflushedDisk;
 use super::disk::VirtualDisk;
 use super::edge::Waiting;
+use super::faults::Undo;
 use super::io::{Io, Token};
+use super::kinds::Fault;
 use super::links::{Kind, Packet};
+use super::profile::pick;
 use super::world::{Event, World};
 
 /// 100 ns ticks since year 1 at the start of a run.
@@ -82,9 +88,16 @@ pub(super) struct Send {
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) index: usize,
+    /// Another one with each new disk: see [`identity`].
     pub(super) id: NodeId,
     clock: Clock,
+    /// What the wall clock is off by, 100 ns ticks.
+    pub(super) wall_clock_off: i64,
     pub(super) disk: VirtualDisk,
+    /// Records that have rotted and are not repaired, for those who must not look at them.
+    pub(super) rotten: Vec<(LogPosition, LogPosition)>,
+    /// Changes of the members that were asked for here.
+    pub(super) changes: Vec<u64>,
     pub(super) life: u32,
     pub(super) engine: Option<Engine>,
     pub(super) applied: Arc<Index>,
@@ -95,6 +108,8 @@ pub(super) struct Node {
     pub(super) disk_slowness: u64,
     pub(super) full_disk: bool,
     pub(super) told_full: bool,
+    /// The next flush fails.
+    pub(super) flush_fails: bool,
     inbox: VecDeque<Input>,
     deferred: VecDeque<Request>,
     turn_at: Option<Moment>,
@@ -122,13 +137,16 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn new(index: usize, layout: ChunkLayout, random: &mut Rng) -> Node {
-        let id = NodeId(Guid([index as u8 + 1; 16]));
+        let id = identity(index, 0);
         let clock = Clock { base: random.i64(0..1 << 50), parts_per_million: random.i64(-300..=300) };
         Node {
             index,
             id,
             clock,
+            wall_clock_off: 0,
             disk: VirtualDisk::new(layout),
+            rotten: Vec::new(),
+            changes: Vec::new(),
             life: 0,
             engine: None,
             applied: Arc::new(Index::new()),
@@ -137,6 +155,7 @@ impl Node {
             disk_slowness: 1,
             full_disk: false,
             told_full: false,
+            flush_fails: false,
             inbox: VecDeque::new(),
             deferred: VecDeque::new(),
             turn_at: None,
@@ -167,6 +186,23 @@ impl Node {
         self.engine.is_some()
     }
 
+    /// A new disk: nothing is known of the old one, and the node is another one.
+    fn replace_disk(&mut self, layout: ChunkLayout) -> (NodeId, VirtualDisk) {
+        let Guid(bytes) = self.id.0;
+        let id = std::mem::replace(&mut self.id, identity(self.index, bytes[1] + 1));
+        let disk = std::mem::replace(&mut self.disk, VirtualDisk::new(layout));
+        self.rotten.clear();
+        self.accepted = false;
+        self.flush_fails = false;
+        self.watched = Watched::default();
+        (id, disk)
+    }
+
+    /// True when the record with this byte has rotted.
+    pub(super) fn is_rotten(&self, position: LogPosition) -> bool {
+        self.rotten.iter().any(|&(from, to)| (from..to).contains(&position))
+    }
+
     /// Forgets what lives in the process.
     fn forget(&mut self) {
         self.engine = None;
@@ -185,6 +221,7 @@ impl Node {
         self.waiting.clear();
         self.asked_votes.clear();
         self.founding = None;
+        self.changes.clear();
         self.last_hint = None;
         self.stopping = false;
         self.told_full = false;
@@ -200,6 +237,13 @@ impl Node {
     }
 }
 
+/// The node in this place, with its first disk or a later one.
+fn identity(index: usize, disk: u8) -> NodeId {
+    let mut bytes = [index as u8 + 1; 16];
+    bytes[1] = disk;
+    NodeId(Guid(bytes))
+}
+
 impl World {
     /// Starts a node's process on what its disk holds.
     pub(super) fn start(&mut self, index: usize) {
@@ -207,18 +251,28 @@ impl World {
             return;
         }
         self.nodes[index].host_up = true;
-        let (state, recovered) = match self.recover(index) {
-            Ok(found) => found,
+        let (state, recovered) = match self.recover_and_mend(index) {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                // Nobody can help now.
+                self.agenda.plan(self.now + 200 * MILLISECOND, Event::Undo(Undo::Start(index)));
+                return;
+            }
             Err(reason) => return self.object(Checker::Recovery, format!("n{index} cannot start: {reason}")),
         };
         self.line(index, "starts", recovered.end.0, u64::from(recovered.chunk_count));
+        self.count("starts");
+        if recovered.cut.is_some() {
+            self.count("starts with a torn tail");
+        }
         self.check_recovered(index, &recovered);
+        let (election_timeout, heartbeat_interval, priority) = self.timing();
         let options = EngineOptions {
             layout: self.layout,
             log_buffer_bytes: self.profile.log_buffer_bytes,
-            election_timeout: self.profile.election_timeout,
-            heartbeat_interval: self.profile.heartbeat_interval,
-            priority: 0,
+            election_timeout,
+            heartbeat_interval,
+            priority,
             seed: self.random.schedule.u64(..),
             chunks_ready: recovered.chunk_count,
             window_bytes: self.profile.window_bytes,
@@ -236,21 +290,74 @@ impl World {
         node.engine = Some(engine.expect("memory for a log buffer"));
         self.reset_links(index);
         self.plan_turn(index, self.now);
+        if !self.nodes[index].rotten.is_empty() {
+            self.plan_scrub(index);
+        }
     }
 
-    fn recover(&mut self, index: usize) -> Result<(DurableState, Recovered), String> {
+    /// With new options: what an operator may have set since the last start, not the same on all nodes.
+    fn timing(&mut self) -> (Duration, Duration, i32) {
+        let (timeout, interval) = (self.profile.election_timeout, self.profile.heartbeat_interval);
+        if !self.profile.has(Fault::NewOptions) || self.settling.is_some() {
+            return (timeout, interval, 0);
+        }
+        let random = &mut self.random.schedule;
+        let priority = pick(random, &[0, 0, 1, 5, 9]);
+        (timeout * random.u32(80..=200) / 100, interval * random.u32(50..=150) / 100, priority)
+    }
+
+    /// A member's disk is gone, unless too few of the others would be left; the node that comes back is a new one.
+    pub(super) fn replace_disk(&mut self, index: usize) {
+        if !self.can_lose(index) {
+            return;
+        }
+        self.crash(index, true);
+        let lost = self.nodes[index].replace_disk(self.layout);
+        self.lost_disks.push(lost);
+        self.line(index, "replaced", 0, 0);
+        self.count("disks replaced");
+        self.undo_later(Undo::Start(index));
+    }
+
+    /// `None` when damage must wait for somebody who has the bytes.
+    fn recover_and_mend(&mut self, index: usize) -> Result<Option<(DurableState, Recovered)>, String> {
+        loop {
+            match self.recover(index) {
+                Ok(found) => return Ok(Some(found)),
+                Err(error) if self.nodes[index].rotten.is_empty() => return Err(error.to_string()),
+                Err(error) => {
+                    if !matches!(error, RecoveryError::Corrupt { .. }) {
+                        return Err(error.to_string());
+                    }
+                    if !self.mend(index, &error) {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    fn recover(&mut self, index: usize) -> Result<(DurableState, Recovered), RecoveryError> {
         let node = &self.nodes[index];
-        let state = match DurableState::load(&node.disk).map_err(|error| error.to_string())? {
+        let state = match DurableState::load(&node.disk).expect("a state file") {
             Some(state) => state,
             None => {
                 let state = DurableState::new(node.id, self.layout.chunk_size);
-                state.create(&node.disk).map_err(|error| error.to_string())?;
+                state.create(&node.disk).expect("a new state file");
                 state
             }
         };
-        let recovered = recover(&node.disk, self.layout, &mut |_| {}).map_err(|error| error.to_string())?;
-        recovered.check_committed(self.layout, state.commit_hint).map_err(|error| error.to_string())?;
-        erase_tail(&node.disk, self.layout, recovered.end).map_err(|error| error.to_string())?;
+        #[cfg(test)]
+        let unflushed = UnflushedDisk(&node.disk);
+        #[cfg(test)]
+        let is_careless = self.options.planted == Some(crate::consensus::PlantedBug::RecoverWithoutFlush);
+        #[cfg(test)]
+        let disk: &dyn Disk = if is_careless { &unflushed } else { &node.disk };
+        #[cfg(not(test))]
+        let disk: &dyn Disk = &node.disk;
+        let recovered = recover(disk, self.layout, &mut |_| {})?;
+        recovered.check_committed(self.layout, state.commit_hint)?;
+        erase_tail(&node.disk, self.layout, recovered.end)?;
         Ok((state, recovered))
     }
 
@@ -266,9 +373,14 @@ impl World {
             }
         }
         if power {
-            node.disk.lose_power(&mut self.random.disk);
+            let misdirected = self.profile.has(Fault::Misdirected);
+            let lost = node.disk.lose_power(&mut self.random.disk, misdirected);
             node.host_up = false;
+            self.coverage.note("writes lost in a power cut", lost.lost);
+            self.coverage.note("writes torn in a power cut", lost.torn);
+            self.coverage.note("writes in the wrong place", lost.misdirected);
         }
+        let node = &mut self.nodes[index];
         node.forget();
         self.line(index, "crashes", u64::from(power), end.0);
         self.count(if power { "crashes (power)" } else { "crashes (process)" });
@@ -301,7 +413,8 @@ impl World {
             let until = node.paused_until;
             return self.plan_turn(index, until);
         }
-        let wall_clock = WALL_CLOCK_START + (self.now / 100) as i64;
+        self.coverage.note("turns", 1);
+        let wall_clock = WALL_CLOCK_START + (self.now / 100) as i64 + node.wall_clock_off;
         let now = node.clock.ticks(self.now);
         if let Some(engine) = &mut node.engine {
             engine.begin_turn(now, wall_clock);
@@ -361,7 +474,10 @@ impl World {
         match input {
             Input::Control(input) => engine.handle_control(input),
             Input::Written { id } => engine.handle_written(id),
-            Input::Flushed { id } => engine.handle_flushed(id),
+            Input::Flushed { id } => {
+                engine.handle_flushed(id);
+                self.note_flushed(index);
+            }
             Input::Saved { sequence } => engine.handle_state_saved(sequence),
             Input::ChunkReady { chunk } => engine.handle_chunk_ready(chunk),
             Input::DiskFull { full } => engine.handle_disk_full(full),
@@ -443,7 +559,10 @@ impl World {
 
     fn take_hello(&mut self, index: usize, id: u64) {
         let Some(link) = self.network.links.get(&id) else { return };
-        let (kind, follower) = (link.kind, self.nodes[link.ends[0]].id);
+        let (kind, follower, wanted) = (link.kind, link.opener, link.wanted);
+        if wanted != self.nodes[index].id {
+            return self.close_link(id, 1); // The greeting names whom it is for.
+        }
         match kind {
             Kind::Control => {
                 // A follower that comes anew has given its old links up.
@@ -477,7 +596,7 @@ impl World {
             Action::Send { peer, message } => self.send_message(index, peer, message),
             Action::ConnectControl { leader } => {
                 self.close_leader(index);
-                let link = self.open_link(Kind::Control, index, self.index_of(leader));
+                let link = self.open_link(Kind::Control, index, leader);
                 self.nodes[index].leader = Some(leader);
                 self.nodes[index].leader_control = Some(link);
             }
@@ -485,7 +604,7 @@ impl World {
                 if let Some((link, _)) = self.nodes[index].leader_data.take() {
                     self.close_link(link, 0);
                 }
-                let link = self.open_link(Kind::Data(subscription), index, self.index_of(leader));
+                let link = self.open_link(Kind::Data(subscription), index, leader);
                 self.nodes[index].leader_data = Some((link, subscription));
             }
             Action::CloseLeader => self.close_leader(index),
@@ -502,6 +621,11 @@ impl World {
     }
 
     fn send_message(&mut self, index: usize, peer: NodeId, message: Message) {
+        match message {
+            Message::Subscribed { .. } => self.count("subscriptions"),
+            Message::Refused { .. } => self.count("subscriptions refused"),
+            _ => {}
+        }
         let node = &self.nodes[index];
         let to_leader = node.leader_control.filter(|_| node.leader == Some(peer)).map(|link| (link, 0));
         let to_follower = node.followers.get(&peer).map(|links| (links.control, 1));

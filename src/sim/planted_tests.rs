@@ -1,14 +1,19 @@
-//! Deliberate faults in the replica that the checkers must catch: who would otherwise check the checkers?
+//! Deliberate faults that the checkers must catch, each by its name: who would otherwise check the checkers?
+
+use std::time::Duration;
 
 use super::{Checker, Options, run};
 use crate::consensus::PlantedBug;
 
+/// Within so many seeds each must be caught.
+const SEEDS: u64 = 2_000;
+
 /// Runs seeds until a checker objects, and expects it to be one of these.
-fn check(planted: PlantedBug, seeds: u64, expected: &[Checker]) {
-    let options = Options { planted: Some(planted), ..Options::default() };
-    let failure = (0..seeds).find_map(|seed| run(seed, &options).err());
-    let Some(failure) = failure else { panic!("nobody has noticed {planted:?} in {seeds} runs") };
-    println!("{planted:?}: {failure}");
+fn check(planted: PlantedBug, expected: &[Checker]) {
+    let options = Options { planted: Some(planted), faulty: Duration::from_secs(6), ..Options::default() };
+    let failure = (0..SEEDS).find_map(|seed| run(seed, &options).err());
+    let Some(failure) = failure else { panic!("nobody has noticed {planted:?} in {SEEDS} runs") };
+    println!("{planted:?}: seed {}: {:?}: {}", failure.seed, failure.checker, failure.detail);
     assert!(expected.contains(&failure.checker), "{failure}");
 }
 
@@ -16,17 +21,76 @@ fn check(planted: PlantedBug, seeds: u64, expected: &[Checker]) {
 /// that lacks what is committed.
 #[test]
 fn votes_that_are_not_durable_are_noticed() {
-    check(PlantedBug::VoteNotDurable, 2_000, &[Checker::OneLeader, Checker::LeaderComplete]);
+    check(PlantedBug::VoteNotDurable, &[Checker::OneLeader, Checker::LeaderComplete]);
+}
+
+#[test]
+fn two_votes_in_one_term_are_noticed() {
+    check(PlantedBug::VoteTwice, &[Checker::OneLeader]);
+}
+
+#[test]
+fn votes_for_logs_that_lack_something_are_noticed() {
+    check(PlantedBug::VoteForShorterLog, &[Checker::LeaderComplete, Checker::NoFatal]);
 }
 
 /// The scene of figure 8 in Raft's paper: what a majority has of an old term may still be overwritten.
 #[test]
 fn commitment_of_an_old_term_by_counting_is_noticed() {
-    check(PlantedBug::CommitOldTerm, 2_000, &[Checker::LeaderComplete]);
+    check(PlantedBug::CommitOldTerm, &[Checker::LeaderComplete]);
 }
 
 /// A majority is counted that a power cut turns into a minority.
 #[test]
 fn acknowledgement_before_the_flush_is_noticed() {
-    check(PlantedBug::AcknowledgeBeforeFlush, 2_000, &[Checker::DurableMajority]);
+    check(PlantedBug::AcknowledgeBeforeFlush, &[Checker::DurableMajority]);
+}
+
+#[test]
+fn acknowledgements_of_clones_that_count_are_noticed() {
+    check(PlantedBug::CountClones, &[Checker::DurableMajority]);
+}
+
+#[test]
+fn cuts_below_the_commit_position_are_noticed() {
+    check(PlantedBug::TruncateBelowCommit, &[Checker::CommittedStays]);
+}
+
+/// Two logs are compared by their epochs: without some of them they seem to part elsewhere than they do.
+#[test]
+fn an_epoch_that_is_lost_is_noticed() {
+    check(PlantedBug::LostEpoch, &[Checker::LeaderComplete, Checker::NoFatal]);
+}
+
+#[test]
+fn reads_of_a_leader_that_leads_no_more_are_noticed() {
+    check(PlantedBug::StaleLeaderRead, &[Checker::Linearizable]);
+}
+
+#[test]
+fn writes_before_the_inheritance_is_known_are_noticed() {
+    check(PlantedBug::WriteTooSoon, &[Checker::DenseNumbers, Checker::ExactlyOnce, Checker::IndexAgrees]);
+}
+
+#[test]
+fn an_index_ahead_of_the_commit_position_is_noticed() {
+    check(PlantedBug::IndexAheadOfCommit, &[Checker::IndexAgrees]);
+}
+
+/// A client that was not answered asks the next leader again.
+#[test]
+fn retries_that_a_new_leader_writes_again_are_noticed() {
+    check(PlantedBug::IdempotenceLost, &[Checker::ExactlyOnce]);
+}
+
+/// What a process that crashed had written is in the system's cache, and goes with the power.
+#[test]
+fn a_cache_that_is_taken_for_the_disk_is_noticed() {
+    check(PlantedBug::RecoverWithoutFlush, &[Checker::DurableMajority, Checker::Recovery]);
+}
+
+/// After a failed flush the system takes pages for clean that never reached the disk.
+#[test]
+fn a_flush_tried_again_is_noticed() {
+    check(PlantedBug::FlushAgain, &[Checker::DurableMajority, Checker::Recovery]);
 }

@@ -7,57 +7,10 @@ use fastrand::Rng;
 
 use super::Options;
 use super::agenda::{MICROSECOND, MILLISECOND, Moment};
+use super::kinds::{FAULTS, Fault};
 
 /// A range of durations.
 pub(super) type Span = (Moment, Moment);
-
-/// What can go wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Fault {
-    CrashProcess,
-    CrashPower,
-    CrashAll,
-    Pause,
-    Isolate,
-    Partition,
-    OneWay,
-    BreakLink,
-    SlowDisk,
-    DiskFull,
-    Resign,
-    Stop,
-    /// Something of the above happens to a leader soon after its election.
-    HuntLeader,
-    /// All nodes crash soon after an election.
-    HuntAll,
-    /// Soon after its election a leader is cut off, and the one before it comes back: the scene of figure 8 in Raft's
-    /// paper.
-    Rotate,
-    /// Gossip tells of leaders that lead no more.
-    StaleHints,
-    /// Votes and gossip are lost.
-    LossyCalls,
-}
-
-pub(super) const FAULTS: [Fault; 17] = [
-    Fault::CrashProcess,
-    Fault::CrashPower,
-    Fault::CrashAll,
-    Fault::Pause,
-    Fault::Isolate,
-    Fault::Partition,
-    Fault::OneWay,
-    Fault::BreakLink,
-    Fault::SlowDisk,
-    Fault::DiskFull,
-    Fault::Resign,
-    Fault::Stop,
-    Fault::HuntLeader,
-    Fault::HuntAll,
-    Fault::Rotate,
-    Fault::StaleHints,
-    Fault::LossyCalls,
-];
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -88,7 +41,10 @@ pub(super) struct Profile {
     pub(super) event_bytes: usize,
     pub(super) fault_gap: Span,
     pub(super) fault_length: Span,
-    pub(super) faults: Vec<Fault>,
+    /// What this run knows, and how often each comes compared with the others.
+    pub(super) faults: Vec<(Fault, u32)>,
+    /// Left out of it, for a smaller run that fails the same way.
+    without: Vec<Fault>,
     /// How long faults last before everything heals.
     pub(super) faulty_until: Moment,
 }
@@ -101,13 +57,14 @@ impl Profile {
         let network = pick(random, &[lan, lan, (MILLISECOND, 5 * MILLISECOND), (50 * MICROSECOND, timeout / 12)]);
         let flush =
             pick(random, &[(50 * MICROSECOND, MILLISECOND), (MILLISECOND, 10 * MILLISECOND), (0, timeout / 10)]);
-        let faults = FAULTS.into_iter().filter(|_| random.u8(0..5) < 2).collect();
-        let gap = pick(random, &[timeout / 2, timeout * 2, timeout * 8]).max(50 * MILLISECOND);
+        let faults = draw_faults(random);
+        let gap = pick(random, &[timeout, timeout * 4, timeout * 12]).max(100 * MILLISECOND);
         let length = pick(random, &[timeout, timeout * 3, timeout * 10]);
+        let clients = random.usize(1..=6);
         let log_buffer_bytes = pick(random, &[128 << 10, 256 << 10, 1 << 20]);
         Profile {
             members,
-            clones: usize::from(random.u8(0..4) == 0),
+            clones: pick(random, &[0, 0, 0, 1, 1, 2]),
             chunk_size: pick(random, &[8 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20]),
             log_buffer_bytes,
             window_bytes: pick(random, &[16 << 10, 64 << 10, log_buffer_bytes as u64 / 2]),
@@ -122,18 +79,37 @@ impl Profile {
             prepare: pick(random, &[(MILLISECOND, 5 * MILLISECOND), (MILLISECOND, 300 * MILLISECOND)]),
             turn: pick(random, &[(0, 5 * MICROSECOND), (0, 100 * MICROSECOND), (0, 2 * MILLISECOND)]),
             apply: pick(random, &[(0, 50 * MICROSECOND), (0, 3 * MILLISECOND)]),
-            clients: random.usize(1..=6),
+            clients: options.clients.unwrap_or(clients),
             think: pick(random, &[(0, 10 * MILLISECOND), (0, 50 * MILLISECOND), (0, 300 * MILLISECOND)]),
             event_bytes: pick(random, &[100, 1_000, 12_000]),
             fault_gap: (gap / 4, gap * 2),
             fault_length: (length / 10, length),
             faults,
+            without: options.without.clone(),
             faulty_until: options.faulty.as_nanos() as Moment,
         }
     }
 
     pub(super) fn has(&self, fault: Fault) -> bool {
-        self.faults.contains(&fault)
+        self.faults.iter().any(|&(known, _)| known == fault) && !self.without.contains(&fault)
+    }
+
+    /// The kinds that the run knows.
+    pub(super) fn kinds(&self) -> Vec<Fault> {
+        FAULTS.iter().map(|(fault, _)| *fault).filter(|&fault| self.has(fault)).collect()
+    }
+
+    /// One of the run's kinds, the heavier ones more often; `None` when it is left out.
+    pub(super) fn pick_fault(&self, random: &mut Rng) -> Option<Fault> {
+        let events = || self.faults.iter().filter(|(fault, _)| fault.is_event());
+        let sum: u32 = events().map(|(_, weight)| weight).sum();
+        let mut at = random.u32(0..sum.max(1));
+        let picked = events().find(|(_, weight)| {
+            let found = at < *weight;
+            at = at.saturating_sub(*weight);
+            found
+        });
+        picked.map(|&(fault, _)| fault).filter(|&fault| self.has(fault))
     }
 
     /// For the last part of a run: nothing is slow any more.
@@ -152,6 +128,19 @@ impl Profile {
     pub(super) fn nodes(&self) -> usize {
         self.members + self.clones
     }
+}
+
+/// Each run leaves most kinds out, and some of those it has come more often than others.
+fn draw_faults(random: &mut Rng) -> Vec<(Fault, u32)> {
+    let share = pick(random, &[1, 2, 2, 3]);
+    let mut faults = Vec::new();
+    for (fault, _) in FAULTS {
+        let weight = pick(random, &[1, 4, 4, 16]);
+        if random.u8(0..5) < share {
+            faults.push((fault, weight));
+        }
+    }
+    faults
 }
 
 /// One of these.

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::codec::record::{BatchView, EpochBody, RecordKind, RecordView};
+use crate::codec::record::{BatchView, EpochBody, MembershipBody, MembershipRecord, RecordKind, RecordView};
 use crate::storage::ChunkLayout;
 use crate::types::{Epoch, EventId, Guid, LogPosition, Term};
 
 use super::Checker;
+use super::agenda::Moment;
 
 /// What a checker says.
 pub(super) type Objection = (Checker, String);
@@ -23,6 +24,8 @@ pub(super) struct Place {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stream {
     pub(super) ids: Vec<EventId>,
+    /// Since when each is known to be committed.
+    since: Vec<Moment>,
     pub(super) deleted: bool,
 }
 
@@ -32,12 +35,17 @@ pub(super) struct Reference {
     layout: ChunkLayout,
     bytes: Vec<u8>,
     epochs: Vec<Epoch>,
+    /// Where records begin.
+    records: Vec<LogPosition>,
+    members: Option<MembershipBody>,
     /// How far the log was committed by leaders of which term, in the order seen.
     committed: Vec<(Term, LogPosition)>,
     pub(super) events: BTreeMap<EventId, Place>,
     pub(super) streams: BTreeMap<Box<str>, Stream>,
     /// Events that a client was told are not written.
     pub(super) refused: BTreeSet<EventId>,
+    /// What is read now was found to be committed at this moment.
+    now: Moment,
 }
 
 impl Reference {
@@ -46,15 +54,50 @@ impl Reference {
             layout,
             bytes: Vec::new(),
             epochs: Vec::new(),
+            records: Vec::new(),
+            members: None,
             committed: Vec::new(),
             events: BTreeMap::new(),
             streams: BTreeMap::new(),
             refused: BTreeSet::new(),
+            now: 0,
         }
+    }
+
+    /// Since when this event of a stream is committed; `i64::MAX` is the tombstone of a deleted one.
+    pub(super) fn committed_at(&self, stream: &str, number: i64) -> Option<Moment> {
+        let stream = self.streams.get(stream)?;
+        let number =
+            if number == i64::MAX && stream.deleted { stream.since.len().checked_sub(1)? } else { number as usize };
+        stream.since.get(number).copied()
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_stream(name: &str, since: &[Moment]) -> Reference {
+        let mut reference = Reference::new(ChunkLayout { chunk_size: 1 << 20 });
+        let ids = vec![EventId(Guid::ZERO); since.len()];
+        reference.streams.insert(name.into(), Stream { ids, since: since.to_vec(), deleted: false });
+        reference
     }
 
     pub(super) fn end(&self) -> LogPosition {
         LogPosition(self.bytes.len() as u64)
+    }
+
+    pub(super) fn epochs(&self) -> &[Epoch] {
+        &self.epochs
+    }
+
+    /// The last committed member list.
+    pub(super) fn members(&self) -> Option<&MembershipBody> {
+        self.members.as_ref()
+    }
+
+    /// The smallest range of whole records that this one lies in.
+    pub(super) fn records_around(&self, from: LogPosition, to: LogPosition) -> (LogPosition, LogPosition) {
+        let first = self.records.partition_point(|&record| record <= from).saturating_sub(1);
+        let behind = self.records.partition_point(|&record| record < to);
+        (self.records[first], self.records.get(behind).copied().unwrap_or(self.end()))
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -65,10 +108,12 @@ impl Reference {
     /// what is new.
     pub(super) fn take(
         &mut self,
+        now: Moment,
         term: Term,
         from: LogPosition,
         bytes: &[u8],
     ) -> Result<Option<LogPosition>, Objection> {
+        self.now = now;
         let known = self.end().0.saturating_sub(from.0).min(bytes.len() as u64) as usize;
         let start = from.0 as usize;
         if from > self.end() {
@@ -115,7 +160,12 @@ impl Reference {
 
     fn read_record(&mut self, record: &RecordView<'_>) -> Result<(), Objection> {
         let (position, term) = (record.header.position, record.header.term);
+        self.records.push(position);
         match record.header.kind {
+            RecordKind::Membership => {
+                self.members = MembershipRecord::decode(record.body()).map(|record| record.list);
+                Ok(())
+            }
             RecordKind::Epoch => {
                 let Some(body) = EpochBody::decode(record.body()) else {
                     return Err((Checker::SameLog, format!("the epoch at {position} cannot be read")));
@@ -146,6 +196,7 @@ impl Reference {
         }
         if kind == RecordKind::Delete {
             stream.deleted = true;
+            stream.since.push(self.now);
             return Ok(());
         }
         let (expected, first) = (stream.ids.len() as i64, batch.first_event_number());
@@ -154,6 +205,7 @@ impl Reference {
         }
         for event in batch.events() {
             stream.ids.push(event.id);
+            stream.since.push(self.now);
             if event.event_type == crate::index::METADATA_EVENT_TYPE {
                 continue; // A repeated soft delete is a second one.
             }

@@ -72,7 +72,8 @@ impl World {
             let (log_end, flushed, commit, _) = engine.positions();
             [log_end, flushed, commit, node.applied.applied()] == [end; 4]
         };
-        self.workload.is_idle() && self.workload.last_write_done && self.nodes.iter().all(there)
+        let is_whole = self.nodes.iter().all(|node| node.rotten.is_empty());
+        is_whole && self.workload.is_idle() && self.workload.last_write_done && self.nodes.iter().all(there)
     }
 
     fn standing(&self) -> String {

@@ -20,6 +20,9 @@
 //! | `severs` | bits of the peers that it cannot send to any more | |
 //! | `heals` | bits of the peers that it can send to again | |
 //! | `disk` | how many times slower than usual; 0: full | |
+//! | `jumps` | wall clock, 100 ns ticks | 1: back |
+//! | `rots`, `repairs` | from | to |
+//! | `replaced` | its disk | |
 //! | `resigns`, `stops`, `breaks` | | |
 
 use std::collections::VecDeque;

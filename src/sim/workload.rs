@@ -8,6 +8,7 @@ use fastrand::Rng;
 use crate::types::{EventId, ExpectedVersion, Guid, LogPosition};
 
 use super::agenda::{MILLISECOND, Moment};
+use super::history::{Operation, Told};
 use super::profile::within;
 use super::world::{Event, World};
 
@@ -28,9 +29,22 @@ pub(super) enum Task {
         stream: Arc<str>,
         id: EventId,
     },
+    /// `master`: only a node that proves to lead may answer.
     Read {
         stream: Arc<str>,
+        master: bool,
     },
+}
+
+impl Task {
+    fn stream(&self) -> &Arc<str> {
+        match self {
+            Task::Write { stream, .. }
+            | Task::Read { stream, .. }
+            | Task::SoftDelete { stream, .. }
+            | Task::HardDelete { stream, .. } => stream,
+        }
+    }
 }
 
 /// What a client is told.
@@ -40,11 +54,14 @@ pub(super) enum Outcome {
         first: i64,
         end: LogPosition,
     },
+    /// The claim does not hold, for a stream that ends with this number; or the request cannot be carried out at all.
     Refused {
-        current: i64,
+        current: Option<i64>,
     },
+    /// The last number; the node, its start and the moment when it gave no proof to lead.
     Read {
         last: i64,
+        anywhere: Option<((usize, u32), Moment)>,
     },
     /// Not here, not now, or nobody knows.
     Retry,
@@ -54,6 +71,7 @@ pub(super) enum Outcome {
 #[derive(Debug)]
 pub(super) struct Attempt {
     client: usize,
+    asked: Moment,
     pub(super) task: Arc<Task>,
     /// Everything up to here was acknowledged to somebody.
     pub(super) floor_end: LogPosition,
@@ -121,7 +139,7 @@ impl Workload {
         };
         let id = EventId(Guid(random.u128(..).to_le_bytes()));
         match (&stream[..4], random.u8(0..20)) {
-            (_, 0..5) => Task::Read { stream },
+            (_, 0..5) => Task::Read { stream, master: random.u8(0..3) > 0 },
             ("soft", 5..8) => Task::SoftDelete { stream, id },
             ("hard", 5) => Task::HardDelete { stream, id },
             (kind, _) => {
@@ -195,14 +213,14 @@ impl World {
         let Some(task) = client.task.clone() else { return };
         client.attempt = Some(id);
         client.attempts += 1;
-        let node = client.node;
-        let stream = match &*task {
-            Task::Write { stream, .. } | Task::Read { stream } => stream,
-            Task::SoftDelete { stream, .. } | Task::HardDelete { stream, .. } => stream,
-        };
+        // A read goes anywhere now and then: to those that led before, too.
+        let is_read = matches!(*task, Task::Read { .. });
+        let astray = is_read && self.random.workload.u8(0..3) == 0;
+        let node = if astray { self.random.workload.usize(0..self.nodes.len()) } else { client.node };
+        let stream = task.stream();
         let floor_number = self.workload.numbers.get(stream).copied().unwrap_or(-1);
         let floor_end = self.workload.acknowledged_end;
-        self.workload.attempts.insert(id, Attempt { client: index, task, floor_end, floor_number });
+        self.workload.attempts.insert(id, Attempt { client: index, asked: self.now, task, floor_end, floor_number });
         let random = &mut self.random.workload;
         let delay = within(random, self.profile.network);
         let timeout = self.profile.election_timeout.as_nanos() as Moment;
@@ -224,13 +242,17 @@ impl World {
         let random = &mut self.random.workload;
         let client = &mut self.workload.clients[index];
         client.attempt = None;
-        client.node = random.usize(0..self.profile.members);
+        client.node = random.usize(0..self.nodes.len());
         let pause = within(random, (MILLISECOND, 20 * MILLISECOND));
         self.agenda.plan(self.now + pause, Event::Client { client: index });
+        self.count("tries elsewhere");
     }
 
     pub(super) fn answered(&mut self, attempt: u64, outcome: Outcome) {
-        let Some(Attempt { client: index, task, .. }) = self.workload.attempts.remove(&attempt) else { return };
+        let Some(Attempt { client: index, asked, task, .. }) = self.workload.attempts.remove(&attempt) else { return };
+        let client = &self.workload.clients[index];
+        let once = client.attempt == Some(attempt) && client.attempts == 1;
+        self.note_history(asked, &task, outcome, once);
         self.learn(index, &task, outcome);
         let client = &self.workload.clients[index];
         if client.attempt != Some(attempt) {
@@ -246,6 +268,24 @@ impl World {
         client.task = None;
         let pause = within(&mut self.random.workload, self.profile.think);
         self.agenda.plan(self.now + pause, Event::Client { client: index });
+    }
+
+    fn note_history(&mut self, asked: Moment, task: &Task, outcome: Outcome, once: bool) {
+        let told = match (task, outcome) {
+            (Task::Write { expected, events, .. }, Outcome::Written { first, .. }) => {
+                Told::Written { expected: *expected, first, last: first + events.len() as i64 - 1, once }
+            }
+            (Task::Write { expected, .. }, Outcome::Refused { current: Some(current) }) => {
+                Told::Refused { expected: *expected, current }
+            }
+            (Task::Read { .. }, Outcome::Read { last, anywhere: None }) => Told::Read { last },
+            (Task::Read { .. }, Outcome::Read { last, anywhere: Some((node, at)) }) => {
+                Told::ReadAnywhere { last, node, at }
+            }
+            _ => return,
+        };
+        let stream = Arc::clone(task.stream());
+        self.history.add(Operation { stream, asked, answered: self.now, told });
     }
 
     /// What a client was told binds what anyone may see from now on.
@@ -270,16 +310,18 @@ impl World {
                 self.workload.deleted += 1;
                 self.workload.acknowledged_end = self.workload.acknowledged_end.max(end);
             }
-            (Task::Read { stream }, Outcome::Read { last }) => {
+            (Task::Read { stream, .. }, Outcome::Read { last, anywhere }) => {
                 self.line(index, "reads", last as u64, 0);
-                self.count("reads");
+                self.count(if anywhere.is_some() { "reads (any node)" } else { "reads (leader)" });
                 self.workload.know(stream, last);
                 self.workload.clients[index].known.insert(Arc::clone(stream), last);
             }
             (Task::Write { stream, .. }, Outcome::Refused { current }) => {
-                self.line(index, "refused", current as u64, 0);
+                self.line(index, "refused", current.unwrap_or(-1) as u64, 0);
                 self.count("refused writes");
-                self.workload.clients[index].known.insert(Arc::clone(stream), current);
+                if let Some(current) = current {
+                    self.workload.clients[index].known.insert(Arc::clone(stream), current);
+                }
             }
             _ => {}
         }

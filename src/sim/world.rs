@@ -1,6 +1,5 @@
 //! The world of one run: nodes, network, clients, and the events that move them.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -12,15 +11,19 @@ use crate::types::{ClusterId, Guid, NodeId};
 use super::agenda::{Agenda, MILLISECOND, Moment};
 use super::calls::Call;
 use super::checks::Election;
+use super::coverage::Coverage;
+use super::disk::VirtualDisk;
 use super::faults::Undo;
+use super::history::History;
+use super::kinds::Fault;
 use super::links::{Network, Packet};
 use super::node::Node;
-use super::profile::{Fault, Profile, Span, within};
+use super::profile::{Profile, Span, within};
 use super::reference::Reference;
 use super::settle::Settling;
 use super::trace::Trace;
 use super::workload::{Outcome, Workload};
-use super::{Checker, Options, Report};
+use super::{Checker, Injected, Options, Report};
 
 /// What is planned. `life` counts the starts of a node: what was planned for an earlier one is dropped.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub(super) enum Event {
     Io { node: usize, life: u32, io: u64 },
     /// A chunk file is made.
     Prepare { node: usize, life: u32 },
+    /// The scrubber passes.
+    Scrub { node: usize, life: u32 },
     /// The index goes on.
     Apply { node: usize, life: u32 },
     /// A send on a data link is done.
@@ -71,6 +76,8 @@ pub(super) struct Streams {
     pub(super) workload: Rng,
     pub(super) schedule: Rng,
     pub(super) faults: Rng,
+    /// Which new leaders are hunted; apart, because elections depend on everything.
+    pub(super) hunts: Rng,
 }
 
 impl Streams {
@@ -81,6 +88,7 @@ impl Streams {
             workload: random.fork(),
             schedule: random.fork(),
             faults: random.fork(),
+            hunts: random.fork(),
         }
     }
 }
@@ -93,17 +101,25 @@ pub(super) struct World {
     pub(super) random: Streams,
     pub(super) profile: Profile,
     pub(super) layout: ChunkLayout,
-    #[cfg(test)]
     pub(super) options: Options,
+    /// The founding list.
     pub(super) list: MembershipBody,
     pub(super) nodes: Vec<Node>,
+    /// Disks that were replaced, by the node that had them.
+    pub(super) lost_disks: Vec<(NodeId, VirtualDisk)>,
     pub(super) network: Network,
     pub(super) workload: Workload,
     pub(super) reference: Reference,
     pub(super) elections: Vec<Election>,
     pub(super) settling: Option<Settling>,
     pub(super) trace: Trace,
-    pub(super) counts: BTreeMap<&'static str, u64>,
+    pub(super) coverage: Coverage,
+    pub(super) history: History,
+    /// What went wrong so far, and how many numbers were given.
+    pub(super) schedule: Vec<Injected>,
+    pub(super) faults_numbered: u32,
+    /// All founding members have accepted the list once.
+    pub(super) founded: bool,
     pub(super) objection: Option<(Checker, String)>,
     /// Names links, disk operations, sends, tokens and calls.
     next_id: u64,
@@ -128,16 +144,20 @@ impl World {
             elections: Vec::new(),
             settling: None,
             trace: Trace::new(options.trace),
-            counts: BTreeMap::new(),
+            coverage: Coverage::default(),
+            history: History::default(),
+            schedule: Vec::new(),
+            faults_numbered: 0,
+            founded: false,
             objection: None,
             next_id: 0,
-            #[cfg(test)]
             options: options.clone(),
             random,
             profile,
             layout,
             list,
             nodes,
+            lost_disks: Vec::new(),
         }
     }
 
@@ -155,7 +175,11 @@ impl World {
     }
 
     pub(super) fn report(&self) -> Report {
-        Report { trace_hash: self.trace.hash(), simulated: Duration::from_nanos(self.now), counts: self.counts.clone() }
+        Report {
+            trace_hash: self.trace.hash(),
+            simulated: Duration::from_nanos(self.now),
+            coverage: self.coverage.clone(),
+        }
     }
 
     fn begin(&mut self) {
@@ -177,11 +201,13 @@ impl World {
             Event::Io { node, life, io } if self.lives(node, life) => self.io_done(node, io),
             Event::Prepare { node, life } if self.lives(node, life) => self.prepare(node),
             Event::Apply { node, life } if self.lives(node, life) => self.apply(node),
+            Event::Scrub { node, life } if self.lives(node, life) => self.scrub(node),
             Event::Sent { node, life, send } if self.lives(node, life) => self.sent(node, send),
             Event::Turn { .. }
             | Event::Io { .. }
             | Event::Prepare { .. }
             | Event::Apply { .. }
+            | Event::Scrub { .. }
             | Event::Sent { .. } => {}
             Event::Packet { link, lane, sequence, packet } => self.packet_arrived(link, lane, sequence, packet),
             Event::Pump { link, lane } => self.pump(link, lane),
@@ -215,7 +241,7 @@ impl World {
     }
 
     pub(super) fn count(&mut self, what: &'static str) {
-        *self.counts.entry(what).or_default() += 1;
+        self.coverage.note(what, 1);
     }
 
     pub(super) fn object(&mut self, checker: Checker, detail: String) {
@@ -233,7 +259,7 @@ impl World {
     }
 }
 
-fn member(node: NodeId) -> MemberRecord {
+pub(super) fn member(node: NodeId) -> MemberRecord {
     let int_ip = std::net::IpAddr::from([10, 0, 0, node.0.0[0]]);
     MemberRecord { node, int_ip, int_tcp_port: 1112, int_http_port: 2112 }
 }

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock, statvfs};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags, fadvise, fallocate, flock, statvfs};
 
 use super::error::StorageError;
 use super::layout::PAGE_BYTES;
@@ -87,6 +88,11 @@ pub trait Disk {
     /// `NotFound`, `UnexpectedEof`, and those of the system.
     fn read_at(&self, name: FileName, offset: u64, into: &mut [u8]) -> io::Result<()>;
 
+    /// Says that the bytes from `offset` on will be read soon. Costs nothing but time where it does not help.
+    fn expect_read(&self, name: FileName, offset: u64, length: u64) {
+        let _ = (name, offset, length);
+    }
+
     /// Writes `bytes` at `offset`, inside the file's length.
     ///
     /// # Errors
@@ -153,6 +159,18 @@ impl FileDisk {
     /// Those of the system.
     pub fn open_file(&self, name: FileName) -> io::Result<File> {
         File::options().read(true).write(true).open(self.path(name))
+    }
+
+    /// The same for reading past the page cache; `None` where that does not work.
+    pub(super) fn open_direct(&self, name: FileName) -> Option<File> {
+        let flags = i32::try_from(OFlags::DIRECT.bits()).ok()?;
+        File::options().read(true).custom_flags(flags).open(self.path(name)).ok()
+    }
+
+    /// Says that these bytes of a file, just read, need not be kept in memory.
+    pub(super) fn forget_cached(file: &File, offset: u64, length: u64) {
+        // Only advice.
+        let _ = fadvise(file, offset, NonZeroU64::new(length), Advice::DontNeed);
     }
 
     /// Bytes that the file system has left for this process.
@@ -321,6 +339,13 @@ impl Disk for FileDisk {
 
     fn read_at(&self, name: FileName, offset: u64, into: &mut [u8]) -> io::Result<()> {
         self.file(name)?.read_exact_at(into, offset)
+    }
+
+    fn expect_read(&self, name: FileName, offset: u64, length: u64) {
+        if let Ok(file) = self.file(name) {
+            // Only advice: a system that does not take it reads a little slower.
+            let _ = fadvise(&*file, offset, NonZeroU64::new(length), Advice::WillNeed);
+        }
     }
 
     fn write_at(&self, name: FileName, offset: u64, bytes: &[u8]) -> io::Result<()> {

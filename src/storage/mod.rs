@@ -7,22 +7,39 @@
 //! The byte layouts are in the manual, [`log_format`](crate::manual::log_format).
 #![forbid(unsafe_code)]
 
+mod check;
 mod chunk;
+mod cold;
+mod damage;
 mod disk;
 mod error;
+mod facts;
+mod figures;
+mod footer;
 mod layout;
 #[cfg(test)]
 pub(crate) mod memory;
 mod preparer;
 mod reader;
 mod recovery;
+mod repair;
+mod search;
 mod state;
+mod walk;
 
+pub use check::ChunkCheck;
 pub use chunk::{ChunkHeader, DurableMark};
+pub use cold::{COLD_READ_BYTES, ColdFile};
+pub use damage::{Damage, DamageReports};
 pub use disk::{Disk, FileDisk, FileInfo, FileName};
 pub use error::{ReadError, RecoveryError, StorageError};
+pub use figures::StorageFigures;
+pub use footer::ChunkFooter;
 pub use layout::{ChunkLayout, PAGE_BYTES};
 pub use preparer::{Preparer, PreparerReport, reserve_bytes};
 pub use reader::{LogRead, LogReader};
 pub use recovery::{Recovered, ScanProgress, TornTail, erase_range, erase_tail, recover};
+pub use repair::{
+    FetchError, RangeSource, RepairError, Repaired, damage_at, damaged_range, repair_range, report_damage,
+};
 pub use state::{DurableState, STATE_FILE_BYTES, STATE_SLOT_BYTES};

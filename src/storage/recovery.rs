@@ -1,25 +1,41 @@
-//! Recovery of the log at start: find its end, check every record, tell a torn tail from damage.
+//! Recovery of the log at start: find its end, check what is not sealed, tell a torn tail from damage.
 //!
-//! The durable mark decides: below it everything was flushed once, so a record that does not check out there is damage,
-//! and a matter for the operator. At or above it lies what was being written when the node stopped. The system writes
-//! such a batch back in any order, so a hole may have good records behind it; none of it was acknowledged from here, and
-//! all of it from the hole on is cut.
+//! A sealed chunk was checked when it was sealed and its footer says what it holds, so that a start reads its footer only;
+//! whether it is still whole is the scrubber's business. The rest, normally the last chunk or two, is read record by record.
+//! So the time of a start does not depend on the size of the log.
+//!
+//! The durable mark decides: below it, or in front of a sealed chunk, everything was flushed once, so a record that does
+//! not check out there is damage, and a matter for the operator. At or above it lies what was being written when the node
+//! stopped. The system writes such a batch back in any order, so a hole may have good records behind it; all of it from the
+//! hole on is cut. Good records behind the hole make the log suspect: the hole may also be rot in what was acknowledged.
 //!
 //! Memory is bounded by one read buffer, also when a record is larger.
 
-use crate::codec::record::{EpochBody, Header, MembershipBody, RecordError, RecordKind, RecordView};
-use crate::limits::{CHUNK_HEADER_BYTES, RECORD_HEADER_BYTES};
-use crate::types::{Epoch, Guid, LogPosition, Term};
+use std::ops::Range;
 
-use super::chunk::{ChunkHeader, DurableMark};
-use super::disk::{Disk, FileName};
+use crate::codec::record::{MembershipRecord, RecordKind, RecordView};
+use crate::limits::{CHUNK_FOOTER_BYTES, CHUNK_HEADER_BYTES};
+use crate::types::{Epoch, LogPosition, Term};
+
+use super::chunk::{ChunkHeader, DurableMark, FORMAT_VERSION};
+use super::disk::{Disk, FileInfo, FileName};
 use super::error::RecoveryError;
+use super::facts::LogFacts;
+use super::footer::ChunkFooter;
 use super::layout::ChunkLayout;
+use super::search::find_record;
+use super::walk::{ChunkWalk, Stop};
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 4 << 20;
 
-/// What recovery found. Everything below `end` is checked and durable.
+/// Bytes that the system is asked to have ready behind those that are read.
+const READ_AHEAD_BYTES: u64 = 16 << 20;
+
+/// The longest record of a member list.
+const MEMBERSHIP_BYTES_MAX: u64 = 64 << 10;
+
+/// What recovery found. Everything below `end` is durable, and checked now or when its chunk was sealed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovered {
     /// The end of the log.
@@ -28,10 +44,17 @@ pub struct Recovered {
     pub last_term: Term,
     /// The epochs, oldest first; terms ascend.
     pub epochs: Vec<Epoch>,
-    /// The last member list in the log and where its record lies.
-    pub membership: Option<(LogPosition, MembershipBody)>,
+    /// The last member list in the log with the one before it, and where its record lies.
+    pub membership: Option<(LogPosition, MembershipRecord)>,
     /// What was found at `end` when it was not simply nothing. [`erase_tail`] removes it.
     pub cut: Option<TornTail>,
+    /// True when `cut` is not just what a power cut leaves: good records of this log lie behind it, so acknowledged writes
+    /// may be among what is cut. The node then must not count itself up to date in elections.
+    pub is_suspect: bool,
+    /// What is not zero from `end` on, in large pieces: what [`Recovered::erase_tail`] has to overwrite.
+    pub stale: Vec<Range<LogPosition>>,
+    /// The log before this position lies in sealed chunks, whose footers were believed.
+    pub sealed: LogPosition,
     /// Chunk files that are there, numbered from 0 without a gap; the last ones may be empty.
     pub chunk_count: u32,
     /// The newest durable mark; the next one carries its sequence plus one.
@@ -59,6 +82,14 @@ impl Recovered {
             reason: format!("{found}, but the state file knows that it was committed up to {hint}"),
         })
     }
+
+    /// [`erase_tail`] at `end`, without reading again what recovery has read.
+    ///
+    /// # Errors
+    /// [`RecoveryError::Io`]; calling it again is safe.
+    pub fn erase_tail(&self, disk: &dyn Disk, layout: ChunkLayout) -> Result<u64, RecoveryError> {
+        erase(disk, layout, self.end, layout.chunk_start(self.chunk_count), &self.stale)
+    }
 }
 
 /// The remains of a write that was under way when the node stopped.
@@ -79,12 +110,12 @@ pub struct ScanProgress {
     pub limit: LogPosition,
 }
 
-/// Scans the log from its start, and writes and flushes once more what lies above the durable mark: after a crash of the
-/// process alone such records are good in the system's cache and yet may not be on the disk. (Flushing without writing is
-/// not enough: after a failed flush the system takes pages for clean that never reached the disk.) Without any mark that
-/// is the whole log.
+/// Finds the end of the log, believing the footers of sealed chunks and reading the rest, and writes and flushes once more
+/// what lies above the durable mark: after a crash of the process alone such records are good in the system's cache and
+/// yet may not be on the disk. (Flushing without writing is not enough: after a failed flush the system takes pages for
+/// clean that never reached the disk.) Without any mark that is all that is not sealed.
 ///
-/// Follow it with [`erase_tail`] at [`Recovered::end`] before anything is written.
+/// Follow it with [`Recovered::erase_tail`] before anything is written.
 ///
 /// # Errors
 /// See [`RecoveryError`].
@@ -93,26 +124,33 @@ pub fn recover(
     layout: ChunkLayout,
     progress: &mut dyn FnMut(ScanProgress),
 ) -> Result<Recovered, RecoveryError> {
-    let (chunk_count, mark) = check_chunks(disk, layout)?;
-    let durable = mark.map_or(LogPosition::ZERO, |mark| mark.position);
+    let files = check_chunks(disk, layout)?;
+    let (mark, chunk_count) = (files.mark, files.footers.len() as u32);
     let limit = layout.chunk_start(chunk_count);
-    let mut scan = Scan::new(disk, layout);
-    let end_reason = scan.run(limit, progress)?;
+    let scan = scan(disk, layout, &files.footers, progress)?;
     let end = scan.end;
-    progress(ScanProgress { position: end, limit });
+    // What is sealed was durable before; so was all in front of it.
+    let sealed_chunks = files.footers.iter().rposition(Option::is_some).map_or(0, |last| last as u32 + 1);
+    let marked = mark.map_or(LogPosition::ZERO, |mark| mark.position);
+    let durable = marked.max(layout.chunk_start(sealed_chunks));
+    let end_reason = match scan.stop {
+        Some(Stop::Bad(reason)) => Some(reason),
+        Some(Stop::Nothing) | None => None,
+    };
     if end < durable {
-        return Err(RecoveryError::Corrupt {
-            chunk: layout.chunk_of(end),
-            position: end,
-            offset: layout.file_offset(end),
-            durable,
-            reason: end_reason.unwrap_or_else(|| "the log ends here".to_owned()),
-        });
+        let reason = end_reason.unwrap_or_else(|| "the log ends here".to_owned());
+        return Err(corrupt(layout, end, durable, reason));
     }
+    let membership = read_membership(disk, layout, scan.facts.membership, durable)?;
     write_again(disk, layout, durable, end)?;
-    let cut = end_reason.map(|reason| TornTail { position: end, reason });
-    let Scan { term: last_term, epochs, membership, .. } = scan;
-    Ok(Recovered { end, last_term, epochs, membership, cut, chunk_count, mark })
+    let stale = find_stale(disk, layout, end, limit)?;
+    let is_suspect = has_records(disk, layout, &stale, scan.facts.term)?;
+    progress(ScanProgress { position: end, limit });
+    let LogFacts { term: last_term, epochs, .. } = scan.facts;
+    let cut = end_reason.or(is_suspect.then(|| "zeros in front of good records".to_owned()));
+    let cut = cut.map(|reason| TornTail { position: end, reason });
+    let sealed = scan.sealed;
+    Ok(Recovered { end, last_term, epochs, membership, cut, is_suspect, stale, sealed, chunk_count, mark })
 }
 
 /// Overwrites with zeros whatever is not zero from `from` to the end of the last chunk, and makes that durable: a stale
@@ -126,20 +164,76 @@ pub fn erase_tail(disk: &dyn Disk, layout: ChunkLayout, from: LogPosition) -> Re
     let Some(FileName::Chunk(last)) = last else {
         return Ok(0);
     };
+    let to = layout.chunk_start(last + 1);
+    erase(disk, layout, from, to, &find_stale(disk, layout, from, to)?)
+}
+
+/// Zeros over `stale`, then a flush of every chunk from `from` to `to`, also of those where nothing was written: an earlier
+/// attempt may have been stopped before its flush.
+fn erase(
+    disk: &dyn Disk,
+    layout: ChunkLayout,
+    from: LogPosition,
+    to: LogPosition,
+    stale: &[Range<LogPosition>],
+) -> Result<u64, RecoveryError> {
+    let zeros = vec![0; if stale.is_empty() { 0 } else { READ_BYTES }];
     let mut erased = 0;
-    let mut buffer = vec![0; READ_BYTES];
-    each_piece(layout, from, layout.chunk_start(last + 1), &mut |name, offset, length, ends_chunk| {
-        let piece = &mut buffer[..length];
-        disk.read_at(name, offset, piece).map_err(failed(name, "read"))?;
-        if piece.iter().any(|&byte| byte != 0) {
-            piece.fill(0);
-            disk.write_at(name, offset, piece).map_err(failed(name, "written"))?;
+    for range in stale {
+        each_piece(layout, range.start, range.end, &mut |name, offset, length, _| {
             erased += length as u64;
+            disk.write_at(name, offset, &zeros[..length]).map_err(failed(name, "written"))
+        })?;
+    }
+    if from < to {
+        for chunk in layout.chunk_of(from)..layout.chunk_of(to) {
+            let name = FileName::Chunk(chunk);
+            disk.sync(name).map_err(failed(name, "flushed"))?;
         }
-        // Also when nothing was written: an earlier attempt may have been stopped before its flush.
-        if ends_chunk { disk.sync(name).map_err(failed(name, "flushed")) } else { Ok(()) }
-    })?;
+    }
     Ok(erased)
+}
+
+/// The pieces from `from` to `to` that are not all zeros, those next to each other as one.
+fn find_stale(
+    disk: &dyn Disk,
+    layout: ChunkLayout,
+    from: LogPosition,
+    to: LogPosition,
+) -> Result<Vec<Range<LogPosition>>, RecoveryError> {
+    let mut buffer = vec![0; READ_BYTES];
+    let mut stale: Vec<Range<LogPosition>> = Vec::new();
+    let mut at = from;
+    each_piece(layout, from, to, &mut |name, offset, length, _| {
+        disk.read_at(name, offset, &mut buffer[..length]).map_err(failed(name, "read"))?;
+        disk.expect_read(name, offset + length as u64, READ_AHEAD_BYTES);
+        let end = at.plus(length as u64);
+        if !is_zero(&buffer[..length]) {
+            match stale.last_mut().filter(|last| last.end == at) {
+                Some(last) => last.end = end,
+                None => stale.push(at..end),
+            }
+        }
+        at = end;
+        Ok(())
+    })?;
+    Ok(stale)
+}
+
+/// True when a record of this log lies in one of the ranges: in its place, with a good checksum, not of an older term.
+fn has_records(
+    disk: &dyn Disk,
+    layout: ChunkLayout,
+    ranges: &[Range<LogPosition>],
+    term: Term,
+) -> Result<bool, RecoveryError> {
+    for range in ranges {
+        let found = find_record(disk, layout, range.clone(), term);
+        if found.map_err(failed(FileName::Chunk(layout.chunk_of(range.start)), "read"))?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Overwrites the log from `from` to `to` with zeros and makes that durable. For a truncation while the node runs; a
@@ -188,183 +282,167 @@ fn each_piece(
     Ok(())
 }
 
-/// Checks names, lengths and header pages; gives the number of chunks and the newest durable mark.
-fn check_chunks(disk: &dyn Disk, layout: ChunkLayout) -> Result<(u32, Option<DurableMark>), RecoveryError> {
+/// The first and the last page of every chunk file.
+struct Pages {
+    /// One for each chunk; `None` where it is not sealed, or its footer is damaged.
+    footers: Vec<Option<ChunkFooter>>,
+    mark: Option<DurableMark>,
+}
+
+/// Checks names, lengths and header pages, and reads the footers.
+fn check_chunks(disk: &dyn Disk, layout: ChunkLayout) -> Result<Pages, RecoveryError> {
     let mut files = disk.list().map_err(failed(FileName::Chunk(0), "listed"))?;
     files.sort_unstable_by_key(|file| file.name);
     let last = files.last().map_or(FileName::State, |file| file.name);
-    let (mut count, mut mark) = (0, None);
-    let mut page = vec![0; CHUNK_HEADER_BYTES as usize];
+    let mut pages = Pages { footers: Vec::new(), mark: None };
     for file in files {
         let FileName::Chunk(chunk) = file.name else {
             continue;
         };
+        let count = pages.footers.len() as u32;
         if let (true, FileName::Chunk(last)) = (chunk != count, last) {
             return Err(RecoveryError::MissingChunk { missing: count, last });
         }
-        if file.length != layout.file_length() {
-            return Err(RecoveryError::ChunkLength { chunk, found: file.length, expected: layout.file_length() });
-        }
-        disk.read_at(file.name, 0, &mut page).map_err(failed(file.name, "read"))?;
-        let header = ChunkHeader { chunk, layout };
-        header.check(&page).map_err(|reason| RecoveryError::ChunkHeader { chunk, reason })?;
-        let found = DurableMark::read_newest(&page);
-        mark = [mark, found].into_iter().flatten().max_by_key(|mark: &DurableMark| mark.sequence);
-        count += 1;
+        let found = check_header(disk, layout, file, chunk)?;
+        pages.mark = [pages.mark, found].into_iter().flatten().max_by_key(|mark: &DurableMark| mark.sequence);
+        pages.footers.push(read_footer(disk, layout, chunk)?);
     }
-    Ok((count, mark))
+    Ok(pages)
+}
+
+/// Gives the newest durable mark in the chunk.
+fn check_header(
+    disk: &dyn Disk,
+    layout: ChunkLayout,
+    file: FileInfo,
+    chunk: u32,
+) -> Result<Option<DurableMark>, RecoveryError> {
+    let mut page = vec![0; CHUNK_HEADER_BYTES.min(file.length) as usize];
+    disk.read_at(file.name, 0, &mut page).map_err(failed(file.name, "read"))?;
+    // A chunk of another version has another length, too: its version is the better answer.
+    if let Some(found) = ChunkHeader::version(&page).filter(|&found| found != FORMAT_VERSION) {
+        return Err(RecoveryError::ChunkVersion { chunk, found, reads: FORMAT_VERSION });
+    }
+    if file.length != layout.file_length() {
+        return Err(RecoveryError::ChunkLength { chunk, found: file.length, expected: layout.file_length() });
+    }
+    let header = ChunkHeader { chunk, layout };
+    header.check(&page).map_err(|reason| RecoveryError::ChunkHeader { chunk, reason })?;
+    Ok(DurableMark::read_newest(&page))
+}
+
+/// A footer that does not check out counts as none: the chunk is then read, and sealed again while the node runs.
+fn read_footer(disk: &dyn Disk, layout: ChunkLayout, chunk: u32) -> Result<Option<ChunkFooter>, RecoveryError> {
+    let name = FileName::Chunk(chunk);
+    let mut page = vec![0; CHUNK_FOOTER_BYTES as usize];
+    disk.read_at(name, layout.footer_offset(), &mut page).map_err(failed(name, "read"))?;
+    let footer = ChunkFooter::decode(&page, chunk, layout).unwrap_or_else(|reason| {
+        tracing::warn!(chunk, reason, "the footer of {name} is damaged; the chunk is read instead, and sealed again");
+        None
+    });
+    Ok(footer)
+}
+
+/// Where a scan of the log came to its end.
+struct Scanned {
+    facts: LogFacts,
+    end: LogPosition,
+    /// The end of the last chunk whose footer was believed.
+    sealed: LogPosition,
+    stop: Option<Stop>,
+}
+
+/// Goes over the chunks in order: takes the word of footers, reads where there is none.
+fn scan(
+    disk: &dyn Disk,
+    layout: ChunkLayout,
+    footers: &[Option<ChunkFooter>],
+    progress: &mut dyn FnMut(ScanProgress),
+) -> Result<Scanned, RecoveryError> {
+    let limit = layout.chunk_start(footers.len() as u32);
+    let mut scanned =
+        Scanned { facts: LogFacts::default(), end: LogPosition::ZERO, sealed: LogPosition::ZERO, stop: None };
+    for (chunk, footer) in (0..).zip(footers) {
+        let end = layout.chunk_start(chunk + 1);
+        if let Some(footer) = footer.as_ref().filter(|footer| !footer.has_more_epochs) {
+            match scanned.facts.join(footer) {
+                Ok(()) => {
+                    (scanned.end, scanned.sealed) = (end, end);
+                    continue;
+                }
+                Err(reason) => tracing::warn!(chunk, reason, "a chunk's footer does not follow; the chunk is read"),
+            }
+        }
+        let mut report = |position| progress(ScanProgress { position, limit });
+        let (end, stop) = walk_chunk(disk, layout, chunk, &mut scanned.facts, &mut report)?;
+        (scanned.end, scanned.stop) = (end, stop);
+        if scanned.stop.is_some() {
+            break;
+        }
+    }
+    Ok(scanned)
+}
+
+/// Checks the records of a chunk up to the first that does not check out; where the last good one ends.
+fn walk_chunk(
+    disk: &dyn Disk,
+    layout: ChunkLayout,
+    chunk: u32,
+    facts: &mut LogFacts,
+    report: &mut dyn FnMut(LogPosition),
+) -> Result<(LogPosition, Option<Stop>), RecoveryError> {
+    let mut walk = ChunkWalk::new(layout, chunk);
+    let mut buffer = vec![0; READ_BYTES.min(layout.chunk_size as usize)];
+    let (start, end) = (layout.chunk_start(chunk), layout.chunk_start(chunk + 1));
+    let mut stop = None;
+    each_piece(layout, start, end, &mut |name, offset, length, _| {
+        if stop.is_some() {
+            return Ok(());
+        }
+        disk.expect_read(name, offset + length as u64, READ_AHEAD_BYTES);
+        disk.read_at(name, offset, &mut buffer[..length]).map_err(failed(name, "read"))?;
+        stop = walk.push(&buffer[..length], facts);
+        report(walk.end());
+        Ok(())
+    })?;
+    Ok((walk.end(), stop))
+}
+
+/// The member list whose place is known. Where only a footer told of it, its record is read now.
+fn read_membership(
+    disk: &dyn Disk,
+    layout: ChunkLayout,
+    place: Option<(LogPosition, Option<MembershipRecord>)>,
+    durable: LogPosition,
+) -> Result<Option<(LogPosition, MembershipRecord)>, RecoveryError> {
+    let Some((position, list)) = place else { return Ok(None) };
+    if let Some(list) = list {
+        return Ok(Some((position, list)));
+    }
+    let (name, room) = (FileName::Chunk(layout.chunk_of(position)), layout.room(position));
+    let mut bytes = vec![0; room.min(MEMBERSHIP_BYTES_MAX) as usize];
+    disk.read_at(name, layout.file_offset(position), &mut bytes).map_err(failed(name, "read"))?;
+    let record = RecordView::check(&bytes, position, room)
+        .map_err(|error| corrupt(layout, position, durable, format!("the member list: {error}")))?;
+    match MembershipRecord::decode(record.body()).filter(|_| record.header.kind == RecordKind::Membership) {
+        Some(list) => Ok(Some((position, list))),
+        None => Err(corrupt(layout, position, durable, "a member list that cannot be read".to_owned())),
+    }
+}
+
+fn corrupt(layout: ChunkLayout, position: LogPosition, durable: LogPosition, reason: String) -> RecoveryError {
+    let (chunk, offset) = (layout.chunk_of(position), layout.file_offset(position));
+    RecoveryError::Corrupt { chunk, position, offset, durable, reason }
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    // In words: the compiler then compares many at a time.
+    let (words, rest) = bytes.as_chunks::<64>();
+    words.iter().all(|word| *word == [0; 64]) && rest.iter().all(|&byte| byte == 0)
 }
 
 fn failed(name: FileName, attempt: &'static str) -> impl FnOnce(std::io::Error) -> RecoveryError {
     move |source| RecoveryError::Io { name, attempt, source }
-}
-
-/// The scan under way: a window on the log, and what was found before it.
-struct Scan<'a> {
-    disk: &'a dyn Disk,
-    layout: ChunkLayout,
-    buffer: Vec<u8>,
-    /// Position of the first byte in `buffer`.
-    window: LogPosition,
-    /// Bytes in `buffer` that hold the log. Invariant: they do not go across a chunk end.
-    window_length: usize,
-    /// The end of the last good record.
-    end: LogPosition,
-    /// Term of the last good record.
-    term: Term,
-    epochs: Vec<Epoch>,
-    membership: Option<(LogPosition, MembershipBody)>,
-}
-
-impl<'a> Scan<'a> {
-    fn new(disk: &'a dyn Disk, layout: ChunkLayout) -> Scan<'a> {
-        Scan {
-            disk,
-            layout,
-            buffer: vec![0; READ_BYTES],
-            window: LogPosition::ZERO,
-            window_length: 0,
-            end: LogPosition::ZERO,
-            term: Term::ZERO,
-            epochs: Vec::new(),
-            membership: None,
-        }
-    }
-
-    /// Goes on until a record does not check out and says why; `None` where the log just ends.
-    fn run(
-        &mut self,
-        limit: LogPosition,
-        progress: &mut dyn FnMut(ScanProgress),
-    ) -> Result<Option<String>, RecoveryError> {
-        while self.end < limit {
-            let window = self.window;
-            let header = match self.check(self.end)? {
-                Ok(header) => header,
-                Err(RecordError::Empty) => return Ok(None),
-                Err(error) => return Ok(Some(error.to_string())),
-            };
-            if let Err(reason) = self.take(header)? {
-                return Ok(Some(reason));
-            }
-            self.end = header.end();
-            if self.window != window {
-                progress(ScanProgress { position: self.end, limit });
-            }
-        }
-        Ok(None)
-    }
-
-    /// Checks the record at `position`.
-    fn check(&mut self, position: LogPosition) -> Result<Result<Header, RecordError>, RecoveryError> {
-        let room = self.layout.room(position);
-        let head = self.bytes(position, room.min(RECORD_HEADER_BYTES as u64) as usize)?;
-        let header = match Header::read(head, position, room) {
-            Ok(header) => header,
-            Err(error) => return Ok(Err(error)),
-        };
-        let length = header.length as usize;
-        if length <= READ_BYTES {
-            return Ok(RecordView::check(self.bytes(position, length)?, position, room).map(|record| record.header));
-        }
-        let computed = self.checksum(position.plus(8), length - 8)?;
-        let stored = header.crc;
-        Ok(if computed == stored { Ok(header) } else { Err(RecordError::Checksum { computed, stored }) })
-    }
-
-    /// The checksum of bytes that do not fit the buffer.
-    fn checksum(&mut self, mut position: LogPosition, mut length: usize) -> Result<u32, RecoveryError> {
-        let mut crc = 0;
-        while length > 0 {
-            let step = length.min(READ_BYTES);
-            crc = crc32c::crc32c_append(crc, self.bytes(position, step)?);
-            position = position.plus(step as u64);
-            length -= step;
-        }
-        Ok(crc)
-    }
-
-    /// Takes note of a record whose checksum is good; the inner error says why it cannot follow those before it.
-    fn take(&mut self, header: Header) -> Result<Result<(), String>, RecoveryError> {
-        if header.term < self.term {
-            // A stale record of a deposed leader may lie right behind the end.
-            return Ok(Err(format!("a record of term {} behind one of term {}", header.term, self.term)));
-        }
-        if matches!(header.kind, RecordKind::Epoch | RecordKind::Membership) {
-            let taken = self.take_control(header)?;
-            if taken.is_err() {
-                return Ok(taken);
-            }
-        }
-        if header.kind == RecordKind::Padding && header.term > self.term {
-            // The epoch record of this term did not fit the chunk: the epoch begins here all the same.
-            self.epochs.push(Epoch { term: header.term, position: header.position, id: Guid::ZERO });
-        }
-        self.term = header.term;
-        Ok(Ok(()))
-    }
-
-    fn take_control(&mut self, header: Header) -> Result<Result<(), String>, RecoveryError> {
-        let length = header.length as usize;
-        if length > READ_BYTES {
-            return Ok(Err(format!("an epoch or member list of {length} bytes, the limit is {READ_BYTES}")));
-        }
-        let body = &self.bytes(header.position, length)?[RECORD_HEADER_BYTES..];
-        if header.kind == RecordKind::Membership {
-            let Some(membership) = MembershipBody::decode(body) else {
-                return Ok(Err("a member list that cannot be read".to_owned()));
-            };
-            self.membership = Some((header.position, membership));
-            return Ok(Ok(()));
-        }
-        let Some(epoch) = EpochBody::decode(body) else {
-            return Ok(Err("an epoch that cannot be read".to_owned()));
-        };
-        if let Some(last) = self.epochs.last_mut().filter(|last| last.term == header.term && last.id.is_zero()) {
-            last.id = epoch.epoch_id;
-            return Ok(Ok(()));
-        }
-        if let Some(last) = self.epochs.last().filter(|last| last.term >= header.term) {
-            return Ok(Err(format!("epoch {} behind epoch {}", header.term, last.term)));
-        }
-        self.epochs.push(Epoch { term: header.term, position: header.position, id: epoch.epoch_id });
-        Ok(Ok(()))
-    }
-
-    /// The `length` bytes at `position`, which lie in one chunk and fit the buffer.
-    fn bytes(&mut self, position: LogPosition, length: usize) -> Result<&[u8], RecoveryError> {
-        assert!(length <= READ_BYTES && length as u64 <= self.layout.room(position), "{length} bytes at {position}");
-        let window_end = self.window.plus(self.window_length as u64);
-        if position < self.window || position.plus(length as u64) > window_end {
-            let name = FileName::Chunk(self.layout.chunk_of(position));
-            let fill = self.layout.room(position).min(READ_BYTES as u64) as usize;
-            let offset = self.layout.file_offset(position);
-            self.disk.read_at(name, offset, &mut self.buffer[..fill]).map_err(failed(name, "read"))?;
-            (self.window, self.window_length) = (position, fill);
-        }
-        let at = position.since(self.window) as usize;
-        Ok(&self.buffer[at..at + length])
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,11 @@
 //! memory, hurt at every kind of place, against a plain list of the records that were written.
 
 use super::*;
-use crate::codec::record::{BatchBuilder, MemberRecord, padding, seal, sealed_length};
+use crate::codec::record::{
+    BatchBuilder, EpochBody, Header, MemberRecord, MembershipBody, MembershipRecord, padding, seal, sealed_length,
+};
+use crate::limits::RECORD_HEADER_BYTES;
+use crate::storage::check::ChunkCheck;
 use crate::storage::memory::MemoryDisk;
 use crate::types::{ClusterId, EventId, Guid, NodeId};
 
@@ -17,7 +21,7 @@ struct Log {
     end: LogPosition,
     term: Term,
     epochs: Vec<Epoch>,
-    membership: Option<(LogPosition, MembershipBody)>,
+    membership: Option<(LogPosition, MembershipRecord)>,
 }
 
 impl Log {
@@ -93,9 +97,24 @@ impl Log {
             int_tcp_port: 1112,
             int_http_port: 2112,
         };
-        let body = MembershipBody { cluster: ClusterId(Guid([9; 16])), members: vec![member] };
+        let list = MembershipBody { cluster: ClusterId(Guid([9; 16])), members: vec![member] };
+        let body = MembershipRecord { list, before: vec![member; 2] };
         self.record(RecordKind::Membership, &body.encode());
         self.membership = Some((*self.records.last().unwrap(), body));
+    }
+
+    /// Seals a full chunk; false when it is damaged.
+    fn seal(&self, chunk: u32) -> bool {
+        let mut check = ChunkCheck::new(self.layout, chunk, Term::ZERO);
+        let mut random = fastrand::Rng::with_seed(u64::from(chunk));
+        while let Some((position, left)) = check.wants() {
+            let mut piece = vec![0; random.usize(1..=left.min(10_000) as usize)];
+            self.disk.read_at(FileName::Chunk(chunk), self.layout.file_offset(position), &mut piece).unwrap();
+            check.take(&piece, &self.disk);
+        }
+        let Some(footer) = check.footer() else { return false };
+        self.disk.write_at(FileName::Chunk(chunk), self.layout.footer_offset(), &footer.encode()).unwrap();
+        true
     }
 
     /// Writes a durable mark, and the log before it counts as flushed.
@@ -171,6 +190,111 @@ fn a_whole_log_comes_back_whole() {
         check_found(&log, &found, log.end);
         assert_eq!((found.cut, found.mark), (None, None));
         assert_eq!(last, log.end);
+    }
+}
+
+#[test]
+fn sealed_chunks_are_believed_and_say_the_same_as_their_records() {
+    for seed in 0..60 {
+        let (log, mut random) = random_log(seed);
+        let full = LAYOUT.chunk_of(log.end);
+        let mut leading = full;
+        for chunk in 0..full {
+            if random.u32(0..6) == 0 {
+                // Not sealed, or its footer is damaged: it is read instead.
+                leading = leading.min(chunk);
+                if random.bool() {
+                    assert!(log.seal(chunk));
+                    let at = LAYOUT.footer_offset() as usize + random.usize(0..4096);
+                    log.disk.edit(FileName::Chunk(chunk), |bytes| bytes[at] ^= 1 << random.u32(0..8));
+                }
+            } else {
+                assert!(log.seal(chunk));
+            }
+        }
+        // What is sealed is not looked at: not even rot in it keeps a node from its start.
+        let mut hurt = None;
+        if leading > 0 {
+            let position = LogPosition(random.u64(0..LAYOUT.chunk_start(leading).0));
+            log.flip(position, &mut random);
+            hurt = Some(log.record_over(position));
+        }
+        log.disk.sync_all();
+        let list = log.membership.as_ref().unwrap().0;
+        match log.recover() {
+            Ok(found) => {
+                check_found(&log, &found, log.end);
+                assert_eq!((found.cut, found.is_suspect), (None, false));
+                assert!(found.sealed <= LAYOUT.chunk_start(full) && found.sealed >= LAYOUT.chunk_start(leading));
+            }
+            Err(RecoveryError::Corrupt { position, .. }) => assert_eq!((Some(list), position), (hurt, list), "{seed}"),
+            Err(error) => panic!("seed {seed}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn damage_in_front_of_a_sealed_chunk_is_never_a_torn_tail() {
+    let (log, _) = random_log(3);
+    assert!(log.seal(1));
+    let position = log.records[3];
+    assert_eq!(LAYOUT.chunk_of(position), 0);
+    log.flip(position, &mut fastrand::Rng::with_seed(1));
+    let error = log.recover().unwrap_err();
+    assert!(
+        matches!(error, RecoveryError::Corrupt { position: at, durable, .. }
+            if at == position && durable == LAYOUT.chunk_start(2)),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_footer_that_does_not_follow_the_chunks_before_is_not_believed() {
+    let mut log = Log::new(LAYOUT);
+    log.epoch(1);
+    while log.disk.list().unwrap().len() < 3 {
+        log.record(RecordKind::Append, &[1; 2000]);
+    }
+    assert!(log.seal(0) && log.seal(1));
+    let mut page = vec![0; 4096];
+    log.disk.read_at(FileName::Chunk(1), LAYOUT.footer_offset(), &mut page).unwrap();
+    let footer = ChunkFooter::decode(&page, 1, LAYOUT).unwrap().unwrap();
+    let check = |bad: ChunkFooter| {
+        log.disk.write_at(FileName::Chunk(1), LAYOUT.footer_offset(), &bad.encode()).unwrap();
+        let found = log.recover().unwrap();
+        assert_eq!(found.sealed, LAYOUT.chunk_start(1));
+        check_found(&log, &found, log.end);
+    };
+    check(ChunkFooter { first_term: Term::ZERO, ..footer.clone() });
+    check(ChunkFooter { last_term: Term::ZERO, ..footer.clone() });
+    check(ChunkFooter { epochs: log.epochs.clone(), ..footer.clone() });
+    check(ChunkFooter { has_more_epochs: true, ..footer });
+}
+
+#[test]
+fn good_records_behind_a_hole_make_the_log_suspect() {
+    for seed in 0..60 {
+        let (log, mut random) = random_log(seed);
+        log.mark(1, log.records[2]);
+        let index = random.usize(2..log.records.len());
+        let start = log.records[index];
+        let end = log.records.get(index + 1).copied().unwrap_or(log.end);
+        let zeros = random.bool();
+        if zeros {
+            let length = end.since(start) as usize;
+            let (name, offset) = (FileName::Chunk(LAYOUT.chunk_of(start)), LAYOUT.file_offset(start) as usize);
+            log.disk.edit(name, |bytes| bytes[offset..offset + length].fill(0));
+        } else {
+            log.flip(LogPosition(random.u64(start.0..end.0)), &mut random);
+        }
+        log.disk.sync_all();
+        let found = log.recover().unwrap();
+        check_found(&log, &found, start);
+        assert_eq!(found.is_suspect, index + 1 < log.records.len(), "seed {seed}");
+        assert_eq!(found.cut.is_some(), found.is_suspect || !zeros);
+        assert_eq!(found.erase_tail(&log.disk, LAYOUT).unwrap() > 0, found.cut.is_some());
+        check_erased(&log, start);
+        assert!(!log.recover().unwrap().is_suspect);
     }
 }
 
@@ -351,7 +475,7 @@ fn files_that_do_not_fit_are_named() {
     check(&remove(0), "chunk 0 (chunk-000000.000000) is missing although chunk");
     check(
         &|disk| disk.edit(FileName::Chunk(1), |bytes| bytes.truncate(5000)),
-        "chunk-000001.000000 has 5000 bytes, 69632 were expected",
+        "chunk-000001.000000 has 5000 bytes, 73728 were expected",
     );
     check(&|disk| disk.edit(FileName::Chunk(1), |bytes| bytes[3] = b'x'), "chunk-000001.000000 does not begin with");
     check(
@@ -361,6 +485,28 @@ fn files_that_do_not_fit_are_named() {
         },
         "it says that it is chunk 0, its name says 1",
     );
+}
+
+/// The header page of another format version, as its own program would write it.
+fn other_version(log: &Log, version: u32, length: u64) -> String {
+    log.disk.edit(FileName::Chunk(1), |bytes| {
+        bytes[8..12].copy_from_slice(&version.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[..28]);
+        bytes[28..32].copy_from_slice(&crc.to_le_bytes());
+        bytes.truncate(length as usize);
+    });
+    log.recover().unwrap_err().to_string()
+}
+
+#[test]
+fn chunks_of_another_version_are_refused_with_what_to_do() {
+    let (log, _) = random_log(3);
+    let error = other_version(&log, 1, LAYOUT.footer_offset());
+    assert!(error.contains("chunk-000001.000000 has chunk format version 1, this program reads version 2"), "{error}");
+    assert!(error.contains("older ringstore"), "{error}");
+    let (log, _) = random_log(3);
+    let error = other_version(&log, 3, LAYOUT.file_length());
+    assert!(error.contains("version 3") && error.contains("newer ringstore; start that one again"), "{error}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ mod edges;
 mod error;
 mod files;
 mod greeting;
-mod messages;
+pub mod messages;
 mod tag;
 #[cfg(test)]
 mod tests;

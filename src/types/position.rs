@@ -64,7 +64,7 @@ impl fmt::Display for Term {
 }
 
 /// Where a leader's term begins in the log: its epoch record, or the padding that had to come before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Epoch {
     /// The term; the epoch's number.
     pub term: Term,

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use rustix::process::Signal;
 
 use crate::load::Writer;
 use crate::support::client::Client;
@@ -67,25 +68,43 @@ fn stream_at(address: std::net::SocketAddr, stream: &str, writers: &[&Writer]) -
     Ok(events.into_iter().map(|event| event.event_id).collect())
 }
 
-/// Compares the bytes of the three logs below `end`. The nodes have ended.
+/// Ends all nodes, at once, so that those who are left do not elect and write.
+pub(crate) fn stop(cluster: &mut Cluster) -> anyhow::Result<()> {
+    for node in &cluster.nodes {
+        node.signal(Signal::TERM);
+    }
+    for node in &mut cluster.nodes {
+        let status = node.wait()?;
+        ensure!(status.success(), "{} ended with {status} after SIGTERM\n{}", node.ip, node.tail());
+    }
+    Ok(())
+}
+
+/// Compares the bytes of all logs below `end`. The nodes have ended.
 pub(crate) fn logs(cluster: &Cluster, chunk_size: u64, end: u64) -> anyhow::Result<()> {
-    for chunk in 0..end.div_ceil(chunk_size) {
+    logs_between(cluster, chunk_size, 0, end)
+}
+
+/// The same for the bytes from `from` on; up to the commit position of all nodes they may run.
+pub(crate) fn logs_between(cluster: &Cluster, chunk_size: u64, from: u64, end: u64) -> anyhow::Result<()> {
+    for chunk in from / chunk_size..end.div_ceil(chunk_size) {
+        let start = from.saturating_sub(chunk * chunk_size);
         let length = chunk_size.min(end - chunk * chunk_size);
         let name = format!("chunk-{chunk:06}.000000");
         let first = cluster.nodes[0].db().join(&name);
         for other in &cluster.nodes[1..] {
-            same_bytes(&first, &other.db().join(&name), length)
+            same_bytes(&first, &other.db().join(&name), start, length)
                 .with_context(|| format!("{name} of {} and {}", cluster.nodes[0].ip, other.ip))?;
         }
     }
     Ok(())
 }
 
-fn same_bytes(left: &Path, right: &Path, length: u64) -> anyhow::Result<()> {
+fn same_bytes(left: &Path, right: &Path, start: u64, length: u64) -> anyhow::Result<()> {
     let open = |path: &Path| File::open(path).with_context(|| path.display().to_string());
     let (left, right) = (open(left)?, open(right)?);
     let (mut one, mut two) = (vec![0; 1 << 20], vec![0; 1 << 20]);
-    let mut at = 0;
+    let mut at = start;
     while at < length {
         let count = usize::try_from((length - at).min(one.len() as u64))?;
         left.read_exact_at(&mut one[..count], CHUNK_HEADER_BYTES + at)?;

@@ -1,4 +1,8 @@
-//! Three real nodes, writers that never rest, and a fault in every round.
+//! Real nodes, clients that never rest, and one fault after the other.
+//!
+//! `--mode suite` is the large one: namespaces, file systems of their own, every kind of fault, a history of all that
+//! clients did and were told (`suite`, `lab`, `faults`, `workload`, `verify`). The other modes kill and stop nodes on
+//! loopback and need nothing of the machine.
 //!
 //! What an acknowledgement promises, and what is checked here after every run:
 //! - an acknowledged event is there, once, under the number that was acknowledged, at every node;
@@ -9,10 +13,23 @@
 
 mod catchup;
 mod check;
+mod client;
+mod disk;
+mod faults;
+mod follower;
+mod full;
+mod history;
+mod known;
+mod lab;
 mod load;
+mod random_kill;
 mod rounds;
+mod steady;
+mod suite;
 #[path = "../support/mod.rs"]
 mod support;
+mod verify;
+mod workload;
 
 use std::process::ExitCode;
 
@@ -21,7 +38,8 @@ use clap::Parser;
 /// Kills and stops nodes of a cluster under load.
 #[derive(Clone, Debug, Parser)]
 pub(crate) struct Arguments {
-    /// sigkill (the leader), sigstop (the leader, for 3 s), follower (one is killed), all (one after the other), catchup
+    /// sigkill (the leader), sigstop (the leader, for 3 s), follower (one is killed), all (one after the other),
+    /// catchup, random-kill, suite, disk-full, disk-fails
     #[arg(long, default_value = "sigkill")]
     mode: String,
     /// Rounds for each mode.
@@ -36,6 +54,21 @@ pub(crate) struct Arguments {
     /// What catchup writes while the follower is away, MiB.
     #[arg(long, default_value_t = 64)]
     mib: u64,
+    /// How long the suite goes on.
+    #[arg(long, default_value_t = 1.0)]
+    minutes: f64,
+    /// How many faults the suite lets happen at most.
+    #[arg(long, default_value_t = usize::MAX)]
+    faults: usize,
+    /// Kinds of faults of the suite, with commas between them.
+    #[arg(long, default_value = "all")]
+    kinds: String,
+    /// Nodes of the suite: 3 or 5.
+    #[arg(long, default_value_t = 3)]
+    nodes: usize,
+    /// The suite fails also when a heal took longer than it should until writes went on.
+    #[arg(long)]
+    strict: bool,
     /// Bytes of log in a chunk file.
     #[arg(long, default_value_t = 4 << 20)]
     chunk_size: u64,
@@ -70,10 +103,14 @@ fn main() -> ExitCode {
     if arguments.seed == 0 {
         arguments.seed = fastrand::u64(1..1 << 32);
     }
-    println!("fault: mode {}, {} rounds, --seed {}", arguments.mode, arguments.rounds, arguments.seed);
+    println!("fault: mode {}, --seed {}", arguments.mode, arguments.seed);
     let folder = support::cluster::scratch("fault");
     let result = match arguments.mode.as_str() {
         "catchup" => catchup::run(&arguments, &folder),
+        "suite" => suite::run(&arguments, &folder),
+        "random-kill" => random_kill::run(&arguments, &folder),
+        "disk-full" => full::run(&arguments, &folder),
+        "disk-fails" => full::run_failing(&arguments, &folder),
         _ => rounds::run(&arguments, &folder),
     };
     match result {
@@ -83,6 +120,11 @@ fn main() -> ExitCode {
             }
             println!("fault: ok");
             ExitCode::SUCCESS
+        }
+        Err(error) if error.is::<steady::Interrupted>() => {
+            println!("fault: interrupted; taking everything down");
+            let _ = std::fs::remove_dir_all(&folder);
+            ExitCode::FAILURE
         }
         Err(error) => {
             println!("fault: FAILED (data kept in {})\n{error:#}", folder.display());

@@ -43,7 +43,7 @@ impl Mode {
     fn named(name: &str) -> anyhow::Result<Vec<Mode>> {
         let all = [Mode::Sigkill, Mode::Sigstop, Mode::Follower];
         let chosen: Vec<Mode> = all.into_iter().filter(|mode| name == "all" || name == mode.name()).collect();
-        ensure!(!chosen.is_empty(), "--mode {name} is not known; sigkill, sigstop, follower, all or catchup");
+        ensure!(!chosen.is_empty(), "--mode {name} is not known; see --help");
         Ok(chosen)
     }
 }
@@ -158,14 +158,7 @@ pub(crate) fn finish(
     let count = check::events(&cluster, &writers)?;
     let acknowledged: usize = writers.iter().map(|writer| writer.acknowledged.len()).sum();
     ensure!(acknowledged > 0, "no write was acknowledged at all");
-    // All at once, so that those who are left do not elect and write.
-    for node in &cluster.nodes {
-        node.signal(Signal::TERM);
-    }
-    for node in &mut cluster.nodes {
-        let status = node.wait()?;
-        ensure!(status.success(), "{} ended with {status} after SIGTERM\n{}", node.ip, node.tail());
-    }
+    check::stop(&mut cluster)?;
     check::logs(&cluster, arguments.chunk_size, end)?;
     println!(
         "checked: {acknowledged} events acknowledged, {count} in the log at each node, {end} bytes of log identical"

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use ringstore::sim::{Options, run};
+use ringstore::sim::{Coverage, Options, run};
 
 /// Together below half a minute on one core.
 const SEEDS: u64 = 1_000;
@@ -37,12 +37,29 @@ fn a_seed_is_a_run() {
 /// The runs do what they are for: elections, crashes, cuts, sends from files, acknowledged writes.
 #[test]
 fn runs_go_through_what_they_should() {
-    let mut counts = std::collections::BTreeMap::new();
-    for seed in 2_000..2_040 {
+    let mut coverage = Coverage::default();
+    for seed in 2_000..2_100 {
         let report = run(seed, &Options::default()).unwrap_or_else(|failure| panic!("{failure}"));
-        report.counts.into_iter().for_each(|(what, count)| *counts.entry(what).or_insert(0) += count);
+        coverage.add(&report.coverage);
     }
-    for what in ["acknowledged writes", "reads", "elections", "crashes (power)", "cuts", "sends from files", "chunks"] {
-        assert!(counts.get(what).is_some_and(|&count| count >= 20), "{what}: {counts:?}");
+    for what in [
+        "acknowledged writes",
+        "reads (leader)",
+        "reads (any node)",
+        "elections",
+        "crashes (power)",
+        "flushes that failed",
+        "disks replaced",
+        "cuts",
+        "cuts of an epoch",
+        "sends from files",
+        "chunks",
+        "clock-jump",
+        "flap",
+        "messages twice",
+        "refused: hears a leader",
+        "refused: log is newer",
+    ] {
+        assert!(coverage.count(what) >= 20, "{what}: {coverage}");
     }
 }

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use prost::Message;
 
 use super::messages::{
-    EventRecord, NewEvent, NotHandled, ReadStreamEvents, ReadStreamEventsCompleted, WriteEvents, WriteEventsCompleted,
+    EventRecord, NewEvent, NotHandled, ReadAllEvents, ReadAllEventsCompleted, ReadStreamEvents,
+    ReadStreamEventsCompleted, ResolvedEvent, StreamEventAppeared, SubscribeToStream, SubscriptionConfirmation,
+    WriteEvents, WriteEventsCompleted,
 };
 
 pub(crate) const HEARTBEAT_REQUEST: u8 = 0x01;
@@ -19,8 +21,15 @@ pub(crate) const WRITE_EVENTS: u8 = 0x82;
 pub(crate) const WRITE_EVENTS_COMPLETED: u8 = 0x83;
 pub(crate) const READ_STREAM_FORWARD: u8 = 0xB2;
 pub(crate) const READ_STREAM_FORWARD_COMPLETED: u8 = 0xB3;
+pub(crate) const READ_ALL_FORWARD: u8 = 0xB6;
+pub(crate) const READ_ALL_FORWARD_COMPLETED: u8 = 0xB7;
+pub(crate) const SUBSCRIBE: u8 = 0xC0;
+pub(crate) const SUBSCRIPTION_CONFIRMED: u8 = 0xC1;
+pub(crate) const EVENT_APPEARED: u8 = 0xC2;
 pub(crate) const BAD_REQUEST: u8 = 0xF0;
 pub(crate) const NOT_HANDLED: u8 = 0xF1;
+pub(crate) const AUTHENTICATE: u8 = 0xF2;
+pub(crate) const AUTHENTICATED: u8 = 0xF3;
 pub(crate) const NOT_AUTHENTICATED: u8 = 0xF4;
 
 /// Expected versions with a meaning of their own.
@@ -158,6 +167,22 @@ impl Client {
         Ok(Client { socket, received: Vec::new(), next_correlation: 1 })
     }
 
+    /// The same as the administrator that every new database has, who may read all streams at once.
+    pub(crate) fn connect_as_admin(address: SocketAddr, limit: Duration) -> io::Result<Client> {
+        let mut client = Client::connect(address, limit)?;
+        let payload = b"\x05admin\x08changeit".to_vec();
+        let mut frame = Package { command: AUTHENTICATE, correlation: [9; 16], payload }.encode();
+        // The flag that says that credentials follow.
+        frame[5] = 1;
+        client.socket.write_all(&frame)?;
+        let answer = client.receive(Instant::now() + limit, &|| false)?;
+        if answer.command != AUTHENTICATED {
+            let text = String::from_utf8_lossy(&answer.payload).into_owned();
+            return Err(io::Error::new(ErrorKind::PermissionDenied, text));
+        }
+        Ok(client)
+    }
+
     /// Writes `events`; the outer error is the connection's, the inner one the server's answer.
     pub(crate) fn write(
         &mut self,
@@ -186,14 +211,25 @@ impl Client {
 
     /// Reads a page forward, at this node, whatever its role. A stream without events is an empty last page.
     pub(crate) fn read(&mut self, stream: &str, from: i64, count: i32) -> io::Result<Result<Page, Refusal>> {
+        self.read_page(stream, from, count, false, Duration::from_secs(10))
+    }
+
+    /// The same, within `limit`; with `require_master` only a leader answers.
+    pub(crate) fn read_page(
+        &mut self,
+        stream: &str,
+        from: i64,
+        count: i32,
+        require_master: bool,
+        limit: Duration,
+    ) -> io::Result<Result<Page, Refusal>> {
         let request = ReadStreamEvents {
             stream: stream.to_owned(),
             from_event_number: from,
             max_count: count,
             resolve_link_tos: false,
-            require_master: false,
+            require_master,
         };
-        let limit = Duration::from_secs(10);
         let answer = self.call(READ_STREAM_FORWARD, request.encode_to_vec(), limit, &|| false)?;
         if let Some(refusal) = refusal(&answer, READ_STREAM_FORWARD_COMPLETED)? {
             return Ok(Err(refusal));
@@ -226,6 +262,52 @@ impl Client {
             }
             from = page.next_event_number;
         }
+    }
+
+    /// A page of the whole log from `from`, and where the next one begins.
+    pub(crate) fn read_all(
+        &mut self,
+        from: (i64, i64),
+        count: i32,
+    ) -> anyhow::Result<(Vec<ResolvedEvent>, (i64, i64))> {
+        let request = ReadAllEvents {
+            commit_position: from.0,
+            prepare_position: from.1,
+            max_count: count,
+            resolve_link_tos: false,
+            require_master: false,
+        };
+        let answer = self.call(READ_ALL_FORWARD, request.encode_to_vec(), Duration::from_secs(30), &|| false)?;
+        if let Some(refusal) = refusal(&answer, READ_ALL_FORWARD_COMPLETED)? {
+            anyhow::bail!("reading all from {from:?}: {refusal}");
+        }
+        let page = ReadAllEventsCompleted::decode(answer.payload.as_slice())?;
+        let result = page.result.unwrap_or_default();
+        anyhow::ensure!(result == 0, "reading all from {from:?}: result {result}, {:?}", page.error);
+        Ok((page.events, (page.next_commit_position, page.next_prepare_position)))
+    }
+
+    /// Subscribes to the whole log; the commit position up to which the past reaches.
+    pub(crate) fn subscribe_to_all(&mut self, limit: Duration) -> io::Result<Result<i64, Refusal>> {
+        let request = SubscribeToStream { stream: String::new(), resolve_link_tos: false };
+        let answer = self.call(SUBSCRIBE, request.encode_to_vec(), limit, &|| false)?;
+        if let Some(refusal) = refusal(&answer, SUBSCRIPTION_CONFIRMED)? {
+            return Ok(Err(refusal));
+        }
+        Ok(Ok(SubscriptionConfirmation::decode(answer.payload.as_slice())?.last_commit_position))
+    }
+
+    /// The next event of the subscription; `None` when the server ended it.
+    pub(crate) fn next_event(
+        &mut self,
+        deadline: Instant,
+        give_up: &dyn Fn() -> bool,
+    ) -> io::Result<Option<ResolvedEvent>> {
+        let package = self.receive(deadline, give_up)?;
+        if package.command != EVENT_APPEARED {
+            return Ok(None);
+        }
+        Ok(StreamEventAppeared::decode(package.payload.as_slice())?.event)
     }
 
     /// Sends a request and waits for the package with its correlation identifier.

@@ -1,5 +1,6 @@
 //! Real nodes as processes on loopback, each with its own ports and data directory.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -22,12 +23,23 @@ pub(crate) fn program() -> PathBuf {
 
 /// A command for the program that sees none of the caller's own options.
 pub(crate) fn command() -> Command {
+    command_through(&[])
+}
+
+/// The same, called by another program that becomes it: `launcher` is that program and its arguments.
+fn command_through(launcher: &[String]) -> Command {
     // A test that is itself killed must not leave nodes behind: they end with the thread that started them.
-    let keeper = Path::new("/usr/bin/setpriv");
-    let mut command = Command::new(if keeper.exists() { keeper.into() } else { program() });
-    if keeper.exists() {
-        command.args(["--pdeathsig", "KILL", "--"]).arg(program());
-    }
+    let keeper = ["/usr/bin/setpriv", "--pdeathsig", "KILL", "--"].map(OsString::from);
+    let kept = Path::new(&keeper[0]).exists();
+    let mut words = keeper.into_iter().filter(|_| kept).chain(launcher.iter().map(OsString::from));
+    let mut command = match words.next() {
+        Some(first) => {
+            let mut command = Command::new(first);
+            command.args(words).arg(program());
+            command
+        }
+        None => Command::new(program()),
+    };
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().to_uppercase().starts_with("EVENTSTORE_") {
             command.env_remove(name);
@@ -93,19 +105,39 @@ pub(crate) fn figures(ext_http: SocketAddr, limit: Duration) -> anyhow::Result<F
     })
 }
 
-/// One node: four ports on one address, a folder, and a process while it runs.
+/// Where a node lives when it does not share the caller's network and disk.
+#[derive(Clone, Debug)]
+pub(crate) struct Home {
+    pub(crate) int_ip: Ipv4Addr,
+    pub(crate) ext_ip: Ipv4Addr,
+    pub(crate) first_port: u16,
+    /// For the output of the process and its text logs.
+    pub(crate) folder: PathBuf,
+    pub(crate) db: PathBuf,
+    /// The program that brings the node there, with its arguments.
+    pub(crate) launcher: Vec<String>,
+    pub(crate) environment: Vec<(String, String)>,
+}
+
+/// One node: two ports on each of its addresses, a folder, and a process while it runs.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) ip: Ipv4Addr,
-    first_port: u16,
     pub(crate) folder: PathBuf,
+    home: Home,
     options: Vec<String>,
     child: Option<Child>,
 }
 
 impl Node {
     fn new(ip: Ipv4Addr, folder: PathBuf) -> Node {
-        Node { ip, first_port: free_ports(ip), folder, options: Vec::new(), child: None }
+        let (launcher, environment) = (Vec::new(), Vec::new());
+        let (first_port, db) = (free_ports(ip), folder.join("db"));
+        Node::at(Home { int_ip: ip, ext_ip: ip, first_port, folder, db, launcher, environment })
+    }
+
+    fn at(home: Home) -> Node {
+        Node { ip: home.int_ip, folder: home.folder.clone(), home, options: Vec::new(), child: None }
     }
 
     /// A node on its own, not started; without `options` one with small chunks.
@@ -116,35 +148,33 @@ impl Node {
     }
 
     pub(crate) fn int_tcp(&self) -> SocketAddr {
-        self.address(0)
+        SocketAddr::new(IpAddr::V4(self.home.int_ip), self.home.first_port)
     }
 
     pub(crate) fn ext_tcp(&self) -> SocketAddr {
-        self.address(1)
+        SocketAddr::new(IpAddr::V4(self.home.ext_ip), self.home.first_port + 1)
     }
 
     pub(crate) fn int_http(&self) -> SocketAddr {
-        self.address(2)
+        SocketAddr::new(IpAddr::V4(self.home.int_ip), self.home.first_port + 2)
     }
 
     pub(crate) fn ext_http(&self) -> SocketAddr {
-        self.address(3)
-    }
-
-    fn address(&self, offset: u16) -> SocketAddr {
-        SocketAddr::new(IpAddr::V4(self.ip), self.first_port + offset)
+        SocketAddr::new(IpAddr::V4(self.home.ext_ip), self.home.first_port + 3)
     }
 
     /// Where its log lies.
     pub(crate) fn db(&self) -> PathBuf {
-        self.folder.join("db")
+        self.home.db.clone()
     }
 
     /// The options that say where this node is.
     pub(crate) fn place(&self) -> Vec<String> {
         let ports = ["--int-tcp-port", "--ext-tcp-port", "--int-http-port", "--ext-http-port"];
-        let mut options = vec!["--int-ip".into(), self.ip.to_string(), "--ext-ip".into(), self.ip.to_string()];
-        for (name, port) in ports.iter().zip(self.first_port..) {
+        let mut options = Vec::new();
+        options.extend(["--int-ip".into(), self.home.int_ip.to_string()]);
+        options.extend(["--ext-ip".into(), self.home.ext_ip.to_string()]);
+        for (name, port) in ports.iter().zip(self.home.first_port..) {
             options.extend([(*name).to_owned(), port.to_string()]);
         }
         options.extend(["--db".into(), self.db().display().to_string()]);
@@ -157,7 +187,8 @@ impl Node {
         assert!(self.child.is_none(), "{} runs already", self.ip);
         fs::create_dir_all(&self.folder)?;
         let output = File::options().create(true).append(true).open(self.output())?;
-        let mut command = command();
+        let mut command = command_through(&self.home.launcher);
+        command.envs(self.home.environment.iter().map(|(name, value)| (name, value)));
         command.args(self.place()).args(&self.options).stdout(output.try_clone()?).stderr(output);
         self.child = Some(command.spawn().with_context(|| format!("{} does not start", program().display()))?);
         Ok(())
@@ -250,7 +281,7 @@ impl Drop for Node {
     }
 }
 
-/// Three nodes that know each other as seeds.
+/// Three nodes, or as many as there are homes, that know each other as seeds.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
@@ -260,11 +291,23 @@ impl Cluster {
     /// Starts three nodes below `folder` and waits until one leads and two follow.
     pub(crate) fn start(folder: &Path, options: &[String]) -> anyhow::Result<Cluster> {
         let place = |last: u8| Node::new(Ipv4Addr::new(127, 0, 0, last), folder.join(format!("node-{last}")));
-        let mut cluster = Cluster { nodes: [101, 102, 103].map(place).into() };
+        Cluster::start_nodes([101, 102, 103].map(place).into(), options)
+    }
+
+    /// Starts a node in each of `homes` and waits until one leads and all others follow.
+    pub(crate) fn start_at(homes: Vec<Home>, options: &[String]) -> anyhow::Result<Cluster> {
+        Cluster::start_nodes(homes.into_iter().map(Node::at).collect(), options)
+    }
+
+    fn start_nodes(nodes: Vec<Node>, options: &[String]) -> anyhow::Result<Cluster> {
+        let mut cluster = Cluster { nodes };
+        let count = cluster.nodes.len();
         let seeds: Vec<String> = cluster.nodes.iter().map(|node| node.int_http().to_string()).collect();
         for (index, node) in cluster.nodes.iter_mut().enumerate() {
-            let others: Vec<&str> = (0..3).filter(|other| *other != index).map(|other| seeds[other].as_str()).collect();
-            node.options = ["--cluster-size", "3", "--gossip-seed", &others.join(",")].map(str::to_owned).into();
+            let others: Vec<&str> =
+                (0..count).filter(|other| *other != index).map(|other| seeds[other].as_str()).collect();
+            node.options =
+                ["--cluster-size", &count.to_string(), "--gossip-seed", &others.join(",")].map(str::to_owned).into();
             node.options.extend_from_slice(options);
             node.start()?;
         }
@@ -274,12 +317,13 @@ impl Cluster {
 
     /// Waits until one node leads, the others follow it, and clients would hear so by gossip from each.
     pub(crate) fn wait_until_whole(&self) -> anyhow::Result<Duration> {
-        let whole = wait_until("one leader and two followers", PATIENCE, || {
+        let count = self.nodes.len();
+        let whole = wait_until("one leader, and all others follow", PATIENCE, || {
             let roles: Vec<_> = self.nodes.iter().filter_map(Node::figures).collect();
             let Some(leader) = roles.iter().position(Figures::leads) else { return false };
             let told = [self.nodes[leader].ext_tcp().to_string()];
-            roles.len() == 3
-                && roles.iter().filter(|figures| figures.follows()).count() == 2
+            roles.len() == count
+                && roles.iter().filter(|figures| figures.follows()).count() == count - 1
                 && self.nodes.iter().all(|node| node.leaders_in_gossip() == told)
         });
         whole.with_context(|| self.tails())
@@ -312,10 +356,11 @@ impl Cluster {
     /// Waits until every node has flushed and committed the same log; its end.
     pub(crate) fn wait_until_even(&self) -> anyhow::Result<u64> {
         let mut last = Vec::new();
-        let even = wait_until("all three logs end at the same position", PATIENCE, || {
+        let count = self.nodes.len();
+        let even = wait_until("all logs end at the same position", PATIENCE, || {
             let now: Vec<_> = self.nodes.iter().filter_map(Node::figures).collect();
             let place = |of: &Figures| (of.term, of.log_end, of.writer_checkpoint, of.commit_position);
-            let same = now.len() == 3 && now.iter().all(|figures| place(figures) == place(&now[0]));
+            let same = now.len() == count && now.iter().all(|figures| place(figures) == place(&now[0]));
             let settled = same && now == last && now[0].commit_position == now[0].log_end;
             last = now;
             settled

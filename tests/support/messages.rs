@@ -103,6 +103,70 @@ pub(crate) struct ReadStreamEventsCompleted {
     pub(crate) error: Option<String>,
 }
 
+/// 0xB6.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct ReadAllEvents {
+    #[prost(int64, required, tag = "1")]
+    pub(crate) commit_position: i64,
+    #[prost(int64, required, tag = "2")]
+    pub(crate) prepare_position: i64,
+    #[prost(int32, required, tag = "3")]
+    pub(crate) max_count: i32,
+    #[prost(bool, required, tag = "4")]
+    pub(crate) resolve_link_tos: bool,
+    #[prost(bool, required, tag = "5")]
+    pub(crate) require_master: bool,
+}
+
+/// An entry of the whole log.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct ResolvedEvent {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) event: Option<EventRecord>,
+    #[prost(int64, required, tag = "3")]
+    pub(crate) commit_position: i64,
+    #[prost(int64, required, tag = "4")]
+    pub(crate) prepare_position: i64,
+}
+
+/// 0xB7.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct ReadAllEventsCompleted {
+    #[prost(message, repeated, tag = "3")]
+    pub(crate) events: Vec<ResolvedEvent>,
+    #[prost(int64, required, tag = "4")]
+    pub(crate) next_commit_position: i64,
+    #[prost(int64, required, tag = "5")]
+    pub(crate) next_prepare_position: i64,
+    #[prost(int32, optional, tag = "6")]
+    pub(crate) result: Option<i32>,
+    #[prost(string, optional, tag = "7")]
+    pub(crate) error: Option<String>,
+}
+
+/// 0xC0.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct SubscribeToStream {
+    #[prost(string, required, tag = "1")]
+    pub(crate) stream: String,
+    #[prost(bool, required, tag = "2")]
+    pub(crate) resolve_link_tos: bool,
+}
+
+/// 0xC1.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct SubscriptionConfirmation {
+    #[prost(int64, required, tag = "1")]
+    pub(crate) last_commit_position: i64,
+}
+
+/// 0xC2.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct StreamEventAppeared {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) event: Option<ResolvedEvent>,
+}
+
 /// 0xF1.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct NotHandled {

@@ -101,4 +101,16 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         is_secret: false,
         support: Support::Present,
     },
+    OptionSpec {
+        name: "ReadOnlyReplica",
+        kind: Kind::Switch,
+        default: "false",
+        example: "true",
+        group: Group::Cluster,
+        help: "Join a cluster that exists as a copy of its log: this node serves reads and subscriptions and forwards \
+               writes, but never votes, never counts for a write and is never made a member. Clients of v5 see it as a \
+               Clone.",
+        is_secret: false,
+        support: Support::Present,
+    },
 ];

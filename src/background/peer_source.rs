@@ -1,0 +1,239 @@
+//! Another node as a source of the committed log: `GET /log/info` and `GET /log/bytes` on its internal HTTP port, waiting
+//! for the answers on the calling thread.
+//!
+//! Promises: no call takes longer than [`CALL_TIMEOUT`] or more memory than the largest record; what it gives has the
+//! checksum that the peer computed, and the peer had committed it. Leaves to others: which peers to ask, and the check of
+//! the records themselves.
+
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::limits::FRAME_MAX_BYTES;
+use crate::storage::{FetchError, RangeSource};
+use crate::types::{ClusterId, LogPosition};
+
+/// For one request, from the connection to the last byte of the answer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// For the connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The largest answer: one record may be larger than what is given otherwise.
+const ANSWER_BYTES_MAX: usize = FRAME_MAX_BYTES;
+
+const HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// One other node of the cluster.
+#[derive(Debug)]
+pub struct PeerSource {
+    cluster: ClusterId,
+    address: SocketAddr,
+    /// Up to where it has committed, as it said last.
+    committed: Cell<LogPosition>,
+}
+
+/// What a node says of its log.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogInfo {
+    /// Its cluster; `None` before it is founded.
+    pub cluster: Option<String>,
+    /// Committed and durable there.
+    pub commit_position: u64,
+    /// How its log is cut.
+    pub chunk_size: u64,
+}
+
+impl PeerSource {
+    /// The node of `cluster` whose internal HTTP address this is.
+    #[must_use]
+    pub fn new(cluster: ClusterId, address: SocketAddr) -> PeerSource {
+        PeerSource { cluster, address, committed: Cell::new(LogPosition::ZERO) }
+    }
+
+    /// Asks what the node says of its log.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub fn info(&self) -> Result<LogInfo, FetchError> {
+        let answer = self.call("/log/info")?;
+        serde_json::from_slice(&answer.body).map_err(|error| self.unreachable(format!("its /log/info: {error}")))
+    }
+
+    fn check_committed(&self, needed: LogPosition) -> Result<(), FetchError> {
+        if self.committed.get() >= needed {
+            return Ok(());
+        }
+        let info = self.info()?;
+        let cluster = self.cluster.to_string();
+        if info.cluster.as_deref() != Some(&*cluster) {
+            let words = format!("it belongs to cluster {:?}, this node to {cluster}", info.cluster.unwrap_or_default());
+            return Err(FetchError::Refused { peer: self.describe(), status: 200, words });
+        }
+        let committed = LogPosition(info.commit_position);
+        self.committed.set(committed);
+        if committed < needed {
+            return Err(FetchError::Behind { peer: self.describe(), committed, needed });
+        }
+        Ok(())
+    }
+
+    fn unreachable(&self, reason: impl ToString) -> FetchError {
+        FetchError::Unreachable { peer: self.describe(), reason: reason.to_string() }
+    }
+
+    /// One request on a connection of its own; only an answer with status 200.
+    fn call(&self, target: &str) -> Result<Answer, FetchError> {
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        let answer = self.exchange(target, deadline).map_err(|error| self.unreachable(error))?;
+        if answer.status == 200 {
+            return Ok(answer);
+        }
+        let words: String = String::from_utf8_lossy(&answer.body).trim().chars().take(300).collect();
+        Err(FetchError::Refused { peer: self.describe(), status: answer.status, words })
+    }
+
+    fn exchange(&self, target: &str, deadline: Instant) -> Result<Answer, std::io::Error> {
+        let mut stream = TcpStream::connect_timeout(&self.address, CONNECT_TIMEOUT)?;
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(CONNECT_TIMEOUT))?;
+        let (address, cluster) = (self.address, self.cluster);
+        let request =
+            format!("GET {target} HTTP/1.1\r\nHost: {address}\r\nRing-Cluster: {cluster}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
+        let mut bytes = Vec::new();
+        let mut piece = vec![0; 64 << 10];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(other(format!("no whole answer within {CALL_TIMEOUT:?}")));
+            }
+            stream.set_read_timeout(Some(left))?;
+            let count = stream.read(&mut piece)?;
+            bytes.extend_from_slice(&piece[..count]);
+            if let Some(answer) = Answer::parse(&bytes)? {
+                return Ok(answer);
+            }
+            if count == 0 {
+                return Err(other("the connection ended within the answer"));
+            }
+        }
+    }
+}
+
+impl RangeSource for PeerSource {
+    fn fetch(&self, from: LogPosition, to: LogPosition) -> Result<Vec<u8>, FetchError> {
+        self.check_committed(to)?;
+        let answer = self.call(&format!("/log/bytes?from={from}&to={to}"))?;
+        let crc = format!("{:08x}", crc32c::crc32c(&answer.body));
+        if answer.crc.as_deref() != Some(&*crc) {
+            let said = answer.crc.unwrap_or_else(|| "none".to_owned());
+            return Err(self.unreachable(format!("the checksum of its bytes is {crc}, it says {said}")));
+        }
+        Ok(answer.body)
+    }
+
+    fn describe(&self) -> String {
+        self.address.to_string()
+    }
+}
+
+/// What came back.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    crc: Option<String>,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    /// `None` when more bytes are needed.
+    fn parse(bytes: &[u8]) -> Result<Option<Answer>, std::io::Error> {
+        let mut headers = [httparse::EMPTY_HEADER; 32];
+        let mut head = httparse::Response::new(&mut headers);
+        let httparse::Status::Complete(start) = head.parse(bytes).map_err(other)? else {
+            return if bytes.len() > HEAD_BYTES_MAX { Err(other("its head is too long")) } else { Ok(None) };
+        };
+        let header = |name: &str| {
+            let found = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+            found.and_then(|header| std::str::from_utf8(header.value).ok())
+        };
+        // Our own server always says how long a body is.
+        let length = header("content-length").and_then(|length| length.parse::<usize>().ok());
+        let length = length.filter(|&length| length <= ANSWER_BYTES_MAX);
+        let length = length.ok_or_else(|| other(format!("its answer has no length of at most {ANSWER_BYTES_MAX}")))?;
+        let Some(body) = bytes.get(start..start + length) else { return Ok(None) };
+        let (status, crc) = (head.code.unwrap_or(0), header("ring-crc32c").map(str::to_owned));
+        Ok(Some(Answer { status, crc, body: body.to_vec() }))
+    }
+}
+
+fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> std::io::Error {
+    std::io::Error::other(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    const CLUSTER: ClusterId = ClusterId(crate::types::Guid([7; 16]));
+
+    /// A peer that gives these answers, one for each connection.
+    fn peer(answers: Vec<String>) -> PeerSource {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = vec![0; 4096];
+                let count = stream.read(&mut request).unwrap();
+                let request = String::from_utf8_lossy(&request[..count]).into_owned();
+                assert!(request.contains(&format!("Ring-Cluster: {CLUSTER}\r\n")), "{request}");
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        PeerSource::new(CLUSTER, address)
+    }
+
+    fn answer(status: u16, headers: &str, body: &str) -> String {
+        format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\n{headers}\r\n{body}", body.len())
+    }
+
+    fn info(cluster: ClusterId, committed: u64) -> String {
+        let body = format!("{{\"cluster\":\"{cluster}\",\"commitPosition\":{committed},\"chunkSize\":1048576}}");
+        answer(200, "", &body)
+    }
+
+    #[test]
+    fn bytes_come_from_a_node_that_has_committed_them() {
+        let crc = format!("Ring-Crc32c: {:08x}\r\n", crc32c::crc32c(b"records"));
+        let peer = peer(vec![info(CLUSTER, 700), answer(200, &crc, "records"), answer(200, &crc, "records")]);
+        let fetch = || peer.fetch(LogPosition(0), LogPosition(700));
+        assert_eq!(fetch().unwrap(), b"records");
+        assert_eq!(fetch().unwrap(), b"records", "what it has committed is asked once");
+    }
+
+    #[test]
+    fn others_are_passed_over_with_words() {
+        let check = |answers: Vec<String>, words: &str| {
+            let error = peer(answers).fetch(LogPosition(0), LogPosition(700)).unwrap_err();
+            assert!(error.to_string().contains(words), "{words}: {error}");
+        };
+        check(vec![info(CLUSTER, 699)], "has committed up to 699 only, the range ends at 700");
+        check(vec![info(ClusterId::default(), 900)], "it belongs to cluster");
+        check(vec![info(CLUSTER, 900), answer(503, "", "2 others read")], "refused (status 503): 2 others read");
+        check(vec![info(CLUSTER, 900), answer(200, "Ring-Crc32c: 00000000\r\n", "x")], "it says 00000000");
+        check(vec![info(CLUSTER, 900), answer(200, "", "x")], "it says none");
+        check(vec!["HTTP/1.1 200 x\r\nContent-Length: 9\r\n\r\nshort".to_owned()], "ended within the answer");
+        check(vec!["HTTP/1.1 200 x\r\nContent-Length: 999999999\r\n\r\n".to_owned()], "no length of at most");
+        check(vec!["nothing\r\n\r\n".to_owned()], "no usable answer");
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let error = PeerSource::new(CLUSTER, closed).info().unwrap_err();
+        assert!(matches!(error, FetchError::Unreachable { .. }), "{error}");
+    }
+}

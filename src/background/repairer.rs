@@ -1,0 +1,275 @@
+//! The chore that repairs damage to the committed log with the bytes of another node.
+//!
+//! Takes what readers, the sealer and the scrubber report, looks at it once more, asks the other nodes in turn, the leader
+//! first, and writes what they have. Damage that cannot be repaired now is tried again, later and later; it is logged when
+//! it is found, when it is repaired, and now and then in between.
+//!
+//! Promises: only what is committed here is touched, with bytes that another node of this cluster has committed
+//! ([`repair_range`] checks them); bounded memory. Leaves to others: finding damage, header and footer pages, and what is
+//! done about it before the node has started.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::{Chore, Next, PeerSource};
+use crate::codec::record::RecordView;
+use crate::engine::Published;
+use crate::gossip::Directory;
+use crate::limits::CHUNK_HEADER_BYTES;
+use crate::storage::{
+    ChunkFooter, ChunkLayout, Damage, DamageReports, FetchError, FileDisk, FileName, LogRead as _, LogReader,
+    ReadError, RepairError, Repaired, StorageFigures, damaged_range, repair_range,
+};
+use crate::types::{ClusterId, LogPosition, NodeId};
+
+/// Damaged ranges that are remembered; more are forgotten, and found again.
+const TASKS_MAX: usize = 1024;
+
+/// How often new reports are looked for.
+const LOOK_REST: Duration = Duration::from_millis(100);
+
+/// Until a failed repair is tried again: the first time, and at most.
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// A repair that fails again and again is logged so often.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// What the repairer works on.
+#[derive(Debug)]
+pub struct RepairerLinks {
+    /// The data directory.
+    pub disk: Arc<FileDisk>,
+    /// Its log.
+    pub log: LogReader,
+    /// This node.
+    pub node: NodeId,
+    /// How far the log is committed, its epochs, and who leads.
+    pub published: Arc<Published>,
+    /// Where the other nodes are.
+    pub directory: Directory,
+    /// What is to be repaired.
+    pub damage: DamageReports,
+    /// For `/stats`.
+    pub figures: Arc<StorageFigures>,
+    /// False on a node that is a cluster alone: nobody else has its log.
+    pub has_peers: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Repairer {
+    links: RepairerLinks,
+    tasks: VecDeque<Task>,
+}
+
+/// Damage that was found and is not repaired yet.
+#[derive(Debug)]
+struct Task {
+    damage: Damage,
+    tries: u32,
+    due: Instant,
+    complained_at: Option<Instant>,
+    /// No other node has a record that ends where the damage was thought to end: it goes to the chunk's end for now.
+    is_wide: bool,
+}
+
+/// What came of looking at a task.
+enum Outcome {
+    /// There is nothing (more) to repair.
+    Whole,
+    /// A range was repaired; there may be more.
+    Repaired(Damage, Repaired),
+    /// Not now, and why.
+    Later(String),
+}
+
+impl Repairer {
+    /// A repairer without work.
+    #[must_use]
+    pub fn new(links: RepairerLinks) -> Repairer {
+        Repairer { links, tasks: VecDeque::new() }
+    }
+
+    fn layout(&self) -> ChunkLayout {
+        self.links.log.layout()
+    }
+
+    fn take_reports(&mut self, now: Instant) {
+        for _ in 0..TASKS_MAX {
+            let Some(damage) = self.links.damage.take() else { break };
+            let is_known = |task: &Task| task.damage.chunk == damage.chunk && overlap(&task.damage, &damage);
+            if self.tasks.iter().any(is_known) || self.tasks.len() >= TASKS_MAX {
+                continue;
+            }
+            self.links.figures.damage_found.fetch_add(1, Ordering::Relaxed);
+            let offset = self.layout().file_offset(damage.from);
+            tracing::error!(chunk = damage.chunk, position = %damage.from, end = %damage.to, offset,
+                reason = damage.reason, "the log is damaged in {}: {}", FileName::Chunk(damage.chunk), self.what_next());
+            self.tasks.push_back(Task { damage, tries: 0, due: now, complained_at: None, is_wide: false });
+        }
+        self.show_waiting();
+    }
+
+    fn what_next(&self) -> &'static str {
+        if self.links.has_peers {
+            "it is not served, and repaired from another node"
+        } else {
+            "it is not served. No other node has this log: stop this one, restore the file from a backup, and start it again"
+        }
+    }
+
+    fn show_waiting(&self) {
+        self.links.figures.damage_waiting.store(self.tasks.len() as u64, Ordering::Relaxed);
+    }
+
+    fn work(&self, task: &mut Task) -> Outcome {
+        let limit = self.links.published.committed().min(self.links.published.flushed());
+        if task.damage.from >= limit {
+            return Outcome::Later(format!("this node knows the log to be committed up to {limit} only"));
+        }
+        let damage = match self.look(&task.damage, limit) {
+            Ok(Some(damage)) => damage,
+            Ok(None) => return Outcome::Whole,
+            Err(error) => return Outcome::Later(error.to_string()),
+        };
+        let to = if task.is_wide { self.chunk_end(&damage).min(limit) } else { damage.to };
+        let damage = Damage { to, ..damage };
+        match self.repair(&damage) {
+            Ok(repaired) => Outcome::Repaired(damage, repaired),
+            Err((words, is_cut_elsewhere)) => {
+                task.is_wide = is_cut_elsewhere && !task.is_wide;
+                Outcome::Later(words)
+            }
+        }
+    }
+
+    fn chunk_end(&self, damage: &Damage) -> LogPosition {
+        self.layout().chunk_start(damage.chunk + 1)
+    }
+
+    /// The first damage from where it was reported on, as it is now.
+    fn look(&self, reported: &Damage, limit: LogPosition) -> Result<Option<Damage>, ReadError> {
+        let (layout, start) = (self.layout(), reported.from);
+        let mut found = None;
+        self.links.log.with_chunk(start, &mut |bytes| {
+            let bytes = &bytes[..usize::try_from(limit.since(start)).map_or(bytes.len(), |end| end.min(bytes.len()))];
+            let mut at = start;
+            while at < reported.to.min(limit) {
+                let rest = &bytes[usize::try_from(at.since(start)).expect("inside of a chunk")..];
+                match RecordView::check(rest, at, layout.room(at)) {
+                    Ok(record) => at = record.header.end(),
+                    Err(error) => {
+                        found = Some(damaged_range(layout, rest, at, &error));
+                        return;
+                    }
+                }
+            }
+        })?;
+        Ok(found)
+    }
+
+    /// Asks one node after the other. The error has the words of all, and whether one of them has its records cut elsewhere.
+    fn repair(&self, damage: &Damage) -> Result<Repaired, (String, bool)> {
+        let view = self.links.published.view();
+        let Some(cluster) = view.cluster else { return Err(("this node is in no cluster yet".to_owned(), false)) };
+        let (mut words, mut is_cut_elsewhere) = (Vec::new(), false);
+        for source in self.peers(cluster, view.leader) {
+            match repair_range(&*self.links.disk, self.layout(), &view.epochs, damage, &source) {
+                Ok(repaired) => return Ok(repaired),
+                Err(error) => {
+                    is_cut_elsewhere |= matches!(&error, RepairError::Fetch(FetchError::Refused { status: 400, .. }));
+                    words.push(error.to_string());
+                    if matches!(error, RepairError::Io { .. } | RepairError::NotKept { .. }) {
+                        // Another source would not help.
+                        break;
+                    }
+                }
+            }
+        }
+        let words = if words.is_empty() { "no other node is known".to_owned() } else { words.join("; ") };
+        Err((words, is_cut_elsewhere))
+    }
+
+    fn peers(&self, cluster: ClusterId, leader: Option<NodeId>) -> Vec<PeerSource> {
+        let mut nodes = self.links.directory.nodes();
+        nodes.retain(|known| known.node != self.links.node);
+        nodes.sort_by_key(|known| (Some(known.node) != leader, !known.is_alive));
+        let addresses: Vec<SocketAddr> = nodes.iter().map(|known| known.addresses.int_http).collect();
+        addresses.into_iter().map(|address| PeerSource::new(cluster, address)).collect()
+    }
+
+    /// Notes what came of a task; true when it is over.
+    fn settle(&self, task: &mut Task, outcome: Outcome) -> bool {
+        let now = Instant::now();
+        match outcome {
+            Outcome::Whole => true,
+            Outcome::Repaired(damage, repaired) => {
+                self.links.figures.damage_repaired.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(chunk = damage.chunk, position = %damage.from, end = %damage.to,
+                    bytes = repaired.bytes, records = repaired.records, "the log is repaired from {}", repaired.source);
+                self.check_footer(damage.chunk);
+                // There may be more in what was reported.
+                (task.damage.from, task.tries, task.due, task.is_wide) = (damage.to, 0, now, false);
+                task.damage.from >= task.damage.to
+            }
+            Outcome::Later(words) => {
+                let rest = RETRY_FIRST.saturating_mul(1 << task.tries.min(16)).min(RETRY_MAX);
+                (task.tries, task.due) = (task.tries.saturating_add(1), now + rest);
+                if self.links.has_peers && task.complained_at.is_none_or(|at| now - at >= COMPLAIN_EVERY) {
+                    task.complained_at = Some(now);
+                    tracing::warn!("no repair yet of {}: {words}; it is tried again", task.damage);
+                }
+                false
+            }
+        }
+    }
+
+    /// A sealed chunk must have the checksum again that its footer says. When it has not there is more damage, which its
+    /// own reader reports.
+    fn check_footer(&self, chunk: u32) {
+        let layout = self.layout();
+        let Ok(map) = self.links.log.chunk(chunk) else { return };
+        let start = usize::try_from(CHUNK_HEADER_BYTES).expect("a page");
+        let end = usize::try_from(layout.footer_offset()).expect("an offset fits the address space");
+        if let Ok(Some(footer)) = ChunkFooter::decode(&map[end..], chunk, layout) {
+            let crc = crc32c::crc32c(&map[start..end]);
+            if crc == footer.crc {
+                tracing::info!(chunk, "the checksum of the whole chunk fits its footer again");
+            } else {
+                tracing::warn!(
+                    chunk,
+                    "the checksum of the whole chunk is {crc:08x}, its footer says {:08x}: there is more \
+                    damage, or the footer is wrong; the scrubber finds it",
+                    footer.crc
+                );
+            }
+        }
+    }
+}
+
+impl Chore for Repairer {
+    fn name(&self) -> &'static str {
+        "repairer"
+    }
+
+    fn step(&mut self, now: Instant) -> Next {
+        self.take_reports(now);
+        let due = (0..self.tasks.len()).filter(|&index| self.tasks[index].due <= now);
+        let Some(index) = due.min_by_key(|&index| self.tasks[index].due) else { return Next::After(LOOK_REST) };
+        let mut task = self.tasks.remove(index).expect("just seen");
+        let outcome = self.work(&mut task);
+        if !self.settle(&mut task, outcome) {
+            self.tasks.push_back(task);
+        }
+        self.show_waiting();
+        Next::Now
+    }
+}
+
+fn overlap(one: &Damage, other: &Damage) -> bool {
+    one.from < other.to && other.from < one.to
+}

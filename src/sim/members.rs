@@ -1,0 +1,61 @@
+//! Changes of the member list, asked for as an operator would.
+
+use crate::engine::{ControlInput, MemberChange};
+use crate::types::{LogPosition, NodeId};
+
+use super::node::Input;
+use super::profile::pick;
+use super::world::{World, member};
+
+impl World {
+    /// The members as the last committed list has them.
+    pub(super) fn reference_members(&self) -> Vec<NodeId> {
+        let list = self.reference.members().unwrap_or(&self.list);
+        list.members.iter().map(|member| member.node).collect()
+    }
+
+    /// The members as this node has them: the last list in its log.
+    pub(super) fn voters(&self, index: usize) -> Vec<NodeId> {
+        let replica = self.nodes[index].engine.as_ref().and_then(|engine| engine.replica());
+        replica.map_or_else(Vec::new, |replica| replica.members().to_vec())
+    }
+
+    /// True when the cluster can do without what this node has: a member's disk is lost only while no change of the
+    /// members is under way, and as long as a majority of the members keep theirs.
+    pub(super) fn can_lose(&self, index: usize) -> bool {
+        let members = self.reference_members();
+        let is_same = |node: usize| self.nodes[node].engine.is_none() || self.voters(node) == members;
+        let keeps = |id: &NodeId| self.nodes.iter().any(|node| node.id == *id && node.index != index);
+        let founded = self.founded && self.reference.end() > LogPosition::ZERO && self.settling.is_none();
+        let left = members.iter().filter(|&id| keeps(id)).count();
+        founded && (0..self.nodes.len()).all(is_same) && left > members.len() / 2
+    }
+
+    /// Asks a leader for some change of the list, sensible or not.
+    pub(super) fn change_members(&mut self, node: usize) {
+        let members = self.reference_members();
+        let is_dead = |id: &&NodeId| self.nodes.iter().all(|node| node.id != **id);
+        let dead = members.iter().find(is_dead).copied();
+        let others: Vec<NodeId> = self.nodes.iter().map(|node| node.id).filter(|id| !members.contains(id)).collect();
+        let random = &mut self.random.faults;
+        let change = match (dead, others.is_empty()) {
+            (Some(dead), _) if random.bool() => MemberChange::Remove(dead),
+            (_, false) if random.u8(0..3) > 0 => MemberChange::Add(member(pick(random, &others))),
+            _ => MemberChange::Remove(pick(random, &members)),
+        };
+        let token = self.id();
+        if self.nodes[node].is_up() {
+            self.nodes[node].changes.push(token);
+            self.count("member changes asked for");
+            self.input(node, Input::Control(ControlInput::ChangeMembers { token, change }));
+        }
+    }
+
+    /// The answer to a change, if it is one.
+    pub(super) fn members_answered(&mut self, node: usize, token: u64, is_done: bool) {
+        let changes = &mut self.nodes[node].changes;
+        let Some(at) = changes.iter().position(|&asked| asked == token) else { return };
+        changes.swap_remove(at);
+        self.count(if is_done { "member changes done" } else { "member changes refused" });
+    }
+}
