@@ -141,7 +141,11 @@ impl Heads {
     /// # Errors
     /// As [`Heads::get`].
     pub(super) fn learn(&mut self, name: StreamName<'_>) -> Result<(), NotReady> {
-        if self.find(name).is_none_or(|slot| !self.is_valid(slot)) {
+        if let Some(slot) = self.find(name).filter(|&slot| self.is_valid(slot)) {
+            // Or it might be the one that makes room.
+            self.unlist(slot);
+            self.list_as_newest(slot);
+        } else {
             let head = self.get(name)?;
             self.set(name, head, Validity::Term);
         }

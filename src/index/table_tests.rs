@@ -408,3 +408,68 @@ fn streams_with_the_same_hash_are_told_apart() {
     assert!(table.find(Name { text: "stream-99", hash: 77 }).unwrap().is_none());
     assert!(table.find(Name { text: "stream-10", hash: 78 }).unwrap().is_none());
 }
+
+#[test]
+fn golden_layout_of_a_table() {
+    use super::entry::Summary;
+    use super::recent::RecentEvent;
+    use super::writer::{Extras, TableWriter};
+
+    let store: Arc<MemoryStore> = Arc::default();
+    let mut writer = TableWriter::new(Arc::clone(&store) as Arc<dyn TableStore>, 3, (0x100, 0x900), 2);
+    let summary = Summary { count: 2, tombstone: Some(0x300), metadata: Some(b"{}"[..].into()) };
+    writer.begin(5, b"ab", summary, 7);
+    writer.position(0x200).unwrap();
+    writer.position(0x281).unwrap();
+    writer.end().unwrap();
+    writer.begin(6, b"c", Summary { count: 1, ..Summary::default() }, 0);
+    writer.position(0x400).unwrap();
+    writer.end().unwrap();
+    let recent = RecentEvent { id: id(9), stream_hash: 6, number: 0, position: 0x400 };
+    let mut transactions = super::transactions::Transactions::new(8, 8);
+    transactions.start(LogPosition(0x500), "d", -2);
+    transactions.write(0x500, LogPosition(0x600));
+    let extras = Extras {
+        starts: 0x110_u64.to_le_bytes().to_vec(),
+        recents: vec![recent],
+        transactions: transactions.encode(),
+        events: 4,
+        new_streams: 1,
+        last_event: 0x3F0,
+        last_record: 0x600,
+        last_record_crc: 0x0A0B_0C0D,
+    };
+    writer.finish(&extras).unwrap();
+    let file = store.files.lock()["table-0000000003"].lock().clone();
+    assert_eq!(file.len(), 7 * 4096);
+    let u64s = |numbers: &[u64]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
+    let mut first = u64s(&[5]);
+    first.extend_from_slice(&[17, 7, 2, b'a', b'b', 2, 0x80, 6, 2, b'{', b'}', 7, 2, 0x80, 4, 0x81, 1]);
+    first[8] = first.len() as u8 - 9;
+    let mut second = u64s(&[6]);
+    second.extend_from_slice(&[8, 1, 1, b'c', 1, 0, 1, 0x80, 8]);
+    let entries = [first, second].concat();
+    let recent = [id(9).0.0.to_vec(), u64s(&[6, 0, 0x400])].concat();
+    let transaction =
+        [u64s(&[0x500]), (-2_i64).to_le_bytes().to_vec(), vec![1, 0, 0, 0, 1, 0, 0, 0, b'd'], u64s(&[0x600])];
+    let transaction = transaction.concat();
+    let lengths = [entries.len() as u64, 24, 8, 40, transaction.len() as u64, 64];
+    let sections = lengths.iter().enumerate().flat_map(|(number, &length)| [number as u64 * 4092, length]);
+    let footer = [
+        b"RSTABLE\0\x01\0\0\0\x0d\x0c\x0b\x0a".to_vec(),
+        u64s(&[3, 0x100, 0x900, 2, 4, 1, 0x3F0, 0x600]),
+        u64s(&sections.collect::<Vec<_>>()),
+    ];
+    let expected = [entries, u64s(&[5, 7, 0]), u64s(&[0x110]), recent, transaction];
+    for (number, page) in file.chunks_exact(4096).enumerate() {
+        let data = match number {
+            5 => page[..64].to_vec(),
+            6 => footer.concat(),
+            number => expected[number].clone(),
+        };
+        assert_eq!(page[..data.len()], data, "page {number}");
+        assert!(page[data.len()..4092].iter().all(|&byte| byte == 0), "page {number}");
+        let covered = [u64s(&[3, number as u64]), page[..4092].to_vec()].concat();
+        assert_eq!(page[4092..], crc32c::crc32c(&covered).to_le_bytes(), "page {number}");
+    }
+}

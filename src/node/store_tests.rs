@@ -72,3 +72,22 @@ fn a_node_that_has_lost_all_its_chunks_does_not_begin_again_with_nothing() {
     assert!(matches!(error, NodeError::Recovery(RecoveryError::NoChunks { .. })), "{error}");
     assert!(!file.exists());
 }
+
+#[test]
+fn an_index_that_was_removed_is_made_again() {
+    let directory = TempDirectory::new();
+    let config = config(&directory);
+    stopped_node(&config);
+    let end = LogPosition(3 * RECORD_BYTES);
+    for _ in 0..2 {
+        let store = Store::open(&config).unwrap();
+        assert_eq!((store.index.applied(), store.index.is_complete()), (end, true));
+        drop(store);
+        let folder = directory.path().join(INDEX_FOLDER);
+        std::fs::write(folder.join("manifest"), b"nonsense").unwrap();
+        let store = Store::open(&config).unwrap();
+        assert_eq!((store.index.applied(), store.index.is_complete()), (end, true));
+        drop(store);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}
