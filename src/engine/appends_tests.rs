@@ -24,6 +24,10 @@ struct Node {
 
 impl Node {
     fn new() -> Node {
+        Node::with(Arc::new(Index::new()))
+    }
+
+    fn with(index: Arc<Index>) -> Node {
         let node = NodeId(Guid([1; 16]));
         let member = MemberRecord { node, int_ip: [127, 0, 0, 1].into(), int_tcp_port: 1112, int_http_port: 2112 };
         let list = MembershipBody { cluster: ClusterId(Guid([2; 16])), members: vec![member] };
@@ -51,7 +55,6 @@ impl Node {
             window_bytes: 256 << 10,
             planted: None,
         };
-        let index = Arc::new(Index::new());
         let engine = Engine::new(options, state, recovered, Arc::clone(&index), Ticks(0)).unwrap();
         let log = MemoryLog { layout: LAYOUT, bytes: vec![0; 4 << 20] };
         let mut node = Node { engine, index, log, now: 0 };
@@ -226,4 +229,27 @@ fn a_committed_append_has_spent_its_time_in_the_stages() {
     assert_eq!(counts[0..2], [0, 0]);
     assert!(counts[2] > 0 && counts[3] > 0, "{counts:?}");
     assert_eq!(counts[4..], [0, 0]);
+}
+
+/// What a write must know is in a part of the index that is being rebuilt: it is refused, and nothing is written.
+#[test]
+fn a_write_to_a_stream_that_is_not_known_now_is_refused() {
+    let directory = crate::storage::memory::TempDirectory::new();
+    let log = MemoryLog { layout: LAYOUT, bytes: Vec::new() };
+    let store = Arc::new(crate::index::FileStore::open(directory.path(), false).unwrap());
+    let mut node = Node::with(Arc::new(Index::open(store, &log, LAYOUT, LogPosition::ZERO, 1)));
+    let append = |stream, expected_version| Append { expected_version, ..write(RecordKind::Append, stream, b"{}") };
+    let written = node.ask(append("orders", ExpectedVersion::NoStream), true);
+    assert!(matches!(written, Answer::Appended { .. }), "{written:?}");
+    node.index.set_behind(LogPosition(1 << 40));
+    let end = node.log_end();
+    for expected in
+        [ExpectedVersion::Any, ExpectedVersion::NoStream, ExpectedVersion::Exact(0), ExpectedVersion::StreamExists]
+    {
+        assert_eq!(node.ask(append("others", expected), true), Answer::NotReady);
+        assert_eq!(node.ask(append("$$others", expected), true), Answer::NotReady);
+    }
+    assert_eq!(node.log_end(), end);
+    let at_hand = node.ask(append("orders", ExpectedVersion::Exact(0)), true);
+    assert!(matches!(at_hand, Answer::Appended { first_event_number: 1, .. }), "{at_hand:?}");
 }

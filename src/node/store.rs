@@ -1,4 +1,4 @@
-//! Opens the data directory: identity, recovery of the log, the index up to what is known to be committed.
+//! Opens the data directory: identity, recovery of the log, the tables of the index and what came after them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::codec::record::{MemberRecord, MembershipBody};
 use crate::config::Config;
-use crate::index::{Index, IndexError};
+use crate::index::{FileStore, Index, IndexError};
+use crate::limits::{INDEX_START_EVENTS, INDEX_START_LOG_BYTES};
 use crate::storage::{
     ChunkHeader, ChunkLayout, Disk as _, DurableState, FileDisk, FileName, LogReader, Recovered, RecoveryError,
     ScanProgress, recover,
@@ -19,8 +20,8 @@ use super::{NodeError, random_seed};
 /// Between two lines about long work.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long damage is mended that only the index has met.
-const INDEX_PATIENCE: Duration = Duration::from_secs(10);
+/// Where the tables of the index are, below the data directory.
+const INDEX_FOLDER: &str = "index";
 
 /// Log bytes that the index applies in one step at start.
 const INDEX_STEP_BYTES: u64 = 16 << 20;
@@ -42,7 +43,7 @@ impl Store {
         let disk = FileDisk::open(&config.db)?;
         let disk = if config.unsafe_disable_flush_to_disk { disk.unsafe_without_flush() } else { disk };
         let layout = ChunkLayout { chunk_size: config.chunk_size_bytes };
-        let state = open_state(&disk, layout, &config.db)?;
+        let mut state = open_state(&disk, layout, &config.db)?;
         if disk.list().map_err(|source| NodeError::Disk { attempt: "listed", source })?.len() < 2 {
             create_first_chunk(&disk, layout, &state)?;
         }
@@ -55,12 +56,13 @@ impl Store {
         recovered.erase_tail(&disk, layout)?;
         recovered.chunk_count = recovered.chunk_count.max(1);
         let reader = LogReader::new(&config.db, layout);
-        let index = Arc::new(Index::with_seed(random_seed()));
-        let limit = state.commit_hint.min(recovered.end);
-        fill_or_mend(&index, &reader, limit, &disk, config, mender.as_ref())?;
+        let index = open_index(&disk, &reader, layout, &recovered)?;
+        // Only what is committed comes into a table.
+        state.commit_hint = state.commit_hint.max(index.applied());
+        begin_index(&index, &reader, layout, state.commit_hint.min(recovered.end))?;
         tracing::info!(node = %state.node, log_end = %recovered.end, epochs = recovered.epochs.len(),
             chunks = recovered.chunk_count, "data directory {} opened", config.db.display());
-        Ok(Store { disk: Arc::new(disk), layout, state, recovered, reader, index })
+        Ok(Store { disk: Arc::new(disk), layout, state, recovered, reader, index: Arc::new(index) })
     }
 
     /// A cluster of one is founded by its only node, at once. One that was founded and has written no member list yet (it
@@ -171,46 +173,36 @@ fn recover_or_mend(
     }
 }
 
-/// Fills the index. Damage that it meets is repaired first where other nodes have the log; if that takes long the node
-/// starts all the same, and its index goes on when the repairer was successful.
-fn fill_or_mend(
-    index: &Index,
-    reader: &LogReader,
-    limit: LogPosition,
+/// The index as its tables have it.
+fn open_index(
     disk: &FileDisk,
-    config: &Config,
-    mender: Option<&Mender>,
-) -> Result<(), NodeError> {
-    let layout = reader.layout();
-    loop {
-        let (position, reason) = match fill_index(index, reader, layout, limit) {
-            Ok(()) => return Ok(()),
-            Err(IndexError::Record { position, source }) => (position, source.to_string()),
-            Err(error) => return Err(error.into()),
-        };
-        let Some(mender) = mender else {
-            let (chunk, offset) = (layout.chunk_of(position), layout.file_offset(position));
-            return Err(RecoveryError::Corrupt { chunk, position, offset, durable: limit, reason }.into());
-        };
-        let loss = Loss { position, durable: limit, reason };
-        match mender.mend(disk, &config.db, &loss, Some(INDEX_PATIENCE)) {
-            Ok(()) => {}
-            Err(error) => {
-                tracing::error!(%position, "the index stands still at damage, and the node starts without what comes \
-                    behind it; it goes on when the range was repaired ({error})");
-                return Ok(());
-            }
-        }
-    }
+    reader: &LogReader,
+    layout: ChunkLayout,
+    recovered: &Recovered,
+) -> Result<Index, NodeError> {
+    let folder = disk.directory().join(INDEX_FOLDER);
+    let store = FileStore::open(folder, disk.flushes())
+        .map_err(|source| NodeError::Disk { attempt: "given a folder for the index", source })?;
+    Ok(Index::open(Arc::new(store), reader, layout, recovered.end, random_seed()))
 }
 
-fn fill_index(index: &Index, reader: &LogReader, layout: ChunkLayout, limit: LogPosition) -> Result<(), IndexError> {
+/// Brings the index to `limit`: at once where that is near; otherwise it is done in the background, and what needs the
+/// index is not ready until then.
+fn begin_index(index: &Index, reader: &LogReader, layout: ChunkLayout, limit: LogPosition) -> Result<(), NodeError> {
+    let is_near = limit.0.saturating_sub(index.applied().0) <= INDEX_START_LOG_BYTES;
     let mut report = progress("filling the index");
-    while index.applied() < limit {
+    while is_near && index.applied() < limit && index.figures().memory_events < INDEX_START_EVENTS {
         let step = limit.min(index.applied().plus(INDEX_STEP_BYTES));
-        index.apply_to(reader, layout, step)?;
-        report(ScanProgress { position: index.applied(), limit });
+        match index.apply_to(reader, layout, step) {
+            Ok(applied) => report(ScanProgress { position: applied, limit }),
+            Err(error @ IndexError::Record { .. }) => {
+                tracing::error!(%error, "the index is filled when the log has been repaired");
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
+    index.set_behind(limit);
     Ok(())
 }
 

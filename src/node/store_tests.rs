@@ -104,3 +104,22 @@ fn what_a_node_belongs_to_is_held_against_its_options() {
     store.recovered.membership = Some((LogPosition(64), list(moved.cluster, vec![other])));
     store.check_membership(&read_only).expect("it was taken out");
 }
+
+#[test]
+fn an_index_that_was_removed_is_made_again() {
+    let directory = TempDirectory::new();
+    let config = config(&directory);
+    stopped_node(&config);
+    let end = LogPosition(3 * RECORD_BYTES);
+    for _ in 0..2 {
+        let store = Store::open(&config).unwrap();
+        assert_eq!((store.index.applied(), store.index.is_complete()), (end, true));
+        drop(store);
+        let folder = directory.path().join(INDEX_FOLDER);
+        std::fs::write(folder.join("manifest"), b"nonsense").unwrap();
+        let store = Store::open(&config).unwrap();
+        assert_eq!((store.index.applied(), store.index.is_complete()), (end, true));
+        drop(store);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}
