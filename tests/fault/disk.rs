@@ -115,7 +115,7 @@ impl Disk {
         Ok(found)
     }
 
-    /// Breaks the disk below the bytes of `file` from `offset` on: whoever writes there gets EIO.
+    /// Breaks the disk below the bytes of `file` from `offset` on: whoever writes there gets an error (ENOSPC or EIO, as the kernel says it).
     ///
     /// The file of this disk must lie on a file system without room: a hole is punched into it there, `then_fill` takes
     /// the room that this gave, and so the next write finds none.

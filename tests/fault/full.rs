@@ -1,7 +1,7 @@
 //! Full disks and failing disks, one after the other, told in plain words.
 //!
 //! Full: at the leader, at a follower, at two nodes. Writes go on or are refused with words, as the quorum allows; reads
-//! go on at every node; nobody ends; and all comes back by itself when there is room. Failing: writes to the log get EIO;
+//! go on at every node; nobody ends; and all comes back by itself when there is room. Failing: the disk refuses what is written to the log;
 //! the node must end with its own exit status and say why, and the others go on.
 
 use std::io::{ErrorKind, Write as _};
