@@ -6,7 +6,7 @@ use crate::index::NotReady;
 use crate::limits::RECORD_HEADER_BYTES;
 use crate::types::{ExpectedVersion, LogPosition, Term, Ticks, base_stream};
 
-use super::core::{Deferred, Engine, Pending};
+use super::core::{Deferred, Engine, Pending, Unproven};
 use super::heads::{Head, StreamName, Validity};
 use super::{Answer, Append, Reply, Revival};
 
@@ -56,7 +56,13 @@ impl Engine {
             // The edge tells the client to ask again; nothing is known for which the answer should wait.
             Err(NotReady) => (Answer::NotReady, LogPosition::ZERO),
         };
-        self.answer_when_committed(append, answer, end);
+        match answer {
+            // A round of heartbeats first: see `Unproven`.
+            Answer::WrongExpectedVersion { .. } | Answer::StreamDeleted { .. } => {
+                self.barriers.waiting.push(Unproven::Refusal { append, answer, end });
+            }
+            _ => self.answer_when_committed(append, answer, end),
+        }
         Ok(())
     }
 
@@ -311,7 +317,7 @@ impl Engine {
         self.options.layout.chunk_of(last) < self.log.chunks_ready()
     }
 
-    fn answer_when_committed(&mut self, mut append: Deferred, answer: Answer, end: LogPosition) {
+    pub(super) fn answer_when_committed(&mut self, mut append: Deferred, answer: Answer, end: LogPosition) {
         let committed = self.replica.as_ref().map_or(LogPosition::ZERO, Replica::commit_position);
         if end <= committed {
             self.answer_append(append, answer);
