@@ -7,10 +7,12 @@
 //! Leaves to others: the chunks made ahead of the writer (`storage::Preparer` has a thread of its own, because writes wait
 //! for it).
 
+mod scrubber;
 mod sealer;
 #[cfg(test)]
 mod testing;
 
+pub use scrubber::Scrubber;
 pub use sealer::Sealer;
 
 use std::io;
