@@ -10,7 +10,7 @@ use crate::admin::{
 };
 use crate::api::users::Users;
 use crate::api::{Edge, EdgeLinks, EdgeOptions, EdgeSockets, HeartbeatOptions};
-use crate::background::{Background, Chore, Sealer};
+use crate::background::{Background, Chore, Scrubber, Sealer};
 use crate::codec::link::{Hello, Purpose};
 use crate::config::{Config, Heartbeat};
 use crate::engine::{ClientCounters, EdgeMessage, Engine, EngineOptions, Published, Request};
@@ -75,7 +75,7 @@ impl Threads {
     ) -> Result<Threads, NodeError> {
         let shared = Shared::new(&store, sockets.edges.len())?;
         let preparer = start_preparer(&store, Arc::clone(&shared.shell))?;
-        let background = start_background(&store, &shared)?;
+        let background = start_background(config, &store, &shared)?;
         let stop_control = StopSignal::new();
         let control = spawn_control(config, &store.state, &shared, sockets.int_http, &stop_control, events)?;
         let mut others = vec![control];
@@ -233,7 +233,13 @@ fn start_preparer(store: &Store, shell: Arc<Queue<ShellInput>>) -> Result<Arc<Pr
             insist(&shell, ShellInput::DiskFull(false));
         }
         PreparerReport::Failed { chunk, error } => {
-            tracing::error!(?chunk, %error, "a chunk file could not be prepared; it is tried again");
+            tracing::error!(?chunk, %error, "a chunk file cannot be prepared: writes are refused when the chunks that are \
+                there are full, reads go on. It is tried again each second; check the disk and the directory");
+            insist(&shell, ShellInput::ChunkFailed(true));
+        }
+        PreparerReport::WorksAgain => {
+            tracing::info!("chunk files can be prepared again: writes go on");
+            insist(&shell, ShellInput::ChunkFailed(false));
         }
     };
     let preparer = Preparer::start(Arc::clone(&store.disk), store.layout, report);
@@ -241,7 +247,7 @@ fn start_preparer(store: &Store, shell: Arc<Queue<ShellInput>>) -> Result<Arc<Pr
 }
 
 /// The work that nobody waits for, one chore after the other.
-fn start_background(store: &Store, shared: &Shared) -> Result<Background, NodeError> {
+fn start_background(config: &Config, store: &Store, shared: &Shared) -> Result<Background, NodeError> {
     let sealer = Sealer::new(
         Arc::clone(&store.disk),
         store.layout,
@@ -249,7 +255,14 @@ fn start_background(store: &Store, shared: &Shared) -> Result<Background, NodeEr
         shared.damage.clone(),
         Arc::clone(&shared.storage),
     );
-    let chores: Vec<Box<dyn Chore>> = vec![Box::new(sealer)];
+    let scrubber = Scrubber::new(
+        Arc::clone(&store.disk),
+        store.layout,
+        shared.damage.clone(),
+        Arc::clone(&shared.storage),
+        config.scrub_bytes_per_second,
+    );
+    let chores: Vec<Box<dyn Chore>> = vec![Box::new(sealer), Box::new(scrubber)];
     Background::start(chores).map_err(|error| NodeError::Thread { thread: "background", message: error.to_string() })
 }
 
