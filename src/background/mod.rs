@@ -10,6 +10,7 @@
 mod index_keeper;
 mod peer_source;
 mod repairer;
+mod scrubber;
 mod sealer;
 #[cfg(test)]
 mod testing;
@@ -17,6 +18,7 @@ mod testing;
 pub use index_keeper::IndexKeeper;
 pub use peer_source::{LogInfo, PeerSource};
 pub use repairer::{Repairer, RepairerLinks};
+pub use scrubber::Scrubber;
 pub use sealer::Sealer;
 
 use std::io;

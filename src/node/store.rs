@@ -49,9 +49,9 @@ impl Store {
         }
         let mender = Mender::new(config, &state, layout);
         let mut recovered = recover_or_mend(&disk, layout, config, state.commit_hint, mender.as_ref())?;
-        if let Some(tail) = &recovered.cut {
-            tracing::warn!(position = %tail.position, reason = %tail.reason,
-                "the log ends in what a write left that was under way when the node stopped; cut there, nothing durable is lost");
+        report_cut(&recovered, config);
+        if recovered.is_suspect && !config.unsafe_disable_flush_to_disk {
+            state.save_suspect(&disk)?;
         }
         recovered.erase_tail(&disk, layout)?;
         recovered.chunk_count = recovered.chunk_count.max(1);
@@ -122,6 +122,21 @@ impl Store {
             );
         }
         Ok(())
+    }
+}
+
+fn report_cut(recovered: &Recovered, config: &Config) {
+    let Some(tail) = &recovered.cut else { return };
+    let (position, reason) = (tail.position, &tail.reason);
+    if !recovered.is_suspect {
+        tracing::warn!(%position, %reason,
+            "the log ends in what a write left that was under way when the node stopped; cut there, nothing durable is lost");
+    } else if config.is_cluster() {
+        tracing::warn!(%position, %reason, "the log is cut in front of good records: a power cut leaves that, and so does \
+            damage to the disk. The node does not count itself up to date until it has caught up with a leader");
+    } else {
+        tracing::warn!(%position, %reason, "the log is cut in front of good records: a power cut leaves that, and so does \
+            damage to the disk. If the power did not fail, writes of the last moments may be lost: check the disk");
     }
 }
 

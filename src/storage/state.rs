@@ -222,6 +222,20 @@ impl DurableState {
         self.save_in_order(disk, STATE_SLOT_OFFSETS)
     }
 
+    /// Remembers, durably, that the log is suspect. For the start, before the log's tail is erased: what showed it is gone
+    /// afterwards.
+    ///
+    /// # Errors
+    /// As [`DurableState::save`].
+    pub fn save_suspect(&mut self, disk: &dyn Disk) -> Result<(), StorageError> {
+        if self.suspect {
+            return Ok(());
+        }
+        self.suspect = true;
+        self.sequence += 1;
+        self.save(disk)
+    }
+
     fn save_in_order(&self, disk: &dyn Disk, offsets: [u64; 2]) -> Result<(), StorageError> {
         let name = FileName::State;
         let slot = self.encode();
