@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::codec::record::MembershipBody;
 #[cfg(test)]
 use crate::consensus::PlantedBug;
-use crate::consensus::{MemberLists, Message, Replica, VoteResponse};
+use crate::consensus::{MemberLists, Message, Replica};
 use crate::index::Index;
 use crate::ring::MirroredBuffer;
 use crate::storage::{ChunkLayout, DurableState, Recovered};
@@ -24,9 +24,7 @@ use super::members::PendingChange;
 use super::scanner::Scanner;
 use super::small_state::Saving;
 use super::stopwatch::Stopwatch;
-use super::{
-    Answer, Append, ControlInput, ControlOutput, FollowerView, NodeView, Progress, Reply, Request, Role, Stages, Ticket,
-};
+use super::{Answer, Append, ControlOutput, FollowerView, NodeView, Progress, Reply, Request, Role, Stages, Ticket};
 
 /// While the index catches up with a new leader's log nobody tells the engine: it looks this often.
 const APPLIED_POLL: Duration = Duration::from_millis(1);
