@@ -202,7 +202,7 @@ impl LogStandIn {
                     term: request.term,
                     granted: true,
                     leader: None,
-                    is_suspect: false,
+                    is_suspect: true,
                 };
                 answer(ControlOutput::VoteAnswer { token, response });
             }

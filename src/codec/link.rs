@@ -33,7 +33,7 @@ const VERSION: u16 = 2;
 /// The oldest version that this release understands. Version 1 was in no release.
 const VERSION_OLDEST: u16 = 2;
 
-const _: () = assert!(VERSION_OLDEST <= VERSION && VERSION - VERSION_OLDEST <= 1);
+const _: () = assert!(VERSION_OLDEST == VERSION || VERSION_OLDEST + 1 == VERSION);
 
 /// Version of the link protocol, for people.
 pub const PROTOCOL_VERSION: u16 = VERSION;
@@ -339,7 +339,7 @@ mod tests {
         let hex: String = hello().encode().iter().map(|byte| format!("{byte:02x}")).collect();
         let expected = [
             "52534c494e4b0000",
-            "0100",
+            "0200",
             "02",
             "00",
             "07000000",

@@ -10,6 +10,7 @@ const ELECTIONS_VERSION: u32 = 2;
 
 /// A request or answer of an election with the version of its format, as it is posted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Versioned<T> {
     /// Nothing: 1, which did not say so.
     #[serde(default)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::codec::record::MembershipBody;
 #[cfg(test)]
 use crate::consensus::PlantedBug;
-use crate::consensus::{MemberLists, Message, Replica, VoteResponse};
+use crate::consensus::{MemberLists, Message, Replica};
 use crate::index::Index;
 use crate::ring::MirroredBuffer;
 use crate::storage::{ChunkLayout, DurableState, Recovered};
@@ -24,9 +24,7 @@ use super::members::PendingChange;
 use super::scanner::Scanner;
 use super::small_state::Saving;
 use super::stopwatch::Stopwatch;
-use super::{
-    Answer, Append, ControlInput, ControlOutput, FollowerView, NodeView, Progress, Reply, Request, Role, Stages, Ticket,
-};
+use super::{Answer, Append, ControlOutput, FollowerView, NodeView, Progress, Reply, Request, Role, Stages, Ticket};
 
 /// While the index catches up with a new leader's log nobody tells the engine: it looks this often.
 const APPLIED_POLL: Duration = Duration::from_millis(1);
@@ -368,39 +366,6 @@ impl Engine {
         }
     }
 
-    /// The control thread has something.
-    pub fn handle_control(&mut self, input: ControlInput) {
-        let now = self.now;
-        match input {
-            ControlInput::Vote { token, pre, request } => {
-                let term = self.state.term;
-                let Some(_) = &self.replica else {
-                    let (voter, is_suspect) = (self.state.node, self.state.suspect);
-                    let response = VoteResponse { voter, term, granted: false, leader: None, is_suspect };
-                    self.control(ControlOutput::VoteAnswer { token, response });
-                    return;
-                };
-                self.with_replica(|replica, effects| replica.handle_vote_request(now, token, pre, request, effects));
-            }
-            ControlInput::VoteAnswered { pre, term, response, .. } => {
-                if let Some(response) = response {
-                    self.with_replica(|replica, effects| replica.handle_vote_answer(now, pre, term, response, effects));
-                }
-            }
-            ControlInput::Transfer { token, request } => {
-                let result = self.with_replica(|replica, effects| replica.handle_transfer(now, request, effects));
-                self.answer_control(token, result.unwrap_or_else(|| Err("this node is in no cluster yet".to_owned())));
-            }
-            ControlInput::Resign { token, to } => self.handle_resign(token, to),
-            ControlInput::ChangeMembers { token, change } => self.handle_change_members(token, change),
-            ControlInput::LeaderSeen { leader, term } => {
-                self.with_replica(|replica, effects| replica.handle_leader_seen(now, leader, term, effects));
-            }
-            ControlInput::AcceptFounding { token, list } => self.handle_accept_founding(token, list),
-            ControlInput::Founded { list } | ControlInput::JoinAsClone { list } => self.handle_founded(list),
-        }
-    }
-
     // --- links ---
 
     /// The control link to `leader` is up, or is down (or could not be made).
@@ -551,22 +516,6 @@ impl Engine {
     /// How long flushes take here, microseconds.
     fn flush_micros(&self) -> u64 {
         u64::try_from(self.stopwatch.flush_time().as_micros()).unwrap_or(u64::MAX)
-    }
-
-    fn handle_resign(&mut self, token: u64, to: Option<NodeId>) {
-        let now = self.now;
-        if self.resign_token.is_some() {
-            self.answer_control(token, Err("leadership is being handed over already".to_owned()));
-            return;
-        }
-        let accepting = self.accepting;
-        let result = self.with_replica(|replica, effects| {
-            if accepting { replica.resign(now, to, effects) } else { Err("this node does not lead".to_owned()) }
-        });
-        match result.unwrap_or_else(|| Err("this node is in no cluster yet".to_owned())) {
-            Ok(_) => self.resign_token = Some(token),
-            Err(reason) => self.answer_control(token, Err(reason)),
-        }
     }
 
     fn poll_log(&mut self) {

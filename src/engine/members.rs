@@ -148,3 +148,7 @@ impl Engine {
 pub(super) fn ids(members: &[MemberRecord]) -> Vec<NodeId> {
     members.iter().map(|member| member.node).collect()
 }
+
+#[cfg(test)]
+#[path = "members_tests.rs"]
+mod tests;

@@ -176,8 +176,23 @@
 //!
 //! **Founding.** A node has a random id, made once and kept in its data directory. A cluster is founded when
 //! `ClusterSize` empty nodes that found each other by gossip have *all* made the same member list durable; so two lists
-//! cannot both be founded over one node. From then on only that list votes. A node beyond the list is a *clone*: it
+//! cannot both be founded over one node. From then on only the list votes. A node beyond the list is a *clone*: it
 //! copies the log and counts for nothing. A member that lost its disk comes back under a new id, so as a clone.
+//!
+//! **Changing the list** (thesis ch. 4): the leader appends a record with the new list, one member more or less. The list
+//! is in force on each node from the moment that its record is in the node's log, committed or not; a cut brings the one
+//! before back, which the record names, too. A change begins only when the one before is committed and the leader has
+//! committed something in its own term, and only when a majority of the new list is connected and up to date. A member is
+//! replaced by adding the new one first: the cluster has an even size for a while. A leader that leaves commits the list
+//! without counting itself, asks a successor and becomes a clone. The state file and gossip follow what is committed.
+//!
+//! **Handing over.** A leader hands over when it is asked to, when a caught-up member has a higher `NodePriority`, and when
+//! its flushes take more than eight times and 50 ms longer than those of its followers, who tell it with each answer to a
+//! heartbeat. The latter two after five seconds of it (a flush that does not end: at once, when it has taken longer than an
+//! election), once a minute, and never while the list changes. Nobody hands over to a node that would hand back.
+//!
+//! **Suspect nodes.** A node whose disk lost what had been flushed may lack what it has acknowledged. Its vote counts only
+//! if all members give theirs, until it has everything again: the argument is in `consensus/election.rs`.
 //!
 //! # The replication link
 //!

@@ -28,6 +28,35 @@
 //! pages: the table is made as quickly. Answering from what is left: a head could be wrong. *Would change our mind:* tables
 //! so large that rebuilding one takes hours; then they would be cut.
 //!
+//! # 2026-11-22: A record of a member list names the list before, too
+//!
+//! *Context.* A list counts from its append, so when its record is cut the one before must be in force again; and recovery,
+//! which believes footers, knows the last list only. *Choice.* The record carries both, at most 528 bytes. Two are enough: a
+//! leader begins a change only when the one before is committed, so at most the last list in any log is uncommitted, and
+//! what is committed is never cut. *Turned down.* Reading the log back to the record before: a second kind of recovery in a
+//! running node. The list in the state file: it follows commits, so it would have to be durable before the next record
+//! may be received. *Would change our mind:* changes of several members at once (joint consensus), which nobody has missed.
+//!
+//! # 2026-11-22: Suspect nodes may stand, and all votes together elect
+//!
+//! *Context.* A node that knows that its disk lost something must not help one to lead who lacks what is committed. *Choice.*
+//! Votes of sound nodes must make a majority, or else all members must vote. A suspect node may stand, later than others:
+//! after a power cut that all disks lie about, only one of them can lead, and unanimity picks the one that has most.
+//! *Turned down.* Suspect nodes that never stand: then such a cluster needs an operator although nothing may be lost. A
+//! suspect node counted as lost (a new id, a copy of the whole log): safe, but a power cut would take a majority away. *The
+//! price:* with a minority suspect and another node gone there may be no leader until that is back. *Would change our mind:* disks
+//! that never lie.
+//!
+//! # 2026-11-22: A leader judges its disk against its followers'
+//!
+//! *Context.* A leader with a slow disk slows everyone's reads of its own log and holds up what it alone must write; one whose
+//! flush hangs leads on, because heartbeats need no disk. *Choice.* Followers tell how long their flushes take; eight
+//! times their median and 50 ms more, for five seconds, and the leader hands over. A hanging flush counts with its age.
+//! Equally slow disks have no such factor between them, so nothing moves. Commits go on meanwhile: the leader's own
+//! disk is one vote like any other. *Turned down.* An absolute limit: a cluster on slow disks would hand leadership around.
+//! Stepping down without a successor: with no follower at hand that is worse. *Would change our mind:* a field report of a
+//! leader that should have gone and did not.
+//!
 //! # 2026-11-22: Buffered writes and fdatasync, one flush in flight
 //!
 //! *Context.* The disk can be written in several ways; which one gives most is a question for a measurement. *Measured*
