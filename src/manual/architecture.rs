@@ -97,11 +97,39 @@
 //! An edge looks the events' positions up in the index and reads the events in the chunk files, which are mapped into
 //! memory. An event is copied once, from there into the answer. Neighbours in a chunk cost one look at the file, events
 //! of one record one look at the record. A page ends when it is full (in events or in bytes) or when its time is over; the
-//! clock is read once for each 4 KiB of log. The whole log is read without the index: the log is the order. Checksums are
-//! not computed again: they were checked when the record was appended or received, and when the node started.
+//! clock is read once for each 4 KiB of log. The whole log is read without the index: the log is the order.
+//!
+//! Every record is checked (CRC-32C) where it is used: once for each look at it by a reader, by the index, by the
+//! subscriptions of an edge, and before its last byte goes to a follower from a chunk file. Events of one record in one page
+//! are one look.
 //!
 //! A subscription is fed with each new piece of the log that the index has applied, read once for all subscribers of the
 //! edge. An event is encoded once for all who see the same of it.
+//!
+//! # When the disk loses bits
+//!
+//! What was flushed may rot. Nobody is served a record that does not check out; it is reported, and repaired:
+//!
+//! | who meets it | what they do |
+//! | --- | --- |
+//! | a read, a subscription that begins | `NotHandled: NotReady` in a cluster, so that the client asks again; alone, the read's result Error with words |
+//! | live subscriptions | wait up to 30 s for the repair, then they are dropped with a message |
+//! | a write that must be compared with what is there | `NotHandled: NotReady`: neither answer is known to be true |
+//! | the index | stands still there and goes on when it is repaired |
+//! | a leader that serves a follower from chunk files | holds that follower back, and reads again each 100 ms |
+//! | another node that asks for that piece of the log | is refused with words: damage is never handed on |
+//! | the start of a member | asks the other nodes for the range, says every 5 s how it stands, and goes on with the start |
+//! | the start of a node that is alone | refuses, and names chunk, position, file offset and what to do |
+//!
+//! The repairer (`background`) takes the reports. It looks once more, asks the other nodes in turn, the leader first, with
+//! `GET /log/bytes` on 2112, and passes over those that have not committed so far. What comes must be good records from
+//! the range's first byte to its last, of the terms that the node's own epochs ask for; it is written in place, flushed and
+//! read back. `/stats` counts ranges found, waiting and repaired in `storage`.
+//!
+//! Two limits. A node that mends its log before its start serves nobody meanwhile, so of three nodes one must run. And the
+//! state file cannot be repaired from elsewhere: where both slots are bad the node's vote is unknown, and it comes back as
+//! a new node. A disk that gives an error for a page instead of wrong bytes ends the process (SIGBUS): chunk files are
+//! mapped for reading.
 //!
 //! # Inside an edge
 //!
@@ -268,6 +296,7 @@
 //! | why did the node not start | `src/storage/recovery.rs`, `src/ring/probe.rs`; the message says the next step |
 //! | what is in this file | [`log_format`](super::log_format) |
 //! | what do these bytes on 1112 mean | [`wire`](super::wire) |
+//! | what happens to a flipped bit | `src/background/repairer.rs`, `src/storage/repair.rs`, `src/node/mend.rs` |
 //! | who may read this stream | `src/api/access.rs` |
 //! | where does the time of a write go | `stages` above; `src/engine/stopwatch.rs` takes them |
 //! | how fast is it, and how do I compare | [`measuring`](super::measuring) |

@@ -212,7 +212,7 @@
 //!
 //! | the end is | then |
 //! | --- | --- |
-//! | below what is durable | damage: the node stops and names chunk, position, file offset and reason; nothing is changed |
+//! | below what is durable | damage: a member of a cluster fetches the range from another node and recovers again; a node that is alone stops and names chunk, position, file offset and reason, and nothing is changed |
 //! | elsewhere, and only zeros behind it | the end of the log |
 //! | elsewhere, and anything else behind it | a torn tail: cut |
 //!

@@ -211,10 +211,11 @@ impl LogThread {
     /// A piece of a chunk file was read for a follower.
     pub(super) fn handle_log_read(&mut self, id: ConnectionId, buffer: Vec<u8>, result: Result<u32, Failure>) {
         let length = buffer.len();
+        let log_end = self.engine.positions().0;
         let Some(link) = self.connections.data_out(id) else { return };
         match result {
             Ok(count) if count as usize == length => {
-                match link.files.take(self.files.layout, &buffer, self.now) {
+                match link.files.take(self.files.layout, log_end, &buffer, self.now) {
                     Piece::Good => {}
                     Piece::Before => {
                         link.spare = buffer;
