@@ -13,6 +13,7 @@ use crate::types::{Epoch, LogPosition, NodeId};
 use super::Checker;
 use super::agenda::{MILLISECOND, SECOND};
 use super::disk::VirtualDisk;
+use super::profile::pick;
 use super::world::{Event, World};
 
 /// Bytes that rot at a time, at most.
@@ -84,7 +85,7 @@ impl World {
         let random = &mut self.random.faults;
         let epoch = self.reference.epochs().iter().rev().find(|epoch| epoch.position < limit);
         let from = match epoch {
-            Some(epoch) if random.u8(0..3) == 0 => epoch.position.plus(random.u64(0..32)),
+            Some(epoch) if random.u8(0..2) == 0 => epoch.position.plus(random.u64(0..32)),
             _ => LogPosition(random.u64(0..limit.0)),
         };
         let longest = if random.bool() { 8 } else { ROT_BYTES_MAX };
@@ -103,7 +104,8 @@ impl World {
     }
 
     pub(super) fn plan_scrub(&mut self, index: usize) {
-        let delay = self.random.disk.u64(20 * MILLISECOND..=2 * SECOND);
+        let latest = pick(&mut self.random.disk, &[20 * MILLISECOND, 200 * MILLISECOND, 2 * SECOND]);
+        let delay = self.random.disk.u64(0..=latest);
         let life = self.nodes[index].life;
         self.agenda.plan(self.now + delay, Event::Scrub { node: index, life });
     }
@@ -197,6 +199,11 @@ impl World {
         let mut peers: Vec<usize> =
             (0..self.nodes.len()).filter(reached).filter(|&peer| self.served_by(peer) >= to).collect();
         self.random.disk.shuffle(&mut peers);
+        #[cfg(test)]
+        if self.options.planted == Some(crate::consensus::PlantedBug::RepairFromStalePeer) {
+            let commit = |&peer: &usize| self.nodes[peer].engine.as_ref().map(|engine| engine.positions().2);
+            return peers.into_iter().min_by_key(commit);
+        }
         peers.pop()
     }
 
