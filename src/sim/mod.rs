@@ -16,7 +16,7 @@
 //!   After a flush that failed the system shows what was written, and it may not be on the disk; the node must end.
 //! - A disk is full for a while, or slow. A member's disk is lost for good only while a majority of the members keep theirs
 //!   and the member list is not being changed; the node comes back as another one, a clone.
-//! - Flushed bytes rot on one node only while a majority of the members has them whole, and below the durable mark of that
+//! - Flushed bytes rot on one node only while a majority of the members has them, and no rot, and below the durable mark of that
 //!   node (see the module `rot`).
 //! - The operator asks for changes of the member list and for hand-overs at any time, sensible or not.
 //!

@@ -1,7 +1,8 @@
 //! Bits that change on a disk by themselves, and their repair from another node.
 //!
 //! The model, for a checker must not ask for the impossible. A range of the log rots on one node only while a majority of
-//! the members has all records in it whole and flushed; and only below the durable mark that this node has on its disk:
+//! the members has all records in it whole and flushed, and no rot elsewhere: a node that finds rot when it starts waits for
+//! one that knows what is committed, so with rot anywhere in a majority nobody would. And only below the durable mark that this node has on its disk:
 //! above it rot in the last record cannot be told from a write that a crash has torn. A running node finds rot when its
 //! scrubber passes, after a while; a node that starts finds it in recovery. Both take the range from a node that has
 //! committed it, through the same function as the real ones. Until then a read that meets it is tried elsewhere.
@@ -93,12 +94,12 @@ impl World {
         (room > 0).then(|| (from, from.plus(random.u64(1..=room))))
     }
 
-    /// A majority of the members, without this node, has these records whole and flushed.
+    /// A majority of the members, without this node, has these records whole and flushed, and the rest whole.
     fn others_have(&self, index: usize, from: LogPosition, to: LogPosition) -> bool {
         let members = self.reference_members();
         let bytes = &self.reference.bytes()[from.0 as usize..to.0 as usize];
         let whole = |node: &&super::node::Node| {
-            node.index != index && members.contains(&node.id) && node.disk.holds(from, bytes)
+            node.index != index && node.rotten.is_empty() && members.contains(&node.id) && node.disk.holds(from, bytes)
         };
         self.nodes.iter().filter(whole).count() > members.len() / 2
     }
