@@ -65,6 +65,9 @@ impl World {
         let Some(replica) = engine.replica() else { return };
         let (end, flushed, commit, _) = engine.positions();
         let (term, leads, role) = (replica.term(), replica.is_leader(), engine.role());
+        if node.voters != replica.members() {
+            node.voters = replica.members().to_vec();
+        }
         let before = node.watched.commit;
         node.watched.commit = commit;
         node.watched.acknowledged = node.watched.acknowledged.max(commit.min(flushed));

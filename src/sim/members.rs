@@ -3,7 +3,7 @@
 use crate::engine::{ControlInput, MemberChange, Role};
 use crate::types::{LogPosition, NodeId};
 
-use super::node::Input;
+use super::node::{Input, Node};
 use super::profile::pick;
 use super::world::{World, member};
 
@@ -21,19 +21,21 @@ impl World {
     }
 
     /// True when the cluster can do without what this node has: a member's disk is lost only while no change of the
-    /// members is under way, and as long as a majority of the members keep theirs.
+    /// members is under way, also not in the log of a node that is down, and as long as a majority of the members keep
+    /// theirs, without rot.
     pub(super) fn can_lose(&self, index: usize) -> bool {
         let members = self.reference_members();
-        let is_same = |node: usize| self.nodes[node].engine.is_none() || self.voters(node) == members;
-        let keeps = |id: &NodeId| self.nodes.iter().any(|node| node.id == *id && node.index != index);
+        let is_same = |node: &Node| node.changes.is_empty() && (node.voters.is_empty() || node.voters == members);
+        let is_sound = |node: &Node| node.index != index && node.rotten.is_empty();
+        let keeps = |id: &NodeId| self.nodes.iter().any(|node| node.id == *id && is_sound(node));
         let founded = self.founded && self.reference.end() > LogPosition::ZERO && self.settling.is_none();
         let left = members.iter().filter(|&id| keeps(id)).count();
-        founded && (0..self.nodes.len()).all(is_same) && left > members.len() / 2
+        founded && self.nodes.iter().all(is_same) && left > members.len() / 2
     }
 
     /// Asks a leader, as a rule, for some change of the list, sensible or not.
     pub(super) fn change_members(&mut self, node: usize) {
-        let leads = |node: &super::node::Node| node.engine.as_ref().is_some_and(|engine| engine.role() == Role::Leader);
+        let leads = |node: &Node| node.engine.as_ref().is_some_and(|engine| engine.role() == Role::Leader);
         let node = self.nodes.iter().position(leads).unwrap_or(node);
         let members = self.reference_members();
         let is_dead = |id: &&NodeId| self.nodes.iter().all(|node| node.id != **id);

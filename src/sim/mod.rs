@@ -5,6 +5,23 @@
 //! and the same seed gives the same trace ([`Report::trace_hash`]). A run goes through two parts: first anything may
 //! fail and the checkers watch over safety; then all heals, and the cluster must come together again and take a write.
 //!
+//! **What may fail**, so that no checker asks for the impossible:
+//!
+//! - Processes end, nodes lose power, pause, start with other timeouts and priorities; wall clocks jump. Monotonic clocks
+//!   run a little too fast or slow, and never stand still.
+//! - Links delay, stall while a path is cut (in one direction or both), break; what was on the way is lost then. Calls over
+//!   HTTP are lost, late, and come twice. Messages of an earlier link may come once more on a later one, but for requests to
+//!   subscribe.
+//! - In a power cut what was not flushed is there, gone, torn at sectors, or in the wrong place, behind all that was flushed.
+//!   After a flush that failed the system shows what was written, and it may not be on the disk; the node must end.
+//! - A disk is full for a while, or slow. A member's disk is lost for good only while a majority of the members keep theirs
+//!   and the member list is not being changed; the node comes back as another one, a clone.
+//! - Flushed bytes rot on one node only while a majority of the members has them, and no rot, and below the durable mark of that
+//!   node (see the module `rot`).
+//! - The operator asks for changes of the member list and for hand-overs at any time, sensible or not.
+//!
+//! Each run leaves most kinds of faults out, and draws how often the others come ([`FAULTS`]).
+//!
 //! Promises: a run touches nothing outside itself but the memory of the log buffers. Leaves to others: sockets, files
 //! and threads, which the tests of the real binary cover. What the checkers look at is listed at [`Checker`]; the legend
 //! of a trace is in the module `trace`.

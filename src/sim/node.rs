@@ -96,6 +96,8 @@ pub(super) struct Node {
     pub(super) disk: VirtualDisk,
     /// Records that have rotted and are not repaired, for those who must not look at them.
     pub(super) rotten: Vec<(LogPosition, LogPosition)>,
+    /// The members that its log had last, also while it is down.
+    pub(super) voters: Vec<NodeId>,
     /// Changes of the members that were asked for here.
     pub(super) changes: Vec<u64>,
     pub(super) life: u32,
@@ -146,6 +148,7 @@ impl Node {
             wall_clock_off: 0,
             disk: VirtualDisk::new(layout),
             rotten: Vec::new(),
+            voters: Vec::new(),
             changes: Vec::new(),
             life: 0,
             engine: None,
@@ -192,6 +195,7 @@ impl Node {
         let id = std::mem::replace(&mut self.id, identity(self.index, bytes[1] + 1));
         let disk = std::mem::replace(&mut self.disk, VirtualDisk::new(layout));
         self.rotten.clear();
+        self.voters.clear();
         self.accepted = false;
         self.flush_fails = false;
         self.watched = Watched::default();

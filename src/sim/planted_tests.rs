@@ -128,12 +128,13 @@ fn member_lists_that_count_only_once_committed_are_noticed() {
 #[test]
 fn a_member_list_that_outlives_its_record_is_noticed() {
     let with = [Fault::Members, Fault::HuntLeader, Fault::Partition];
-    check_with(PlantedBug::CutListKept, &with, MEMBERS);
+    // The next list in the same place is what gives it away first.
+    check_with(PlantedBug::CutListKept, &with, &[Checker::NoPanic]);
 }
 
 /// What a node has above its commit position need not be what is committed.
 #[test]
 fn repairs_from_stale_peers_are_noticed() {
-    let with = [Fault::Rot, Fault::HuntLeader, Fault::Rotate];
+    let with = [Fault::Rot, Fault::HuntAll, Fault::Rotate, Fault::CrashAll];
     check_with(PlantedBug::RepairFromStalePeer, &with, &[Checker::RepairExact]);
 }

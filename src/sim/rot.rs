@@ -1,7 +1,8 @@
 //! Bits that change on a disk by themselves, and their repair from another node.
 //!
 //! The model, for a checker must not ask for the impossible. A range of the log rots on one node only while a majority of
-//! the members has all records in it whole and flushed; and only below the durable mark that this node has on its disk:
+//! the members has all records in it whole and flushed, and no rot elsewhere: a node that finds rot when it starts waits for
+//! one that knows what is committed, so with rot anywhere in a majority nobody would. And only below the durable mark that this node has on its disk:
 //! above it rot in the last record cannot be told from a write that a crash has torn. A running node finds rot when its
 //! scrubber passes, after a while; a node that starts finds it in recovery. Both take the range from a node that has
 //! committed it, through the same function as the real ones. Until then a read that meets it is tried elsewhere.
@@ -13,6 +14,7 @@ use crate::types::{Epoch, LogPosition, NodeId};
 use super::Checker;
 use super::agenda::{MILLISECOND, SECOND};
 use super::disk::VirtualDisk;
+use super::profile::pick;
 use super::world::{Event, World};
 
 /// Bytes that rot at a time, at most.
@@ -84,7 +86,7 @@ impl World {
         let random = &mut self.random.faults;
         let epoch = self.reference.epochs().iter().rev().find(|epoch| epoch.position < limit);
         let from = match epoch {
-            Some(epoch) if random.u8(0..3) == 0 => epoch.position.plus(random.u64(0..32)),
+            Some(epoch) if random.u8(0..2) == 0 => epoch.position.plus(random.u64(0..32)),
             _ => LogPosition(random.u64(0..limit.0)),
         };
         let longest = if random.bool() { 8 } else { ROT_BYTES_MAX };
@@ -92,18 +94,19 @@ impl World {
         (room > 0).then(|| (from, from.plus(random.u64(1..=room))))
     }
 
-    /// A majority of the members, without this node, has these records whole and flushed.
+    /// A majority of the members, without this node, has these records whole and flushed, and the rest whole.
     fn others_have(&self, index: usize, from: LogPosition, to: LogPosition) -> bool {
         let members = self.reference_members();
         let bytes = &self.reference.bytes()[from.0 as usize..to.0 as usize];
         let whole = |node: &&super::node::Node| {
-            node.index != index && members.contains(&node.id) && node.disk.holds(from, bytes)
+            node.index != index && node.rotten.is_empty() && members.contains(&node.id) && node.disk.holds(from, bytes)
         };
         self.nodes.iter().filter(whole).count() > members.len() / 2
     }
 
     pub(super) fn plan_scrub(&mut self, index: usize) {
-        let delay = self.random.disk.u64(20 * MILLISECOND..=2 * SECOND);
+        let latest = pick(&mut self.random.disk, &[20 * MILLISECOND, 200 * MILLISECOND, 2 * SECOND]);
+        let delay = self.random.disk.u64(0..=latest);
         let life = self.nodes[index].life;
         self.agenda.plan(self.now + delay, Event::Scrub { node: index, life });
     }
@@ -197,6 +200,11 @@ impl World {
         let mut peers: Vec<usize> =
             (0..self.nodes.len()).filter(reached).filter(|&peer| self.served_by(peer) >= to).collect();
         self.random.disk.shuffle(&mut peers);
+        #[cfg(test)]
+        if self.options.planted == Some(crate::consensus::PlantedBug::RepairFromStalePeer) {
+            let commit = |&peer: &usize| self.nodes[peer].engine.as_ref().map(|engine| engine.positions().2);
+            return peers.into_iter().min_by_key(commit);
+        }
         peers.pop()
     }
 
