@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::*;
 use crate::api::test_log::{SECOND, TestLog, answer, user};
 use crate::codec::client::messages::{ReadEventCompleted, ReadStreamEventsCompleted, ResolvedIndexedEvent};
-use crate::index::Index;
 use crate::limits::READ_PAGE_BYTES_MAX;
 use crate::storage::ChunkLayout;
 use crate::types::LogPosition;
