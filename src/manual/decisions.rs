@@ -2,6 +2,24 @@
 //!
 //! New ones go on top. A decision that no longer holds stays, with a line that says which one replaced it.
 //!
+//! # 2026-11-22: Damage is answered with NotReady in a cluster, with an error alone
+//!
+//! *Context.* A record that does not check out must not be served, and the other nodes repair it within a second. *Choice.*
+//! `NotHandled: NotReady` where a repair is to be expected: clients of v5 ask again by themselves. The read's own result
+//! Error, with words, on a node that is alone: there the same read fails until the operator acts, and repeating it in
+//! silence would hide that. Live subscriptions wait, 30 s at most: an event that is left out would never be noticed.
+//! *Turned down.* Forwarding the read to another node: the client may have asked for this node's view. Closing the
+//! connection: everybody else on it would lose their requests. *Would change our mind:* clients that give NotReady up at
+//! once.
+//!
+//! # 2026-11-22: Repairs come over HTTP, whole records at a time
+//!
+//! *Context.* A damaged range is to be fetched from a node that need not lead, also by a node that has not started, and a
+//! backup needs the same bytes. *Choice.* `GET /log/bytes` on the port for gossip: committed, durable and checked records
+//! only, some MiB an answer, read on a thread of its own so that votes do not wait. *Turned down.* The data link: it
+//! belongs to one term and one leader, and begins at a follower's end. *Would change our mind:* repairs so large that the
+//! log thread's ring would pay.
+//!
 //! # 2026-11-22: Buffered writes and fdatasync, one flush in flight
 //!
 //! *Context.* The disk can be written in several ways; which one gives most is a question for a measurement. *Measured*

@@ -165,7 +165,7 @@ fn places(db: &Path, end: u64) -> Vec<Place> {
             }
             at += length;
         }
-        if at % CHUNK_BYTES != 0 {
+        if !at.is_multiple_of(CHUNK_BYTES) {
             push("zeros behind the log", &name, PAGE_BYTES + at % CHUNK_BYTES + 70_000, false);
         }
     }
