@@ -31,6 +31,7 @@ pub(super) fn stats(status: &NodeStatus, histograms: bool) -> Value {
             "leader": view.leader.map(|leader| leader.to_string()),
             "epoch": epoch,
             "diskFull": view.disk_full,
+            "chunkFailed": view.chunk_failed,
             "uptimeMs": u64::try_from(status.started_at.elapsed().as_millis()).unwrap_or(u64::MAX),
         },
         "positions": {

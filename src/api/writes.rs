@@ -38,6 +38,10 @@ const REVIVALS_MAX: u8 = 4;
 const DISK_FULL_TEXT: &str = "The disk of the leader is full: nothing was written. Reads go on; writes go on when there \
                               is room again.";
 
+/// Said when the next chunk file cannot be made.
+const CHUNK_FAILED_TEXT: &str = "The leader cannot make the next file of its log: nothing was written. Its log tells why. \
+                                 Reads go on; writes go on when it can again.";
+
 /// A record on its way to the log. What was asked comes back with the answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AppendWork {
@@ -339,6 +343,7 @@ pub(super) fn answered(
         Answer::NotLeader => session.send(|out| response::not_ready(out, correlation)),
         Answer::TooBusy => edge.refuse_busy(session, correlation),
         Answer::DiskFull => session.send(|out| response::bad_request(out, correlation, DISK_FULL_TEXT)),
+        Answer::ChunkFailed => session.send(|out| response::bad_request(out, correlation, CHUNK_FAILED_TEXT)),
         Answer::TooLarge { bytes, limit } => {
             let text = format!("The write makes a record of {bytes} bytes, a chunk holds {limit}; send less at once.");
             session.send(|out| response::bad_request(out, correlation, &text));

@@ -9,12 +9,14 @@
 
 mod peer_source;
 mod repairer;
+mod scrubber;
 mod sealer;
 #[cfg(test)]
 mod testing;
 
 pub use peer_source::{LogInfo, PeerSource};
 pub use repairer::{Repairer, RepairerLinks};
+pub use scrubber::Scrubber;
 pub use sealer::Sealer;
 
 use std::io;

@@ -75,6 +75,7 @@ fn read(values: Values<'_>) -> Result<Config, ConfigError> {
         node_priority: values.integer("NodePriority")?,
         chunk_size_bytes: values.bytes("ChunkSize")?,
         append_size_max_bytes: values.bytes("MaxAppendSize")?,
+        scrub_bytes_per_second: values.integer::<u64>("ScrubMibPerSecond")? << 20,
         unsafe_disable_flush_to_disk: values.switch("UnsafeDisableFlushToDisk")?,
         edge_threads: values.integer("EdgeThreads")?,
         cpu_pinning: values.pinning("CpuPinning")?,

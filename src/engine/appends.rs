@@ -35,11 +35,17 @@ impl Engine {
             return Ok(());
         }
         if self.heads.is_full() || !self.has_room(bytes) {
-            return if self.disk_full && !self.next_chunk_ready(bytes) {
-                self.answer_append(append, Answer::DiskFull);
-                Ok(())
-            } else {
-                Err(append)
+            let refusal = match (self.disk_full, self.chunk_failed) {
+                (true, _) => Some(Answer::DiskFull),
+                (false, true) => Some(Answer::ChunkFailed),
+                (false, false) => None,
+            };
+            return match refusal.filter(|_| !self.next_chunk_ready(bytes)) {
+                Some(answer) => {
+                    self.answer_append(append, answer);
+                    Ok(())
+                }
+                None => Err(append),
             };
         }
         self.stopwatch.taken(append.handed_over);

@@ -20,6 +20,8 @@ struct Node {
     index: Arc<Index>,
     log: MemoryLog,
     now: u64,
+    /// Chunks that are asked for are made.
+    prepares: bool,
 }
 
 impl Node {
@@ -54,7 +56,7 @@ impl Node {
         let index = Arc::new(Index::new());
         let engine = Engine::new(options, state, recovered, Arc::clone(&index), Ticks(0)).unwrap();
         let log = MemoryLog { layout: LAYOUT, bytes: vec![0; 4 << 20] };
-        let mut node = Node { engine, index, log, now: 0 };
+        let mut node = Node { engine, index, log, now: 0, prepares: true };
         node.turn(true);
         node
     }
@@ -80,7 +82,7 @@ impl Node {
                     }
                     Action::Flush { id, .. } => self.engine.handle_flushed(id),
                     Action::SaveState(state) => self.engine.handle_state_saved(state.sequence),
-                    Action::PrepareChunk(chunk) => self.engine.handle_chunk_ready(chunk),
+                    Action::PrepareChunk(chunk) if self.prepares => self.engine.handle_chunk_ready(chunk),
                     Action::Progress(progress) if applies => {
                         self.index.apply_to(&self.log, LAYOUT, progress.readable).unwrap();
                     }
@@ -172,6 +174,34 @@ fn the_largest_record_is_written_behind_the_most_padding() {
 }
 
 /// Count and time of each stage, the answers aside. A stage here has one span, or several that took equally long.
+/// A chunk that cannot be made is no reason to let writers wait until they give up, or to refuse what still has room.
+#[test]
+fn writes_are_refused_when_the_next_chunk_is_needed_and_cannot_be_made() {
+    let check = |tell: fn(&mut Engine, bool), expected: fn(&Answer) -> bool| {
+        let mut node = Node::new();
+        node.prepares = false;
+        tell(&mut node.engine, true);
+        let mut written = 0;
+        let refused = loop {
+            let answer = node.ask(write_of_length((100 << 10) + 8 * written), true);
+            if !matches!(answer, Answer::Appended { .. }) {
+                break answer;
+            }
+            written += 1;
+        };
+        assert!(expected(&refused), "{refused:?}");
+        assert!((10..=20).contains(&written), "{written} writes had room in two chunks");
+        assert!(node.engine.view().chunk_failed || node.engine.view().disk_full);
+        node.engine.handle_chunk_ready(2);
+        tell(&mut node.engine, false);
+        let answer = node.ask(write_of_length(200 << 10), true);
+        assert!(matches!(answer, Answer::Appended { .. }), "{answer:?}");
+        assert!(!node.engine.view().chunk_failed && !node.engine.view().disk_full);
+    };
+    check(Engine::handle_chunk_failed, |answer| matches!(answer, Answer::ChunkFailed));
+    check(Engine::handle_disk_full, |answer| matches!(answer, Answer::DiskFull));
+}
+
 fn stages(stages: &Stages) -> Vec<(String, u64, u64)> {
     let mut shown = Vec::new();
     for (name, spans) in stages.snapshot().into_iter().filter(|(name, _)| name != "answer") {

@@ -108,6 +108,7 @@ pub struct Engine {
     /// Control request to answer when leadership was handed over, or was not.
     pub(super) resign_token: Option<u64>,
     pub(super) disk_full: bool,
+    pub(super) chunk_failed: bool,
     pub(super) chunk_asked: u32,
     pub(super) stopping: bool,
     pub(super) readable: LogPosition,
@@ -157,6 +158,7 @@ impl Engine {
             accepting: false,
             resign_token: None,
             disk_full: false,
+            chunk_failed: false,
             chunk_asked: options.chunks_ready.saturating_sub(1),
             stopping: false,
             readable: LogPosition::ZERO,
@@ -231,7 +233,8 @@ impl Engine {
     #[must_use]
     pub fn view(&self) -> NodeView {
         let Some(replica) = &self.replica else {
-            return NodeView { disk_full: self.disk_full, ..NodeView::default() };
+            let (disk_full, chunk_failed) = (self.disk_full, self.chunk_failed);
+            return NodeView { disk_full, chunk_failed, ..NodeView::default() };
         };
         let follower = |(node, tracked): (NodeId, crate::consensus::Tracked)| {
             let feed = self.feeds.get(&node);
@@ -251,6 +254,7 @@ impl Engine {
             epoch: replica.epochs().last(),
             epochs: replica.epochs().all(),
             disk_full: self.disk_full,
+            chunk_failed: self.chunk_failed,
             followers: replica.followers().map(follower).collect(),
         }
     }
@@ -434,6 +438,12 @@ impl Engine {
     pub fn handle_disk_full(&mut self, full: bool) {
         self.view_dirty |= self.disk_full != full;
         self.disk_full = full;
+    }
+
+    /// A chunk cannot be made for another reason than room, or can be made again.
+    pub fn handle_chunk_failed(&mut self, failed: bool) {
+        self.view_dirty |= self.chunk_failed != failed;
+        self.chunk_failed = failed;
     }
 
     /// The process is asked to stop: no more writes are taken, leadership is handed over where there is somebody to

@@ -166,6 +166,8 @@ pub enum Answer {
     TooBusy,
     /// No room on the disk below the reserve: writes wait for the operator, reads go on.
     DiskFull,
+    /// The next chunk file is needed and cannot be made for another reason than room.
+    ChunkFailed,
     /// The record does not fit a chunk.
     TooLarge {
         /// Bytes of the record.
@@ -241,6 +243,8 @@ pub struct NodeView {
     pub epochs: Arc<Vec<Epoch>>,
     /// True when writes are refused for want of disk space.
     pub disk_full: bool,
+    /// True when the next chunk file cannot be made for another reason: writes are refused once those that are there are full.
+    pub chunk_failed: bool,
     /// On a leader: what each follower has made durable.
     pub followers: Vec<FollowerView>,
 }

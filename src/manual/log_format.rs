@@ -8,7 +8,7 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | `ringstore.lock` | locked (`flock`) by the process that has the directory open; its text says which process |
-//! | `node.state` | 8192 bytes: the durable small state, two slots |
+//! | `node.state` | 8192 bytes: the durable small state, in two slots |
 //! | `chunk-NNNNNN.000000` | chunk NNNNNN of the log (six digits or more, from 0), `4096 + chunk size + 4096` bytes |
 //! | `….tmp` | one of the above while it is being made; removed at start |
 //!
@@ -167,12 +167,13 @@
 //!
 //! # Durable state
 //!
-//! `node.state`: slot 0 at offset 0, slot 1 at offset 4096; a state goes to slot `sequence % 2`, and the good slot with the
-//! highest sequence holds. [`DurableState`](crate::storage::DurableState).
+//! `node.state`: slot 0 at offset 0, slot 1 at offset 4096. A state is written into slot 0, flushed, written into slot 1 and
+//! flushed, and counts as saved only then; the good slot with the highest sequence holds.
+//! [`DurableState`](crate::storage::DurableState).
 //!
 //! ```text
 //!    0  8  magic "RSSTATE\0"
-//!    8 u32 format version: 1
+//!    8 u32 format version: 2
 //!   12 u32 term
 //!   16 u64 sequence
 //!   24  16 node id
@@ -187,8 +188,10 @@
 //! 4092 u32 crc of bytes 0..4092
 //! ```
 //!
-//! No file: a new node. One good slot: the state before the write that was torn, and no answer that depended on the torn
-//! one has left. No good slot: the node stops, because it may have voted; it must come back as a new node.
+//! No file: a new node. Two good slots that differ, or one good slot: the node stopped in the midst of a save, or a slot has
+//! rotted. In the first case no answer that depended on the new state has left, in the second both held the same; so the
+//! best that is there is the truth, and it is written into both again. No good slot: the node stops, because it may have
+//! voted; it must come back as a new node.
 //!
 //! # Recovery
 //!
@@ -237,7 +240,8 @@
 //!
 //! | version | since |
 //! | --- | --- |
-//! | chunk 1, state 1 | the first |
+//! | chunk 2, state 2 | chunks have a footer page; both slots of the state hold the same, and a log may be suspect |
+//! | chunk 1, state 1 | the first; not read any more |
 
 #[cfg(test)]
 mod tests {

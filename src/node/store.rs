@@ -42,15 +42,15 @@ impl Store {
         let disk = FileDisk::open(&config.db)?;
         let disk = if config.unsafe_disable_flush_to_disk { disk.unsafe_without_flush() } else { disk };
         let layout = ChunkLayout { chunk_size: config.chunk_size_bytes };
-        let state = open_state(&disk, layout, &config.db)?;
+        let mut state = open_state(&disk, layout, &config.db)?;
         if disk.list().map_err(|source| NodeError::Disk { attempt: "listed", source })?.len() < 2 {
             create_first_chunk(&disk, layout, &state)?;
         }
         let mender = Mender::new(config, &state, layout);
         let mut recovered = recover_or_mend(&disk, layout, config, state.commit_hint, mender.as_ref())?;
-        if let Some(tail) = &recovered.cut {
-            tracing::warn!(position = %tail.position, reason = %tail.reason,
-                "the log ends in what a write left that was under way when the node stopped; cut there, nothing durable is lost");
+        report_cut(&recovered, config);
+        if recovered.is_suspect && !config.unsafe_disable_flush_to_disk {
+            state.save_suspect(&disk)?;
         }
         recovered.erase_tail(&disk, layout)?;
         recovered.chunk_count = recovered.chunk_count.max(1);
@@ -93,6 +93,21 @@ impl Store {
             founded: list.members.len(),
             db: config.db.clone(),
         })
+    }
+}
+
+fn report_cut(recovered: &Recovered, config: &Config) {
+    let Some(tail) = &recovered.cut else { return };
+    let (position, reason) = (tail.position, &tail.reason);
+    if !recovered.is_suspect {
+        tracing::warn!(%position, %reason,
+            "the log ends in what a write left that was under way when the node stopped; cut there, nothing durable is lost");
+    } else if config.is_cluster() {
+        tracing::warn!(%position, %reason, "the log is cut in front of good records: a power cut leaves that, and so does \
+            damage to the disk. The node does not count itself up to date until it has caught up with a leader");
+    } else {
+        tracing::warn!(%position, %reason, "the log is cut in front of good records: a power cut leaves that, and so does \
+            damage to the disk. If the power did not fail, writes of the last moments may be lost: check the disk");
     }
 }
 

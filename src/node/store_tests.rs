@@ -72,3 +72,40 @@ fn a_node_that_has_lost_all_its_chunks_does_not_begin_again_with_nothing() {
     assert!(matches!(error, NodeError::Recovery(RecoveryError::NoChunks { .. })), "{error}");
     assert!(!file.exists());
 }
+
+#[test]
+fn a_log_cut_in_front_of_good_records_is_remembered_as_suspect() {
+    let directory = TempDirectory::new();
+    let config = config(&directory);
+    stopped_node(&config);
+    {
+        let disk = FileDisk::open(&config.db).unwrap();
+        let mut state = DurableState::load(&disk).unwrap().unwrap();
+        (state.commit_hint, state.sequence) = (LogPosition::ZERO, state.sequence + 1);
+        state.save(&disk).unwrap();
+        let second = LogPosition(RECORD_BYTES + 40);
+        disk.write_at(FileName::Chunk(0), LAYOUT.file_offset(second), &[8]).unwrap();
+    }
+    for _ in 0..2 {
+        let store = Store::open(&config).unwrap();
+        assert_eq!(store.recovered.end, LogPosition(RECORD_BYTES));
+        assert!(store.state.suspect, "also at the next start, when what showed it is erased");
+    }
+    assert!(DurableState::load(&FileDisk::open(&config.db).unwrap()).unwrap().unwrap().suspect);
+}
+
+#[test]
+fn a_torn_last_record_is_not_suspect() {
+    let directory = TempDirectory::new();
+    let config = config(&directory);
+    stopped_node(&config);
+    damage(&config);
+    {
+        let disk = FileDisk::open(&config.db).unwrap();
+        let mut state = DurableState::load(&disk).unwrap().unwrap();
+        (state.commit_hint, state.sequence) = (LogPosition::ZERO, state.sequence + 1);
+        state.save(&disk).unwrap();
+    }
+    let store = Store::open(&config).unwrap();
+    assert!(store.recovered.cut.is_some() && !store.recovered.is_suspect && !store.state.suspect);
+}

@@ -10,7 +10,7 @@ use crate::admin::{
 };
 use crate::api::users::Users;
 use crate::api::{Checks, Edge, EdgeLinks, EdgeOptions, EdgeSockets, HeartbeatOptions};
-use crate::background::{Background, Chore, Repairer, RepairerLinks, Sealer};
+use crate::background::{Background, Chore, Repairer, RepairerLinks, Scrubber, Sealer};
 use crate::codec::link::{Hello, Purpose};
 use crate::config::{Config, Heartbeat};
 use crate::engine::{ClientCounters, EdgeMessage, Engine, EngineOptions, Published, Request};
@@ -233,7 +233,13 @@ fn start_preparer(store: &Store, shell: Arc<Queue<ShellInput>>) -> Result<Arc<Pr
             insist(&shell, ShellInput::DiskFull(false));
         }
         PreparerReport::Failed { chunk, error } => {
-            tracing::error!(?chunk, %error, "a chunk file could not be prepared; it is tried again");
+            tracing::error!(?chunk, %error, "a chunk file cannot be prepared: writes are refused when the chunks that are \
+                there are full, reads go on. It is tried again each second; check the disk and the directory");
+            insist(&shell, ShellInput::ChunkFailed(true));
+        }
+        PreparerReport::WorksAgain => {
+            tracing::info!("chunk files can be prepared again: writes go on");
+            insist(&shell, ShellInput::ChunkFailed(false));
         }
     };
     let preparer = Preparer::start(Arc::clone(&store.disk), store.layout, report);
@@ -259,7 +265,14 @@ fn start_background(config: &Config, store: &Store, shared: &Shared) -> Result<B
         figures: Arc::clone(&shared.storage),
         has_peers: config.is_cluster(),
     });
-    let chores: Vec<Box<dyn Chore>> = vec![Box::new(sealer), Box::new(repairer)];
+    let scrubber = Scrubber::new(
+        Arc::clone(&store.disk),
+        store.layout,
+        shared.damage.clone(),
+        Arc::clone(&shared.storage),
+        config.scrub_bytes_per_second,
+    );
+    let chores: Vec<Box<dyn Chore>> = vec![Box::new(sealer), Box::new(scrubber), Box::new(repairer)];
     Background::start(chores).map_err(|error| NodeError::Thread { thread: "background", message: error.to_string() })
 }
 

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use crate::consensus::Message;
 use crate::engine::{Action, BufferToken, ControlInput, Engine, EngineOptions, Request, SendPlan};
 use crate::index::Index;
-use crate::storage::{ChunkLayout, Disk, DurableState, Recovered, erase_tail, recover};
+use crate::storage::{ChunkLayout, Disk, DurableState, Recovered, recover};
 use crate::types::{Guid, LogPosition, NodeId, Term, Ticks};
 
 use super::Checker;
@@ -240,7 +240,7 @@ impl World {
 
     fn recover(&mut self, index: usize) -> Result<(DurableState, Recovered), String> {
         let node = &self.nodes[index];
-        let state = match DurableState::load(&node.disk).map_err(|error| error.to_string())? {
+        let mut state = match DurableState::load(&node.disk).map_err(|error| error.to_string())? {
             Some(state) => state,
             None => {
                 let state = DurableState::new(node.id, self.layout.chunk_size);
@@ -250,7 +250,10 @@ impl World {
         };
         let recovered = recover(&node.disk, self.layout, &mut |_| {}).map_err(|error| error.to_string())?;
         recovered.check_committed(self.layout, state.commit_hint).map_err(|error| error.to_string())?;
-        erase_tail(&node.disk, self.layout, recovered.end).map_err(|error| error.to_string())?;
+        if recovered.is_suspect {
+            state.save_suspect(&node.disk).map_err(|error| error.to_string())?;
+        }
+        recovered.erase_tail(&node.disk, self.layout).map_err(|error| error.to_string())?;
         Ok((state, recovered))
     }
 

@@ -42,4 +42,4 @@ pub use recovery::{Recovered, ScanProgress, TornTail, erase_range, erase_tail, r
 pub use repair::{
     FetchError, RangeSource, RepairError, Repaired, damage_at, damaged_range, repair_range, report_damage,
 };
-pub use state::{DurableState, STATE_FILE_BYTES, STATE_SLOT_BYTES};
+pub use state::{DurableState, STATE_FILE_BYTES, STATE_SLOT_BYTES, STATE_SLOT_OFFSETS};

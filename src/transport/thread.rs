@@ -56,6 +56,8 @@ pub enum ShellInput {
     },
     /// The disk has no room for another chunk, or has room again.
     DiskFull(bool),
+    /// A chunk cannot be made for another reason, or can be made again.
+    ChunkFailed(bool),
     /// Stop: hand leadership over, finish what is written, and return.
     Stop,
 }
@@ -336,6 +338,7 @@ impl LogThread {
                     self.engine.handle_chunk_ready(chunk);
                 }
                 ShellInput::DiskFull(full) => self.engine.handle_disk_full(full),
+                ShellInput::ChunkFailed(failed) => self.engine.handle_chunk_failed(failed),
                 ShellInput::Stop => {
                     self.stop_at.get_or_insert(self.now.after(STOP_PATIENCE));
                     self.engine.handle_stop();
