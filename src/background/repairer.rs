@@ -133,6 +133,7 @@ impl Repairer {
         }
         let damage = match self.look(&task.damage, limit) {
             Ok(Some(damage)) => damage,
+            Ok(None) if self.is_another(&task.damage) => task.damage.clone(),
             Ok(None) => return Outcome::Whole,
             Err(error) => return Outcome::Later(error.to_string()),
         };
@@ -145,6 +146,14 @@ impl Repairer {
                 Outcome::Later(words)
             }
         }
+    }
+
+    /// True for a whole sealed chunk whose records check out but are not those that were sealed: an old version of a page,
+    /// for example, or a write that went to the wrong place.
+    fn is_another(&self, reported: &Damage) -> bool {
+        let (start, end) = (self.layout().chunk_start(reported.chunk), self.chunk_end(reported));
+        (reported.from, reported.to) == (start, end)
+            && self.checksums(reported.chunk).is_some_and(|(found, sealed)| found != sealed)
     }
 
     fn chunk_end(&self, damage: &Damage) -> LogPosition {
@@ -231,23 +240,32 @@ impl Repairer {
     /// A sealed chunk must have the checksum again that its footer says. When it has not there is more damage, which its
     /// own reader reports.
     fn check_footer(&self, chunk: u32) {
-        let layout = self.layout();
-        let Ok(map) = self.links.log.chunk(chunk) else { return };
-        let start = usize::try_from(CHUNK_HEADER_BYTES).expect("a page");
-        let end = usize::try_from(layout.footer_offset()).expect("an offset fits the address space");
-        if let Ok(Some(footer)) = ChunkFooter::decode(&map[end..], chunk, layout) {
-            let crc = crc32c::crc32c(&map[start..end]);
-            if crc == footer.crc {
+        match self.checksums(chunk) {
+            Some((found, sealed)) if found == sealed => {
                 tracing::info!(chunk, "the checksum of the whole chunk fits its footer again");
-            } else {
+            }
+            Some((found, sealed)) => {
                 tracing::warn!(
                     chunk,
-                    "the checksum of the whole chunk is {crc:08x}, its footer says {:08x}: there is more \
-                    damage, or the footer is wrong; the scrubber finds it",
-                    footer.crc
+                    "the checksum of the whole chunk is {found:08x}, its footer says {sealed:08x}: there \
+                    is more damage, and the scrubber finds it"
                 );
             }
+            None => {}
         }
+    }
+
+    /// The checksum of a sealed chunk's log bytes, and that in its footer; `None` when it is not sealed.
+    fn checksums(&self, chunk: u32) -> Option<(u32, u32)> {
+        let layout = self.layout();
+        let map = self.links.log.chunk(chunk).ok()?;
+        let start = usize::try_from(CHUNK_HEADER_BYTES).expect("a page");
+        let end = usize::try_from(layout.footer_offset()).expect("an offset fits the address space");
+        let footer = ChunkFooter::decode(&map[end..], chunk, layout).ok().flatten()?;
+        let found = crc32c::crc32c(&map[start..end]);
+        // Nobody reads all of it again soon.
+        self.links.log.passed(layout.chunk_start(chunk), layout.chunk_start(chunk + 1));
+        Some((found, footer.crc))
     }
 }
 
