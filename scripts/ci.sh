@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change lands, each step with its time; the last line counts them.
 #
-#   scripts/ci.sh [--only STEP]...      the steps: format lint docs test sim scripts clients failover benches
+#   scripts/ci.sh [--only STEP]...      the steps: format lint docs test sim fuzz scripts clients failover
+#                                       benches
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -24,6 +25,15 @@ docs() {
 tests() { cargo test; }
 simulator() { cargo sim --seeds 200; }
 failover() { scripts/failover.sh --rounds 2; }
+
+# A short run of each fuzz target; its corpus is part of the tests in any case.
+fuzzing() {
+  if cargo +nightly fuzz --version >/dev/null 2>&1; then
+    scripts/fuzz.sh --seconds 5
+  else
+    say "there is no nightly compiler with cargo-fuzz; the corpora only"
+  fi
+}
 
 # Every bench with tiny inputs, so that it cannot rot.
 benches() {
@@ -59,6 +69,7 @@ need python3 python3
 ! wanted scripts || step "scripts" scripts_read
 ! wanted test || step "test" tests
 ! wanted sim || step "simulator, 200 seeds" simulator
+! wanted fuzz || step "fuzz targets, 5 s each" fuzzing
 ! wanted clients || step "real clients" scripts/compat.sh
 ! wanted failover || step "failover, 2 rounds a mode" failover
 ! wanted benches || step "benches, small" benches

@@ -127,7 +127,7 @@ pub fn erase_tail(disk: &dyn Disk, layout: ChunkLayout, from: LogPosition) -> Re
         return Ok(0);
     };
     let mut erased = 0;
-    let mut buffer = vec![0; READ_BYTES];
+    let mut buffer = vec![0; buffer_bytes(layout)];
     each_piece(layout, from, layout.chunk_start(last + 1), &mut |name, offset, length, ends_chunk| {
         let piece = &mut buffer[..length];
         disk.read_at(name, offset, piece).map_err(failed(name, "read"))?;
@@ -215,6 +215,11 @@ fn check_chunks(disk: &dyn Disk, layout: ChunkLayout) -> Result<(u32, Option<Dur
     Ok((count, mark))
 }
 
+/// A buffer for pieces that [`each_piece`] makes, none of which goes across a chunk end.
+fn buffer_bytes(layout: ChunkLayout) -> usize {
+    READ_BYTES.min(usize::try_from(layout.chunk_size).unwrap_or(READ_BYTES))
+}
+
 fn failed(name: FileName, attempt: &'static str) -> impl FnOnce(std::io::Error) -> RecoveryError {
     move |source| RecoveryError::Io { name, attempt, source }
 }
@@ -241,7 +246,7 @@ impl<'a> Scan<'a> {
         Scan {
             disk,
             layout,
-            buffer: vec![0; READ_BYTES],
+            buffer: vec![0; buffer_bytes(layout)],
             window: LogPosition::ZERO,
             window_length: 0,
             end: LogPosition::ZERO,
