@@ -41,6 +41,7 @@ fn single_node(index: &Arc<Index>) -> Engine {
         epochs: Vec::new(),
         membership: None,
         cut: None,
+        is_suspect: false,
         chunk_count: 1,
         mark: None,
     };

@@ -43,7 +43,8 @@ fn leader() -> Replica {
             match effect {
                 Effect::SaveState { sequence, .. } => replica.handle_saved(now, sequence, &mut effects),
                 Effect::RequestVote { to, pre, request } => {
-                    let response = VoteResponse { voter: to, term: request.term, granted: true, leader: None };
+                    let response =
+                        VoteResponse { voter: to, term: request.term, granted: true, leader: None, is_suspect: false };
                     replica.handle_vote_answer(now, pre, request.term, response, &mut effects);
                 }
                 _ => {}
@@ -59,6 +60,7 @@ fn leader() -> Replica {
             epochs: Vec::new(),
             log_end: LogPosition::ZERO,
             commit_position: LogPosition::ZERO,
+            priority: 0,
         };
         replica.handle_message(now, *follower, subscribe, &mut effects);
     }

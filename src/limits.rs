@@ -1,5 +1,7 @@
 //! Every bound of the server in one place, tied together by assertions that the compiler checks.
 
+use std::time::Duration;
+
 /// Records start at multiples of this, bytes.
 pub const RECORD_ALIGNMENT: usize = 8;
 
@@ -8,6 +10,9 @@ pub const RECORD_HEADER_BYTES: usize = 32;
 
 /// The first page of a chunk file, before the log's bytes: identity and the durable mark.
 pub const CHUNK_HEADER_BYTES: u64 = 4096;
+
+/// The last page of a chunk file, behind the log's bytes: zeros until the chunk is sealed.
+pub const CHUNK_FOOTER_BYTES: u64 = 4096;
 
 /// Chunk size unless `ChunkSize` says otherwise, bytes of log.
 pub const CHUNK_SIZE_DEFAULT_BYTES: u64 = 256 << 20;
@@ -117,6 +122,22 @@ pub const EVENT_SIZE_MAX_BYTES: usize = (16 << 20) - 10_000;
 /// Members of a cluster at most.
 pub const CLUSTER_SIZE_MAX: usize = 7;
 
+/// What a node may be behind the leader's log and still count as caught up: to be made a member, to be handed leadership
+/// by the leader's own decision, and as one of those that must be left when a member goes. About what may be on its way.
+pub const MEMBER_LAG_MAX_BYTES: u64 = REPLICATION_WINDOW_BYTES;
+
+/// How long a leader wants to hand over before it does so by itself.
+pub const HAND_OVER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two attempts of a leader to hand over by itself.
+pub const HAND_OVER_PAUSE: Duration = Duration::from_secs(60);
+
+/// A leader's disk is slow when its flushes take more than this many times those of its followers (at the median) ...
+pub const SLOW_FLUSH_FACTOR: u64 = 8;
+
+/// ... and this much longer, microseconds: between fast disks a factor means little.
+pub const SLOW_FLUSH_LEAST_MICROS: u64 = 50_000;
+
 /// Requests of one edge that wait for the log thread or for the leader; one more is answered "too busy".
 pub const EDGE_PENDING_REQUESTS: usize = 16 << 10;
 
@@ -184,7 +205,7 @@ const _: () = assert!(
         <= LOG_BUFFER_BYTES as u64
 );
 const _: () = assert!(LINK_BUFFER_COUNT as u64 * LINK_BUFFER_BYTES as u64 >= REPLICATION_WINDOW_BYTES);
-const _: () = assert!(CHUNK_HEADER_BYTES.is_multiple_of(4096));
+const _: () = assert!(CHUNK_HEADER_BYTES.is_multiple_of(4096) && CHUNK_FOOTER_BYTES.is_multiple_of(4096));
 // `config` lowers the largest write to a quarter of a small chunk; that must still be a size it accepts.
 const _: () = assert!(CHUNK_SIZE_MIN_BYTES / 4 >= APPEND_SIZE_MIN_BYTES);
 // A single event and the link to it, with their names and types, fit a frame.

@@ -275,6 +275,10 @@ impl Control {
                 self.gossip.borrow_mut().spread();
                 self.pump();
             }
+            ControlOutput::MembersChanged(list) => {
+                self.gossip.borrow_mut().handle_members_changed(list);
+                self.pump();
+            }
         }
     }
 

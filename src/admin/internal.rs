@@ -94,7 +94,7 @@ async fn transfer(control: &Rc<Control>, request: &Request) -> Response {
 
 async fn resign(control: &Rc<Control>) -> Response {
     let wait = control.pending.open();
-    let input = ControlInput::Resign { token: wait.token };
+    let input = ControlInput::Resign { token: wait.token, to: None };
     ask(control, wait, input, RESIGN_TIMEOUT).await.map_or_else(|refused| refused, finished)
 }
 

@@ -184,14 +184,20 @@ impl LogStandIn {
         let answer = |output| self.queues.from_log.send(output).unwrap();
         match input {
             ControlInput::Vote { token, request, .. } => {
-                let response = VoteResponse { voter: self.node, term: request.term, granted: true, leader: None };
+                let response = VoteResponse {
+                    voter: self.node,
+                    term: request.term,
+                    granted: true,
+                    leader: None,
+                    is_suspect: false,
+                };
                 answer(ControlOutput::VoteAnswer { token, response });
             }
             ControlInput::VoteAnswered { from, pre, response, .. } => {
                 self.seen.lock().votes.push((from, pre, response))
             }
             ControlInput::Transfer { token, .. } => answer(ControlOutput::Answer { token, result: Ok(()) }),
-            ControlInput::Resign { token } => {
+            ControlInput::Resign { token, .. } | ControlInput::ChangeMembers { token, .. } => {
                 let result = Err("this node does not lead".to_owned());
                 answer(ControlOutput::Answer { token, result });
             }
@@ -240,6 +246,7 @@ fn vote_request() -> VoteRequest {
         last_term: Term(1),
         log_end: 100,
         transfer: false,
+        is_suspect: true,
     }
 }
 
@@ -280,7 +287,7 @@ fn votes_travel_and_come_back() {
         wait_until("an answer", || !nodes[0].seen.lock().votes.is_empty());
         nodes[0].seen.lock().votes.pop().unwrap()
     };
-    let granted = VoteResponse { voter: nodes[1].node, term: Term(2), granted: true, leader: None };
+    let granted = VoteResponse { voter: nodes[1].node, term: Term(2), granted: true, leader: None, is_suspect: true };
     assert_eq!(ask(nodes[1].node, true), (nodes[1].node, true, Some(granted)));
     assert_eq!(ask(nodes[1].node, false), (nodes[1].node, false, Some(granted)));
     assert_eq!(ask(nodes[2].node, false), (nodes[2].node, false, None), "stopped");

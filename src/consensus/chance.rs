@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::types::Guid;
 
+/// Neighbouring seeds must not draw alike.
+const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
+
 /// Draws from a seed. Part of the replica's state: a copy draws the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Chance {
@@ -16,7 +19,7 @@ pub(super) struct Chance {
 
 impl Chance {
     pub(super) fn new(seed: u64, is_jittered: bool) -> Chance {
-        Chance { seed, jitter: is_jittered.then_some(seed), names: 0 }
+        Chance { seed, jitter: is_jittered.then_some(seed.wrapping_add(1).wrapping_mul(SPREAD)), names: 0 }
     }
 
     /// A random part of `range`.
@@ -35,7 +38,7 @@ impl Chance {
     pub(super) fn name(&mut self) -> Guid {
         self.names += 1;
         // A generator of its own for each name: how often jitter was drawn does not matter.
-        let mut random = fastrand::Rng::with_seed(self.seed ^ self.names.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let mut random = fastrand::Rng::with_seed(self.seed ^ self.names.wrapping_mul(SPREAD));
         Guid(random.u128(..).to_le_bytes())
     }
 }

@@ -99,6 +99,16 @@ pub enum Effect {
         /// The round.
         round: u64,
     },
+    /// Leadership is being handed over to `to`, by this replica's own decision. (When it is done, or given up,
+    /// `StepDown` or `Changed` says so.)
+    HandOver {
+        /// The successor.
+        to: NodeId,
+        /// For people.
+        reason: String,
+    },
+    /// This node has all that it can have acknowledged: it is suspect no more. To be made durable, at leisure.
+    Cleared,
     /// Role, term or leader changed.
     Changed,
     /// The log cannot be made right without losing what was committed: stop, loudly.

@@ -1,4 +1,27 @@
 //! Standing for election and voting (Raft 3.4, 3.6; pre-vote 9.6; transfer 3.10).
+//!
+//! # Suspect nodes
+//!
+//! A node is *suspect* when recovery found that its disk has lost what had been flushed: it may have acknowledged records
+//! that it does not have. Raft's argument for elections (whoever has the votes of a majority has all that is committed,
+//! because one of them has) does not hold over such a node. So a candidate wins with
+//!
+//! - a majority of the members by votes of nodes that are not suspect: these have lost nothing, and the argument holds as if
+//!   the suspect ones had not voted; or
+//! - the votes of *all* members, suspect or not: then its log is at least as new as every other one. What is committed and
+//!   still on any disk of the cluster, it has; and what is on none, nobody can save.
+//!
+//! A suspect node's own vote for itself is one of a suspect node. Its votes are durable like any other's, so there is one
+//! leader in a term.
+//!
+//! It is cleared when it can have acknowledged nothing that it lacks: as a follower, once it has all that its leader
+//! had committed when it subscribed, and a record of the leader's own term among that (before it has one committed a
+//! leader does not know what is); or when it is elected. What it acknowledges as a follower counts at once: that
+//! is on its disk now.
+//!
+//! So the cluster goes on without asking anyone while a majority is sound. After a power cut that all disks lie about, all
+//! are suspect, and the first election needs all of them; if one of these never comes back, nobody can know whether
+//! it alone had something, and the operator must decide.
 
 use std::time::Duration;
 
@@ -11,7 +34,7 @@ use super::replica::{Replica, State, Votes};
 
 impl Replica {
     pub(super) fn tick_election(&mut self, now: Ticks, effects: &mut Vec<Effect>) {
-        if now >= self.election_deadline && self.is_member() {
+        if now >= self.election_deadline && self.may_stand() {
             self.start_pre_vote(now, effects);
         }
     }
@@ -33,7 +56,8 @@ impl Replica {
             self.vote(now, &request, effects)
         };
         let leader = self.leader().filter(|_| self.hears_leader(now));
-        let response = VoteResponse { voter: self.options.node, term: self.term, granted, leader };
+        let is_suspect = self.is_suspect;
+        let response = VoteResponse { voter: self.options.node, term: self.term, granted, leader, is_suspect };
         self.push_gated(Effect::AnswerVote { token, response }, effects);
     }
 
@@ -63,8 +87,8 @@ impl Replica {
             return;
         }
         match &mut self.state {
-            State::PreCandidate(votes) if pre && term == self.term.next() => add(votes, response.voter),
-            State::Candidate(votes) if !pre && term == self.term => add(votes, response.voter),
+            State::PreCandidate(votes) if pre && term == self.term.next() => votes.add(&response),
+            State::Candidate(votes) if !pre && term == self.term => votes.add(&response),
             _ => return,
         }
         self.count_votes(now, effects);
@@ -89,6 +113,9 @@ impl Replica {
         if !self.is_member() {
             return Err("this node is not a voting member".to_owned());
         }
+        if self.is_suspect {
+            return Err("this node may have lost acknowledged writes and is not sure yet to have them again".to_owned());
+        }
         self.stand(now, true, effects);
         Ok(())
     }
@@ -96,7 +123,7 @@ impl Replica {
     /// Asks the others whether they would vote: without a majority nobody's term grows.
     fn start_pre_vote(&mut self, now: Ticks, effects: &mut Vec<Effect>) {
         self.follow_nobody(now, effects);
-        self.state = State::PreCandidate(Votes { granted: vec![self.options.node] });
+        self.state = State::PreCandidate(self.own_vote());
         self.election_deadline = now.after(self.retry_pause());
         let request = self.vote_request(self.term.next(), false);
         for to in self.others() {
@@ -111,7 +138,7 @@ impl Replica {
         self.term = self.term.next();
         self.voted_for = Some(self.options.node);
         self.save(effects);
-        self.state = State::Candidate(Votes { granted: vec![self.options.node] });
+        self.state = State::Candidate(self.own_vote());
         self.election_deadline = now.after(self.retry_pause());
         let request = self.vote_request(self.term, transfer);
         for to in self.others() {
@@ -122,18 +149,40 @@ impl Replica {
     }
 
     pub(super) fn count_votes(&mut self, now: Ticks, effects: &mut Vec<Effect>) {
-        let majority = self.majority();
         match &self.state {
-            State::PreCandidate(votes) if votes.granted.len() >= majority => self.stand(now, false, effects),
+            State::PreCandidate(votes) if self.is_won(votes) => self.stand(now, false, effects),
             // Its own vote counts only once it is durable.
-            State::Candidate(votes) if votes.granted.len() >= majority && self.save_done == self.save_asked => {
+            State::Candidate(votes) if self.is_won(votes) && self.save_done == self.save_asked => {
                 self.become_leader(now, effects);
             }
             _ => {}
         }
     }
 
+    /// Only members count: not a node that stands although the list leaves it out.
+    fn is_won(&self, votes: &Votes) -> bool {
+        let members = self.members();
+        let has_granted = |member: &&NodeId| votes.granted.contains(*member);
+        let is_sound = |member: &&NodeId| !votes.suspects.contains(*member) || self.trusts_suspects();
+        let sound = members.iter().filter(has_granted).filter(is_sound).count();
+        sound >= self.majority() || (!members.is_empty() && members.iter().all(|member| has_granted(&member)))
+    }
+
+    fn trusts_suspects(&self) -> bool {
+        #[cfg(test)]
+        return self.options.planted == Some(super::PlantedBug::SuspectCounted);
+        #[cfg(not(test))]
+        false
+    }
+
+    fn own_vote(&self) -> Votes {
+        let granted = vec![self.options.node];
+        let suspects = if self.is_suspect { granted.clone() } else { Vec::new() };
+        Votes { granted, suspects }
+    }
+
     fn become_leader(&mut self, now: Ticks, effects: &mut Vec<Effect>) {
+        self.clear_suspicion(effects);
         self.state = State::Leading(Box::new(Leading::new(now)));
         effects.push(Effect::Lead { term: self.term });
         effects.push(Effect::Changed);
@@ -145,8 +194,7 @@ impl Replica {
     }
 
     fn vote(&mut self, now: Ticks, request: &VoteRequest, effects: &mut Vec<Effect>) -> bool {
-        let belongs = request.cluster == self.options.cluster && self.has_member(request.candidate);
-        if !belongs || (self.hears_leader(now) && !request.transfer) {
+        if request.cluster != self.options.cluster || (self.hears_leader(now) && !request.transfer) {
             return false;
         }
         if request.term > self.term {
@@ -164,10 +212,10 @@ impl Replica {
         true
     }
 
-    /// The candidate is one of us and its log is at least as new as ours (5.4.1).
+    /// The candidate is of our cluster and its log is at least as new as ours (5.4.1). Whether it is a member is for its own
+    /// log to say, which may know a newer list than ours (thesis 4.1); likewise whether our vote counts.
     fn may_vote_for(&self, request: &VoteRequest) -> bool {
         request.cluster == self.options.cluster
-            && self.has_member(request.candidate)
             && (request.last_term, request.log_end) >= (self.epochs.last_term(), self.log_end.0)
     }
 
@@ -184,6 +232,7 @@ impl Replica {
             last_term: self.epochs.last_term(),
             log_end: self.log_end.0,
             transfer,
+            is_suspect: self.is_suspect,
         }
     }
 
@@ -193,8 +242,14 @@ impl Replica {
     }
 }
 
-fn add(votes: &mut Votes, voter: NodeId) {
-    if !votes.granted.contains(&voter) {
-        votes.granted.push(voter);
+impl Votes {
+    fn add(&mut self, response: &VoteResponse) {
+        if self.granted.contains(&response.voter) {
+            return;
+        }
+        self.granted.push(response.voter);
+        if response.is_suspect {
+            self.suspects.push(response.voter);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::types::{Guid, LogPosition, NodeId, Term, Ticks};
+use crate::types::{Epoch, Guid, LogPosition, NodeId, Term, Ticks};
 
 use super::effects::Effect;
 use super::message::Message;
@@ -40,6 +40,8 @@ pub(super) struct Following {
     /// The leader's commit position; ours follows as far as our flushed log reaches.
     pub(super) leader_commit: LogPosition,
     pub(super) answered_round: u64,
+    /// What the leader had committed when this subscription began, or a little later.
+    pub(super) first_commit: Option<LogPosition>,
 }
 
 impl Replica {
@@ -88,6 +90,7 @@ impl Replica {
             epochs: self.epochs.newest(),
             log_end: self.log_end,
             commit_position: self.commit_position,
+            priority: self.options.priority,
         };
         self.push_gated(Effect::Send { to: leader, message }, effects);
     }
@@ -162,7 +165,7 @@ impl Replica {
     }
 
     pub(super) fn tick_following(&mut self, now: Ticks, effects: &mut Vec<Effect>) {
-        let member = self.is_member();
+        let member = self.may_stand();
         let State::Following(following) = &mut self.state else { return };
         let Some(leader) = following.leader else { return };
         // A member looks for another leader when this one is silent; a clone has only this to try.
@@ -238,6 +241,32 @@ impl Replica {
             self.commit_position = position;
             effects.push(Effect::Commit { position });
         }
+        self.poll_suspicion(effects);
+    }
+
+    /// Suspect no more: see [`election`](super::election).
+    fn poll_suspicion(&mut self, effects: &mut Vec<Effect>) {
+        let State::Following(following) = &self.state else {
+            return;
+        };
+        let in_own_term = |epoch: Epoch| epoch.term == self.term && self.commit_position > epoch.position;
+        let leader_knew = self.epochs.last().is_some_and(in_own_term) || self.trusts_any_commit();
+        if leader_knew && following.first_commit.is_some_and(|first| self.commit_position >= first) {
+            self.clear_suspicion(effects);
+        }
+    }
+
+    fn trusts_any_commit(&self) -> bool {
+        #[cfg(test)]
+        return self.options.planted == Some(super::PlantedBug::SuspectClearedEarly);
+        #[cfg(not(test))]
+        false
+    }
+
+    pub(super) fn clear_suspicion(&mut self, effects: &mut Vec<Effect>) {
+        if std::mem::take(&mut self.is_suspect) {
+            effects.push(Effect::Cleared);
+        }
     }
 
     fn durable_position(&self) -> LogPosition {
@@ -311,7 +340,7 @@ impl Replica {
     /// This node's place among the members without `lost`.
     fn rank(&self, lost: NodeId) -> u32 {
         let before = |member: &&NodeId| **member != lost && **member < self.options.node;
-        u32::try_from(self.options.members.iter().filter(before).count()).expect("few members")
+        u32::try_from(self.members().iter().filter(before).count()).expect("few members")
     }
 
     fn following_leader(&self) -> Option<NodeId> {
@@ -350,6 +379,7 @@ impl Replica {
         following.link = Link::Truncating(subscription);
         following.retry_at = None;
         self.epochs.truncate(start);
+        self.cut_lists(start);
         self.log_end = start;
         self.flushed = self.flushed.min(start);
         effects.push(Effect::Truncate { to: start });
@@ -360,6 +390,7 @@ impl Replica {
             return;
         };
         following.leader_commit = following.leader_commit.max(commit);
+        following.first_commit.get_or_insert(commit);
         let news = round > following.answered_round;
         following.answered_round = following.answered_round.max(round);
         self.follow_commit(effects);
@@ -369,6 +400,15 @@ impl Replica {
     }
 
     fn heartbeat_answer(&self, to: NodeId, round: u64) -> Effect {
-        Effect::Send { to, message: Message::HeartbeatAnswer { term: self.term, round } }
+        let flush_micros = self.flush_micros;
+        Effect::Send { to, message: Message::HeartbeatAnswer { term: self.term, round, flush_micros } }
+    }
+
+    fn cut_lists(&mut self, start: LogPosition) {
+        #[cfg(test)]
+        if self.options.planted == Some(super::PlantedBug::CutListKept) {
+            return;
+        }
+        self.lists.truncate(start);
     }
 }

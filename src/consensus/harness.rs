@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::types::{ClusterId, Epoch, Guid, LogPosition, NodeId, Term, Ticks};
 
+use super::changing::{Change, RestoredList};
 use super::effects::Effect;
 use super::epochs::EpochTable;
 use super::message::{Message, TransferRequest, VoteRequest, VoteResponse};
@@ -24,11 +25,14 @@ enum Parcel {
 
 pub(super) struct Host {
     pub(super) replica: Option<Replica>,
-    options: ReplicaOptions,
+    pub(super) options: ReplicaOptions,
     /// Terms of the records, one each `RECORD_BYTES`.
     pub(super) log: Vec<Term>,
     pub(super) flushed: usize,
     epochs: Vec<Epoch>,
+    /// The member lists in the log, by record.
+    lists: Vec<(usize, Vec<NodeId>)>,
+    pub(super) is_suspect: bool,
     pub(super) durable: (Term, Option<NodeId>),
     pub(super) commit: LogPosition,
     pub(super) auto_flush: bool,
@@ -94,6 +98,8 @@ impl Table {
                 log: Vec::new(),
                 flushed: 0,
                 epochs: Vec::new(),
+                lists: Vec::new(),
+                is_suspect: false,
                 durable: (Term::ZERO, None),
                 commit: LogPosition::ZERO,
                 auto_flush: true,
@@ -138,6 +144,10 @@ impl Table {
             Effect::Send { to, message: Message::Refused { .. } } => {
                 writeln!(self.trace, "{} refuses {}", name(node(at)), name(*to))
             }
+            Effect::HandOver { to, reason } => {
+                writeln!(self.trace, "{} hands over to {}: {reason}", name(node(at)), name(*to))
+            }
+            Effect::Cleared => writeln!(self.trace, "{} is suspect no more", name(node(at))),
             _ => Ok(()),
         };
         let host = &mut self.hosts[at];
@@ -169,13 +179,14 @@ impl Table {
                 host.log.truncate(keep);
                 host.flushed = host.flushed.min(keep);
                 host.epochs.retain(|epoch| epoch.position < to);
+                host.lists.retain(|(record, _)| *record < keep);
                 self.run(at, |replica, _, effects| replica.handle_truncated(effects));
             }
             Effect::OpenData { leader, subscription, .. } => host.data = Some((leader, subscription)),
             Effect::Lead { term } => {
                 let position = LogPosition(host.log.len() as u64 * RECORD_BYTES);
                 let id = Guid([term.0 as u8; 16]);
-                self.append_record(at, term, Some(Epoch { term, position, id }));
+                self.append_record(at, term, Some(Epoch { term, position, id }), None);
             }
             Effect::Commit { position } => {
                 assert!(position >= host.commit, "commit of {} moved back", name(node(at)));
@@ -183,7 +194,12 @@ impl Table {
             }
             Effect::Confirmed { round } => host.confirmed = round,
             Effect::Fatal { reason } => host.fatal = Some(reason),
-            Effect::Serve { .. } | Effect::DropFollower { .. } | Effect::StepDown | Effect::Changed => {}
+            Effect::Cleared => host.is_suspect = false,
+            Effect::HandOver { .. }
+            | Effect::Serve { .. }
+            | Effect::DropFollower { .. }
+            | Effect::StepDown
+            | Effect::Changed => {}
         }
     }
 
@@ -195,12 +211,17 @@ impl Table {
         }
     }
 
-    fn append_record(&mut self, at: usize, term: Term, epoch: Option<Epoch>) {
+    fn append_record(&mut self, at: usize, term: Term, epoch: Option<Epoch>, list: Option<Vec<NodeId>>) {
         let host = &mut self.hosts[at];
         host.log.push(term);
         host.epochs.extend(epoch);
         let end = LogPosition(host.log.len() as u64 * RECORD_BYTES);
-        host.replica.as_mut().expect("the node runs").handle_appended(end, epoch);
+        let replica = host.replica.as_mut().expect("the node runs");
+        replica.handle_appended(end, epoch);
+        if let Some(list) = list {
+            host.lists.push((host.log.len() - 1, list.clone()));
+            replica.handle_list(LogPosition(end.0 - RECORD_BYTES), list);
+        }
         if host.auto_flush {
             self.flush(at);
         }
@@ -210,7 +231,15 @@ impl Table {
     pub(super) fn append(&mut self, at: usize) {
         assert!(self.replica(at).is_leader(), "{} leads", name(node(at)));
         let term = self.replica(at).term();
-        self.append_record(at, term, None);
+        self.append_record(at, term, None, None);
+    }
+
+    /// The leader begins a change of the member list, or says why not.
+    pub(super) fn change(&mut self, at: usize, change: Change) -> Result<(), String> {
+        let list = self.replica(at).plan_change(self.now, change)?;
+        let term = self.replica(at).term();
+        self.append_record(at, term, None, Some(list));
+        Ok(())
     }
 
     /// Flushes all that the node has.
@@ -294,9 +323,11 @@ impl Table {
             let term = self.hosts[leader].log[next];
             let position = LogPosition(next as u64 * RECORD_BYTES);
             let epoch = self.hosts[leader].epochs.iter().find(|epoch| epoch.position == position).copied();
+            let list =
+                self.hosts[leader].lists.iter().find(|(record, _)| *record == next).map(|(_, list)| list.clone());
             let now = self.now;
             self.hosts[at].replica.as_mut().expect("welcome").handle_data(now);
-            self.append_record(at, term, epoch);
+            self.append_record(at, term, epoch, list);
             return true;
         }
         false
@@ -359,20 +390,40 @@ impl Table {
         host.log.truncate(host.flushed);
         let end = LogPosition(host.log.len() as u64 * RECORD_BYTES);
         host.epochs.retain(|epoch| epoch.position < end);
+        host.lists.retain(|(record, _)| *record < host.flushed);
         self.parcels.retain(|(from, to, _)| *from != at && *to != at);
         for other in (0..self.hosts.len()).filter(|&other| other != at) {
             self.run(other, |replica, now, effects| replica.handle_link_down(now, node(at), effects));
         }
     }
 
+    /// A node that is down loses its last records although they were flushed; it will know that something is wrong.
+    pub(super) fn lose(&mut self, at: usize, records: usize) {
+        let host = &mut self.hosts[at];
+        assert!(host.replica.is_none(), "the node is down");
+        host.log.truncate(host.log.len() - records);
+        host.flushed = host.log.len();
+        host.epochs.retain(|epoch| epoch.position.0 < host.flushed as u64 * RECORD_BYTES);
+        host.lists.retain(|(record, _)| *record < host.flushed);
+        host.is_suspect = true;
+    }
+
     pub(super) fn restart(&mut self, at: usize) {
         let host = &mut self.hosts[at];
+        let before = host.lists.iter().rev().nth(1).map_or(&host.options.members, |(_, list)| list).clone();
+        let list = host.lists.last().map(|(record, members)| RestoredList {
+            position: LogPosition(*record as u64 * RECORD_BYTES),
+            members: members.clone(),
+            before,
+        });
         let restored = Restored {
             term: host.durable.0,
             voted_for: host.durable.1,
             epochs: EpochTable::new(host.epochs.clone()),
             log_end: LogPosition(host.log.len() as u64 * RECORD_BYTES),
             commit_position: LogPosition::ZERO,
+            list,
+            is_suspect: host.is_suspect,
         };
         host.commit = LogPosition::ZERO;
         host.replica = Some(Replica::new(host.options.clone(), restored, self.now));
@@ -396,9 +447,14 @@ impl Table {
                     let role = if replica.is_leader() { "leader" } else { "follower" };
                     let leader = replica.leader().map_or('-', name);
                     let terms: Vec<String> = host.log.iter().map(Term::to_string).collect();
+                    let members: String = replica.members().iter().copied().map(name).collect();
+                    let pending = if replica.is_change_pending() { "?" } else { "" };
+                    let list =
+                        if host.lists.is_empty() { String::new() } else { format!(" members={members}{pending}") };
+                    let suspect = if replica.is_suspect() { " suspect" } else { "" };
                     writeln!(
                         self.trace,
-                        "{}: {role} term={} leader={leader} log=[{}] flushed={} commit={}",
+                        "{}: {role} term={} leader={leader} log=[{}] flushed={} commit={}{list}{suspect}",
                         name(node(at)),
                         replica.term(),
                         terms.join(" "),

@@ -1,11 +1,12 @@
-//! The leader's duties: serve followers, count what is durable where, keep or lose the quorum, hand over.
+//! The leader's duties: serve followers, count what is durable where, keep or lose the quorum.
 
 use std::collections::BTreeMap;
 
 use crate::types::{Epoch, Guid, LogPosition, NodeId, Term, Ticks};
 
 use super::effects::Effect;
-use super::message::{Message, TransferRequest};
+use super::handing_over::{Transfer, Wish};
+use super::message::Message;
 use super::replica::{Replica, State};
 
 /// What the leader knows of one follower.
@@ -21,14 +22,10 @@ pub struct Tracked {
     pub answered_round: u64,
     /// False since its link broke.
     pub linked: bool,
-}
-
-/// A hand-over under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Transfer {
-    target: NodeId,
-    deadline: Ticks,
-    asked: bool,
+    /// Its `NodePriority`, as it last said.
+    pub priority: i32,
+    /// How long its flushes take, as it last said, microseconds.
+    pub flush_micros: u64,
 }
 
 /// The state of a leader.
@@ -39,7 +36,12 @@ pub(super) struct Leading {
     round: u64,
     confirmed_round: u64,
     followers: BTreeMap<NodeId, Tracked>,
-    transfer: Option<Transfer>,
+    pub(super) transfer: Option<Transfer>,
+    /// What it would do by itself, and when it may at the earliest.
+    pub(super) wish: Option<Wish>,
+    pub(super) no_wish_before: Ticks,
+    /// The list without this leader is committed, and it has asked a successor.
+    pub(super) is_leaving: bool,
 }
 
 impl Leading {
@@ -51,7 +53,14 @@ impl Leading {
             confirmed_round: 0,
             followers: BTreeMap::new(),
             transfer: None,
+            wish: None,
+            no_wish_before: now,
+            is_leaving: false,
         }
+    }
+
+    pub(super) fn tracked(&self, node: NodeId) -> Option<&Tracked> {
+        self.followers.get(&node)
     }
 
     pub(super) fn link_down(&mut self, peer: NodeId) {
@@ -69,17 +78,18 @@ impl Replica {
         }
         match message {
             // A follower that would have to cut what is committed says so itself, and stops: its operator must know.
-            Message::Subscribe { term, subscription, epochs, log_end, .. } => {
+            Message::Subscribe { term, subscription, epochs, log_end, priority, .. } => {
                 self.subscribe(now, from, term, subscription, (&epochs, log_end), effects);
+                self.note_priority(from, priority);
             }
             Message::Acknowledge { term, subscription, position } => {
                 if self.hear_follower(now, from, term, effects) {
                     self.acknowledged(from, subscription, position, effects);
                 }
             }
-            Message::HeartbeatAnswer { term, round } => {
+            Message::HeartbeatAnswer { term, round, flush_micros } => {
                 if self.hear_follower(now, from, term, effects) {
-                    self.round_answered(from, round, effects);
+                    self.round_answered(from, round, flush_micros, effects);
                 }
             }
             other => self.handle_leader_message(now, from, other, effects),
@@ -101,33 +111,6 @@ impl Replica {
         Some(round)
     }
 
-    /// Hands leadership over to the follower that has most; new writes must stop until it is done or given up.
-    ///
-    /// # Errors
-    /// Says why it cannot, for people.
-    pub fn resign(&mut self, now: Ticks, effects: &mut Vec<Effect>) -> Result<NodeId, String> {
-        let members = self.options.members.clone();
-        let timeout = self.options.election_timeout;
-        let State::Leading(leading) = &mut self.state else {
-            return Err("this node does not lead".to_owned());
-        };
-        let fresh = |tracked: &&Tracked| tracked.linked && now.since(tracked.heard) < timeout;
-        let best = leading.followers.iter().filter(|(node, tracked)| members.contains(node) && fresh(tracked));
-        let Some((&target, _)) = best.max_by_key(|(_, tracked)| tracked.acknowledged) else {
-            return Err("no follower is connected that could take over".to_owned());
-        };
-        leading.transfer = Some(Transfer { target, deadline: now.after(timeout), asked: false });
-        effects.push(Effect::Changed);
-        self.drive_transfer(effects);
-        Ok(target)
-    }
-
-    /// True while leadership is being handed over.
-    #[must_use]
-    pub fn is_resigning(&self) -> bool {
-        matches!(&self.state, State::Leading(leading) if leading.transfer.is_some())
-    }
-
     /// What a leader knows of its followers.
     pub fn followers(&self) -> impl Iterator<Item = (NodeId, Tracked)> + '_ {
         let followers = match &self.state {
@@ -147,15 +130,15 @@ impl Replica {
         let State::Leading(leading) = &mut self.state else {
             return;
         };
-        if leading.transfer.is_some_and(|transfer| now >= transfer.deadline) {
-            leading.transfer = None;
-            effects.push(Effect::Changed);
-        }
         if now < leading.next_heartbeat {
             return;
         }
         leading.next_heartbeat = now.after(self.options.heartbeat_interval);
+        if self.tick_transfer(now, effects) {
+            return;
+        }
         if self.has_quorum(now) {
+            self.poll_wish(now, effects);
             self.send_heartbeats(true, effects);
             self.count_rounds(effects);
         } else {
@@ -202,7 +185,13 @@ impl Replica {
         if term > self.term && self.has_member(from) {
             self.adopt_term(now, term, effects);
         }
-        let start = if self.is_leader() {
+        let start = if term > self.term {
+            // Who is no member deposes nobody.
+            Err(format!(
+                "term {term} is ahead of the leader's {}: a clone follows again after the next election",
+                self.term
+            ))
+        } else if self.is_leader() {
             self.epochs.common_end(self.log_end, epochs, log_end).map_err(|error| error.to_string())
         } else {
             Err(format!("{} does not lead term {}", self.options.node, self.term))
@@ -229,13 +218,30 @@ impl Replica {
         };
         let acknowledged = LogPosition::ZERO;
         let answered_round = 0;
-        leading
-            .followers
-            .insert(from, Tracked { subscription, acknowledged, heard: now, answered_round, linked: true });
+        leading.followers.insert(
+            from,
+            Tracked {
+                subscription,
+                acknowledged,
+                heard: now,
+                answered_round,
+                linked: true,
+                priority: 0,
+                flush_micros: 0,
+            },
+        );
         effects.push(Effect::Serve { follower: from, subscription, start });
         let message = Message::Heartbeat { term, round: leading.round, commit_position };
         effects.push(Effect::Send { to: from, message });
         effects.push(Effect::Changed);
+    }
+
+    fn note_priority(&mut self, from: NodeId, priority: i32) {
+        if let State::Leading(leading) = &mut self.state
+            && let Some(tracked) = leading.followers.get_mut(&from)
+        {
+            tracked.priority = priority;
+        }
     }
 
     /// True when a follower of our own term speaks; a member of a higher term deposes us.
@@ -277,13 +283,14 @@ impl Replica {
         self.drive_transfer(effects);
     }
 
-    fn round_answered(&mut self, from: NodeId, round: u64, effects: &mut Vec<Effect>) {
+    fn round_answered(&mut self, from: NodeId, round: u64, flush_micros: u64, effects: &mut Vec<Effect>) {
         let State::Leading(leading) = &mut self.state else {
             return;
         };
         let Some(tracked) = leading.followers.get_mut(&from) else {
             return;
         };
+        tracked.flush_micros = flush_micros;
         tracked.answered_round = tracked.answered_round.max(round.min(leading.round));
         self.count_rounds(effects);
     }
@@ -312,7 +319,7 @@ impl Replica {
     /// The most that a majority of the members has reached. Members are few and this is asked at each acknowledgement: no
     /// memory is taken for it.
     fn reached_by_majority<T: Copy + Ord>(&self, reached: impl Fn(&NodeId) -> T) -> Option<T> {
-        let members = &self.options.members;
+        let members = self.members();
         let is_common =
             |least: &T| members.iter().filter(|member| reached(member) >= *least).count() >= self.majority();
         members.iter().map(&reached).filter(is_common).max()
@@ -328,7 +335,7 @@ impl Replica {
             **member == self.options.node
                 || now.since(leading.followers.get(*member).map_or(leading.since, |tracked| tracked.heard)) < timeout
         };
-        self.options.members.iter().filter(alive).count() >= self.majority()
+        self.members().iter().filter(alive).count() >= self.majority()
     }
 
     fn send_heartbeats(&mut self, new_round: bool, effects: &mut Vec<Effect>) {
@@ -340,24 +347,6 @@ impl Replica {
         let message = Message::Heartbeat { term, round: leading.round, commit_position };
         for (&to, _) in leading.followers.iter().filter(|(_, tracked)| tracked.linked) {
             effects.push(Effect::Send { to, message: message.clone() });
-        }
-    }
-
-    /// Asks the chosen follower to stand for election once it has the whole log.
-    fn drive_transfer(&mut self, effects: &mut Vec<Effect>) {
-        let (cluster, term, leader) = (self.options.cluster, self.term, self.options.node);
-        let log_end = self.log_end;
-        let State::Leading(leading) = &mut self.state else {
-            return;
-        };
-        let Some(transfer) = &mut leading.transfer else {
-            return;
-        };
-        let caught_up = leading.followers.get(&transfer.target).is_some_and(|tracked| tracked.acknowledged == log_end);
-        if caught_up && !transfer.asked {
-            transfer.asked = true;
-            let request = TransferRequest { cluster, leader, term };
-            effects.push(Effect::RequestTransfer { to: transfer.target, request });
         }
     }
 }

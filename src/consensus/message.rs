@@ -20,6 +20,9 @@ pub struct VoteRequest {
     pub log_end: u64,
     /// The leader asked it to take over: nobody need wait until the leader is silent.
     pub transfer: bool,
+    /// What it had acknowledged may be missing from its log.
+    #[serde(default)]
+    pub is_suspect: bool,
 }
 
 /// The answer to a vote or pre-vote.
@@ -34,6 +37,9 @@ pub struct VoteResponse {
     pub granted: bool,
     /// The leader that the voter hears, if it does: where the candidate should turn instead.
     pub leader: Option<NodeId>,
+    /// What the voter had acknowledged may be missing from its log: the vote counts only if all members give theirs.
+    #[serde(default)]
+    pub is_suspect: bool,
 }
 
 /// Asks a follower to start an election at once, because the leader wants to hand over.
@@ -63,6 +69,8 @@ pub enum Message {
         log_end: LogPosition,
         /// The lowest position that the follower may cut at: its commit position.
         commit_position: LogPosition,
+        /// Its `NodePriority`.
+        priority: i32,
     },
     /// Leader: the log will come from `start` on; cut yours there.
     Subscribed {
@@ -104,6 +112,8 @@ pub enum Message {
         term: Term,
         /// From the heartbeat.
         round: u64,
+        /// How long its flushes take, microseconds; zero when it has flushed nothing yet.
+        flush_micros: u64,
     },
 }
 

@@ -9,13 +9,16 @@
 #![forbid(unsafe_code)]
 
 mod chance;
+mod changing;
 mod effects;
 mod election;
 mod epochs;
 mod following;
+mod handing_over;
 #[cfg(test)]
 mod harness;
 mod leading;
+mod lists;
 mod message;
 #[cfg(test)]
 mod paper_tests;
@@ -23,9 +26,11 @@ mod replica;
 #[cfg(test)]
 mod scenario_tests;
 
+pub use changing::{Change, RestoredList};
 pub use effects::Effect;
 pub use epochs::{Divergence, EPOCHS_SENT_MAX, EpochTable};
 pub use leading::Tracked;
+pub use lists::MemberLists;
 pub use message::{Message, TransferRequest, VoteRequest, VoteResponse};
 #[cfg(test)]
 pub use replica::PlantedBug;

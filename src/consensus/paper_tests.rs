@@ -14,6 +14,7 @@ fn request(candidate: usize, term: u32, last_term: u32, records: u64) -> VoteReq
         last_term: Term(last_term),
         log_end: records * RECORD_BYTES,
         transfer: false,
+        is_suspect: false,
     }
 }
 
@@ -216,7 +217,7 @@ fn leadership_is_transferred() {
     table.append(0);
     table.deliver();
     table.advance(100);
-    let target = table.run(0, |replica, now, effects| replica.resign(now, effects)).unwrap().unwrap();
+    let target = table.run(0, |replica, now, effects| replica.resign(now, None, effects)).unwrap().unwrap();
     table.deliver();
     assert!(!table.replica(0).is_leader());
     assert!(table.replica(usize::from(target.0.0[0]) - 1).is_leader());
@@ -254,7 +255,7 @@ fn nothing_committed_is_ever_cut() {
 fn a_higher_term_deposes_and_one_node_leads_alone() {
     let mut table = led();
     table.run(0, |replica, now, effects| {
-        let message = super::Message::HeartbeatAnswer { term: Term(4), round: 0 };
+        let message = super::Message::HeartbeatAnswer { term: Term(4), round: 0, flush_micros: 0 };
         replica.handle_message(now, node(1), message, effects);
     });
     assert!(!table.replica(0).is_leader());
@@ -286,7 +287,7 @@ fn an_impossible_term_changes_nothing() {
     let request = VoteRequest { transfer: true, ..request(2, u32::MAX, 9, 9) };
     assert_eq!(ask(&mut table, 1, false, request), Some(false));
     table.run(0, |replica, now, effects| {
-        let message = super::Message::HeartbeatAnswer { term: Term(u32::MAX), round: 0 };
+        let message = super::Message::HeartbeatAnswer { term: Term(u32::MAX), round: 0, flush_micros: 0 };
         replica.handle_message(now, node(1), message, effects);
     });
     assert!(table.replica(0).is_leader());

@@ -1,15 +1,17 @@
 //! One node's part in the cluster: its term, its role, its view of the log. Elections are in `election`, the leader's
-//! duties in `leading`, the follower's in `following`.
+//! duties in `leading` and `handing_over`, the follower's in `following`, the member list in `changing`.
 
 use std::time::Duration;
 
 use crate::types::{ClusterId, Epoch, LogPosition, NodeId, Term, Ticks};
 
 use super::chance::Chance;
+use super::changing::RestoredList;
 use super::effects::Effect;
 use super::epochs::EpochTable;
 use super::following::Following;
 use super::leading::Leading;
+use super::lists::MemberLists;
 
 /// Elections that a node may have missed.
 const TERM_LEAP_MAX: u64 = 1 << 20;
@@ -21,13 +23,13 @@ pub struct ReplicaOptions {
     pub node: NodeId,
     /// The cluster.
     pub cluster: ClusterId,
-    /// The voting members.
+    /// The voting members as long as the log has no list.
     pub members: Vec<NodeId>,
     /// Silence of the leader after which a follower looks for another; also the leader's patience with its quorum.
     pub election_timeout: Duration,
     /// Between a leader's heartbeats.
     pub heartbeat_interval: Duration,
-    /// Higher: stands for election sooner.
+    /// Higher: stands for election sooner, and is handed leadership.
     pub priority: i32,
     /// Seed of jitter and names; another one in each life of the node.
     pub seed: u64,
@@ -48,6 +50,18 @@ pub enum PlantedBug {
     CommitOldTerm,
     /// A follower acknowledges what it has not flushed.
     AcknowledgeBeforeFlush,
+    /// A leader begins a change of the member list before the one before it is committed.
+    ChangeBeforeCommitted,
+    /// A leader begins a change of the member list before it has committed anything in its term.
+    ChangeBeforeOwnTerm,
+    /// A member list counts only once it is committed.
+    ListCountedOnceCommitted,
+    /// A member list stays in force though its record is cut.
+    CutListKept,
+    /// The vote of a node that may have lost acknowledged writes counts like any other.
+    SuspectCounted,
+    /// A node that may have lost acknowledged writes trusts the first commit position that it hears.
+    SuspectClearedEarly,
 }
 
 /// What a replica begins with: the durable state and what recovery found in the log.
@@ -63,6 +77,10 @@ pub struct Restored {
     pub log_end: LogPosition,
     /// Known to be committed; a hint that may lag.
     pub commit_position: LogPosition,
+    /// The last member list in the log.
+    pub list: Option<RestoredList>,
+    /// Acknowledged writes may be missing from the log.
+    pub is_suspect: bool,
 }
 
 /// The states of a replica.
@@ -82,6 +100,8 @@ pub(super) enum State {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Votes {
     pub(super) granted: Vec<NodeId>,
+    /// Those among them that may have lost what they had acknowledged.
+    pub(super) suspects: Vec<NodeId>,
 }
 
 /// A replica: inputs by the `handle_*` methods, what to do in the effects they append, getters for the rest.
@@ -95,6 +115,11 @@ pub struct Replica {
     pub(super) voted_for: Option<NodeId>,
     pub(super) state: State,
     pub(super) epochs: EpochTable,
+    pub(super) lists: MemberLists<Vec<NodeId>>,
+    /// What this node acknowledged before its start may be missing here.
+    pub(super) is_suspect: bool,
+    /// How long flushes take here, microseconds.
+    pub(super) flush_micros: u64,
     pub(super) log_end: LogPosition,
     /// Durable here, at the end of a record. Invariant: `flushed <= log_end`.
     pub(super) flushed: LogPosition,
@@ -118,8 +143,12 @@ impl Replica {
     /// A replica that follows nobody yet.
     #[must_use]
     pub fn new(options: ReplicaOptions, restored: Restored, now: Ticks) -> Replica {
+        let founding = || MemberLists::new(options.members.clone());
         let mut replica = Replica {
             chance: Chance::new(options.seed, options.is_jittered),
+            lists: restored.list.map_or_else(founding, RestoredList::over),
+            is_suspect: restored.is_suspect,
+            flush_micros: 0,
             options,
             term: restored.term.max(restored.epochs.last_term()),
             voted_for: restored.voted_for,
@@ -135,7 +164,7 @@ impl Replica {
             save_done: 0,
             held_back: Vec::new(),
         };
-        if replica.options.members.len() > 1 {
+        if replica.members().len() > 1 {
             // Somebody may lead already: listen first.
             replica.election_deadline = now.after(replica.jitter());
         }
@@ -169,13 +198,19 @@ impl Replica {
     /// True when this node's vote and acknowledgements count.
     #[must_use]
     pub fn is_member(&self) -> bool {
-        self.options.members.contains(&self.options.node)
+        self.has_member(self.options.node)
     }
 
     /// True when `node` is a voting member.
     #[must_use]
     pub fn has_member(&self, node: NodeId) -> bool {
-        self.options.members.contains(&node)
+        self.members().contains(&node)
+    }
+
+    /// True while what this node had acknowledged may be missing from its log.
+    #[must_use]
+    pub fn is_suspect(&self) -> bool {
+        self.is_suspect
     }
 
     /// The options it was made with.
@@ -214,9 +249,9 @@ impl Replica {
         match &self.state {
             State::Leading(leading) => leading.next_heartbeat,
             State::Following(following) => match following.retry_at {
-                Some(retry) if self.is_member() => retry.min(self.election_deadline),
+                Some(retry) if self.may_stand() => retry.min(self.election_deadline),
                 Some(retry) => retry,
-                None if self.is_member() || self.leader_heard.is_some() => self.election_deadline,
+                None if self.may_stand() || self.leader_heard.is_some() => self.election_deadline,
                 None => Ticks(u64::MAX),
             },
             State::PreCandidate(_) | State::Candidate(_) => self.election_deadline,
@@ -287,17 +322,19 @@ impl Replica {
     }
 
     pub(super) fn majority(&self) -> usize {
-        self.options.members.len() / 2 + 1
+        self.members().len() / 2 + 1
     }
 
     pub(super) fn others(&self) -> Vec<NodeId> {
-        self.options.members.iter().copied().filter(|&member| member != self.options.node).collect()
+        self.members().iter().copied().filter(|&member| member != self.options.node).collect()
     }
 
     /// A random part of half the election timeout; smaller for nodes of higher priority.
     pub(super) fn jitter(&mut self) -> Duration {
+        // Those whose log is in doubt stand last.
+        let doubt = if self.is_suspect { self.options.election_timeout / 2 } else { Duration::ZERO };
         let shares = u32::try_from(self.options.priority.clamp(0, 9)).expect("clamped") + 1;
-        self.chance.jitter(self.options.election_timeout / 2 / shares)
+        doubt + self.chance.jitter(self.options.election_timeout / 2 / shares)
     }
 
     /// Pushes an effect that tells others of our term or vote: not before these are durable.

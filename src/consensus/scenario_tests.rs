@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 
+use super::changing::Change;
 use super::harness::Table;
 
 fn at(word: &str) -> usize {
@@ -60,13 +61,46 @@ fn command_on(table: &mut Table, words: &[&str]) {
         ["restart", node] => table.restart(at(node)),
         ["deliver"] => table.deliver(),
         ["resign", node] => {
-            let result = table.run(at(node), |replica, now, effects| replica.resign(now, effects));
+            let result = table.run(at(node), |replica, now, effects| replica.resign(now, None, effects));
             table.trace.push_str(&format!("resign: {}\n", if result.unwrap().is_ok() { "begun" } else { "refused" }));
             table.deliver();
+        }
+        ["resign", node, "to", to] => {
+            let to = Some(super::harness::node(at(to)));
+            let result = table.run(at(node), |replica, now, effects| replica.resign(now, to, effects));
+            table.trace.push_str(&format!("resign: {}\n", shown(&result.unwrap())));
+            table.deliver();
+        }
+        ["add", leader, node] => change(table, at(leader), Change::Add(super::harness::node(at(node)))),
+        ["remove", leader, node] => change(table, at(leader), Change::Remove(super::harness::node(at(node)))),
+        ["lose", node, records] => table.lose(at(node), records.parse().unwrap()),
+        ["priority", node, priority] => {
+            table.hosts[at(node)].options.priority = priority.parse().unwrap();
+            table.crash(at(node));
+            table.restart(at(node));
+        }
+        ["flush-time", node, micros] => {
+            table.hosts[at(node)].replica.as_mut().unwrap().note_flush_time(micros.parse().unwrap());
         }
         ["show"] => table.show(),
         other => panic!("unknown command {other:?}"),
     }
+}
+
+/// Begins a change; what it says goes to the trace.
+fn change(table: &mut Table, leader: usize, change: Change) {
+    let result = table.change(leader, change);
+    table.trace.push_str(&format!("change: {}\n", shown(&result)));
+    table.deliver();
+}
+
+/// Nodes by their letters.
+fn shown<T>(result: &Result<T, String>) -> String {
+    let mut words = result.as_ref().map_or_else(Clone::clone, |_| "begun".to_owned());
+    for (index, letter) in ('a'..='h').enumerate() {
+        words = words.replace(&super::harness::node(index).to_string(), &letter.to_string());
+    }
+    words
 }
 
 #[test]

@@ -280,7 +280,7 @@ impl Engine {
         if bytes > room { room } else { 0 }
     }
 
-    fn next_chunk_ready(&self, bytes: u64) -> bool {
+    pub(super) fn next_chunk_ready(&self, bytes: u64) -> bool {
         let Some(replica) = &self.replica else {
             return false;
         };

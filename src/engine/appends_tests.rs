@@ -34,6 +34,7 @@ impl Node {
             epochs: Vec::new(),
             membership: None,
             cut: None,
+            is_suspect: false,
             chunk_count: 1,
             mark: None,
         };

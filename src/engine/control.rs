@@ -1,8 +1,17 @@
 //! What the control thread (HTTP on the internal plane) and the log thread say to each other.
 
-use crate::codec::record::MembershipBody;
+use crate::codec::record::{MemberRecord, MembershipBody};
 use crate::consensus::{TransferRequest, VoteRequest, VoteResponse};
 use crate::types::{NodeId, Term};
+
+/// One step from a member list to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberChange {
+    /// A clone becomes a voting member.
+    Add(MemberRecord),
+    /// A member becomes a clone, or goes.
+    Remove(NodeId),
+}
 
 /// From the control thread to the log thread. A `token` names a waiting HTTP request and comes back with the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +47,16 @@ pub enum ControlInput {
     Resign {
         /// Whom to answer.
         token: u64,
+        /// Who is to lead; `None`: the follower that has most.
+        to: Option<NodeId>,
+    },
+    /// The operator asks this node, which must lead, to change the member list. Answered once the new list is committed;
+    /// or with why it was not begun, or that its outcome is not known.
+    ChangeMembers {
+        /// Whom to answer.
+        token: u64,
+        /// What to change.
+        change: MemberChange,
     },
     /// Somebody says that `leader` leads `term`: a hint, from gossip.
     LeaderSeen {
@@ -100,4 +119,6 @@ pub enum ControlOutput {
     },
     /// Role, term or leader changed: refresh the own gossip entry and tell the others soon.
     ViewChanged,
+    /// This is the committed member list now.
+    MembersChanged(MembershipBody),
 }

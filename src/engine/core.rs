@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::codec::record::MembershipBody;
-use crate::consensus::{Message, Replica};
+use crate::consensus::{MemberLists, Message, Replica, VoteResponse};
 use crate::index::Index;
 use crate::ring::MirroredBuffer;
 use crate::storage::{ChunkLayout, DurableState, Recovered};
@@ -18,6 +18,7 @@ use super::client_counters::ReleasedBytes;
 use super::feeds::Feed;
 use super::heads::Heads;
 use super::log_writer::LogWriter;
+use super::members::PendingChange;
 use super::scanner::Scanner;
 use super::small_state::Saving;
 use super::stopwatch::Stopwatch;
@@ -84,6 +85,12 @@ pub struct Engine {
     pub(super) commit_hint_saved: LogPosition,
     /// `None` until the cluster is founded or joined.
     pub(super) replica: Option<Replica>,
+    /// The member lists as the replica has them, with addresses.
+    pub(super) lists: Option<MemberLists<MembershipBody>>,
+    /// The list in force is not in the state file, or gossip does not know it.
+    pub(super) list_unsaved: bool,
+    /// Control request to answer when the new member list is committed.
+    pub(super) change: Option<PendingChange>,
     pub(super) recovered: Option<Recovered>,
     pub(super) log: LogWriter,
     pub(super) buffer: MirroredBuffer,
@@ -142,6 +149,9 @@ impl Engine {
             state,
             saving: Saving::default(),
             replica: None,
+            lists: None,
+            list_unsaved: false,
+            change: None,
             recovered: Some(recovered),
             buffer_from: end,
             heads: Heads::new(index, options.seed),
@@ -241,6 +251,10 @@ impl Engine {
                 sent: feed.map_or(tracked.acknowledged, Feed::next),
                 acknowledged: tracked.acknowledged,
                 from_files: feed.is_some_and(|feed| feed.next() < self.buffer_floor()),
+                is_linked: tracked.linked,
+                lag_bytes: replica.log_end().0.saturating_sub(tracked.acknowledged.0),
+                flush_micros: tracked.flush_micros,
+                priority: tracked.priority,
             }
         };
         NodeView {
@@ -249,6 +263,10 @@ impl Engine {
             term: replica.term(),
             leader: replica.leader(),
             epoch: replica.epochs().last(),
+            members: self.members().to_vec(),
+            is_change_pending: replica.is_change_pending(),
+            is_suspect: replica.is_suspect(),
+            flush_micros: self.flush_micros(),
             disk_full: self.disk_full,
             followers: replica.followers().map(follower).collect(),
         }
@@ -268,7 +286,9 @@ impl Engine {
         self.now = now;
         self.stopwatch.set_now(now);
         self.wall_clock = wall_clock;
+        let flush_micros = self.flush_micros();
         self.with_replica(|replica, effects| {
+            replica.note_flush_time(flush_micros);
             if now >= replica.next_deadline() {
                 replica.handle_tick(now, effects);
             }
@@ -290,6 +310,7 @@ impl Engine {
         self.poll_barriers();
         self.poll_commit_news();
         self.poll_commit_hint();
+        self.poll_lists();
         self.poll_saving();
         self.heads.evict();
         self.released.give_back();
@@ -334,8 +355,8 @@ impl Engine {
             ControlInput::Vote { token, pre, request } => {
                 let term = self.state.term;
                 let Some(_) = &self.replica else {
-                    let response =
-                        crate::consensus::VoteResponse { voter: self.state.node, term, granted: false, leader: None };
+                    let (voter, is_suspect) = (self.state.node, self.state.suspect);
+                    let response = VoteResponse { voter, term, granted: false, leader: None, is_suspect };
                     self.control(ControlOutput::VoteAnswer { token, response });
                     return;
                 };
@@ -350,7 +371,8 @@ impl Engine {
                 let result = self.with_replica(|replica, effects| replica.handle_transfer(now, request, effects));
                 self.answer_control(token, result.unwrap_or_else(|| Err("this node is in no cluster yet".to_owned())));
             }
-            ControlInput::Resign { token } => self.handle_resign(token),
+            ControlInput::Resign { token, to } => self.handle_resign(token, to),
+            ControlInput::ChangeMembers { token, change } => self.handle_change_members(token, change),
             ControlInput::LeaderSeen { leader, term } => {
                 self.with_replica(|replica, effects| replica.handle_leader_seen(now, leader, term, effects));
             }
@@ -445,7 +467,7 @@ impl Engine {
         self.view_dirty = true;
         let now = self.now;
         if self.accepting {
-            let _ = self.with_replica(|replica, effects| replica.resign(now, effects));
+            let _ = self.with_replica(|replica, effects| replica.resign(now, None, effects));
         }
         self.mark_state_dirty();
     }
@@ -495,7 +517,12 @@ impl Engine {
         self.control(ControlOutput::Answer { token, result });
     }
 
-    fn handle_resign(&mut self, token: u64) {
+    /// How long flushes take here, microseconds.
+    fn flush_micros(&self) -> u64 {
+        u64::try_from(self.stopwatch.flush_time().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn handle_resign(&mut self, token: u64, to: Option<NodeId>) {
         let now = self.now;
         if self.resign_token.is_some() {
             self.answer_control(token, Err("leadership is being handed over already".to_owned()));
@@ -503,7 +530,7 @@ impl Engine {
         }
         let accepting = self.accepting;
         let result = self.with_replica(|replica, effects| {
-            if accepting { replica.resign(now, effects) } else { Err("this node does not lead".to_owned()) }
+            if accepting { replica.resign(now, to, effects) } else { Err("this node does not lead".to_owned()) }
         });
         match result.unwrap_or_else(|| Err("this node is in no cluster yet".to_owned())) {
             Ok(_) => self.resign_token = Some(token),
@@ -581,7 +608,7 @@ impl Engine {
     }
 
     /// Catching up is a state for people: more than a window behind what is committed.
-    fn is_far_behind(&self) -> bool {
+    pub(super) fn is_far_behind(&self) -> bool {
         self.replica.as_ref().is_some_and(|replica| {
             replica.leader_commit().0.saturating_sub(replica.log_end().0) > self.options.window_bytes / 4
         })

@@ -12,7 +12,7 @@ use super::scanner::Scanner;
 use super::{Answer, ControlOutput, Reply};
 
 /// Room in the log buffer for an epoch and a member list, each with padding before it.
-const CONTROL_ROOM_BYTES: u64 = 2048;
+pub(super) const CONTROL_ROOM_BYTES: u64 = 2048;
 
 impl Engine {
     /// Carries out effects in order. Carrying one out may run the replica again; what it then decides comes right
@@ -52,6 +52,17 @@ impl Engine {
             Effect::StepDown => self.step_down(),
             Effect::Commit { position } => self.committed(position),
             Effect::Confirmed { round } => self.confirmed(round),
+            Effect::HandOver { to, reason } => {
+                tracing::info!("handing leadership over to {to}: {reason}");
+            }
+            Effect::Cleared => {
+                tracing::info!(
+                    "this node has all again that it can have acknowledged: it votes and stands like any other"
+                );
+                self.state.suspect = false;
+                self.mark_state_dirty();
+                self.view_dirty = true;
+            }
             Effect::Changed => {
                 self.view_dirty = true;
                 self.finish_resignation();
@@ -64,6 +75,7 @@ impl Engine {
     fn truncate(&mut self, to: LogPosition) {
         self.scanner = None;
         self.truncating = true;
+        self.cut_lists(to);
         self.log.restart_at(to, &mut self.actions);
     }
 
@@ -107,14 +119,14 @@ impl Engine {
         let body = EpochBody { epoch_id, leader: self.state.node, previous };
         self.append_control(RecordKind::Epoch, &body.encode(), Some(epoch_id));
         if first && let Some(list) = self.cluster().cloned() {
-            self.append_control(RecordKind::Membership, &list.encode(), None);
+            self.append_list(list);
         }
         self.accept_from = self.replica.as_ref().map(Replica::log_end);
     }
 
     /// Appends a record of the cluster's own, for which the caller has seen that there is room. Its chunk may be in the
     /// making yet: then it is written later.
-    fn append_control(&mut self, kind: RecordKind, body: &[u8], epoch_id: Option<Guid>) -> LogPosition {
+    pub(super) fn append_control(&mut self, kind: RecordKind, body: &[u8], epoch_id: Option<Guid>) -> LogPosition {
         let length = sealed_length(body.len());
         // Padding before the epoch record is of the new term: the epoch begins with it, or two leaders' padding of one
         // chunk would pass for the same.
@@ -141,6 +153,7 @@ impl Engine {
         self.accept_from = None;
         self.heads.clear();
         self.stopwatch.forget_appends();
+        self.abandon_change();
         for pending in std::mem::take(&mut self.pending) {
             // A write of this leader may survive in the next one's log, or not.
             let wrote = matches!(pending.reply.answer, Answer::Appended { .. });
@@ -160,6 +173,7 @@ impl Engine {
 
     fn committed(&mut self, position: LogPosition) {
         self.stopwatch.committed(position);
+        self.finish_change(position);
         while self.pending.front().is_some_and(|pending| pending.end <= position) {
             let mut pending = self.pending.pop_front().expect("just seen");
             if let Answer::Appended { committed_at, .. } = &mut pending.reply.answer {
@@ -209,6 +223,9 @@ impl Engine {
                     }
                     replica.handle_appended(scanned.record_end, None);
                     self.view_dirty |= !scanned.epochs.is_empty();
+                }
+                for (position, list) in scanned.lists {
+                    self.take_list(position, list);
                 }
                 self.log.received(position, bytes.len(), scanned.record_end, token);
                 true

@@ -15,6 +15,7 @@ mod effects;
 mod feeds;
 mod heads;
 mod log_writer;
+mod members;
 mod published;
 mod recent;
 mod request;
@@ -25,7 +26,7 @@ mod stopwatch;
 
 pub use self::action::{Action, BufferToken, SendPlan, WriteSource};
 pub use self::client_counters::{ClientCounters, QueuedBytes};
-pub use self::control::{ControlInput, ControlOutput};
+pub use self::control::{ControlInput, ControlOutput, MemberChange};
 pub use self::core::{Engine, EngineOptions};
 pub use self::edge::EdgeMessage;
 pub use self::feeds::Feed;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::codec::record::{BatchView, RecordKind};
+use crate::codec::record::{BatchView, MemberRecord, RecordKind};
 use crate::types::{ClusterId, Epoch, ExpectedVersion, LogPosition, NodeId, Term, Ticks};
 
 use super::QueuedBytes;
@@ -237,6 +237,14 @@ pub struct NodeView {
     pub leader: Option<NodeId>,
     /// Where its last epoch begins, with number and identifier.
     pub epoch: Option<Epoch>,
+    /// The voting members: the last list in this node's log, committed or not.
+    pub members: Vec<MemberRecord>,
+    /// True while that list is not known to be committed.
+    pub is_change_pending: bool,
+    /// True when acknowledged writes may be missing from this node's log: it does not stand for election like others.
+    pub is_suspect: bool,
+    /// How long this node's flushes take at the moment, microseconds, smoothed; or how long one has been under way.
+    pub flush_micros: u64,
     /// True when writes are refused for want of disk space.
     pub disk_full: bool,
     /// On a leader: what each follower has made durable.
@@ -256,4 +264,12 @@ pub struct FollowerView {
     pub acknowledged: LogPosition,
     /// True when it is served from chunk files instead of the log buffer.
     pub from_files: bool,
+    /// False since its link broke.
+    pub is_linked: bool,
+    /// Bytes of the leader's log that it has not acknowledged.
+    pub lag_bytes: u64,
+    /// How long its flushes take, as it last said, like [`NodeView::flush_micros`].
+    pub flush_micros: u64,
+    /// Its `NodePriority`.
+    pub priority: i32,
 }

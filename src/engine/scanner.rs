@@ -1,12 +1,12 @@
 //! Finds and checks the records in the leader's byte stream, wherever the buffers happen to cut it.
 
-use crate::codec::record::{EpochBody, Header, RecordError, RecordKind};
+use crate::codec::record::{EpochBody, Header, MembershipRecord, RecordError, RecordKind};
 use crate::limits::RECORD_HEADER_BYTES;
 use crate::storage::ChunkLayout;
 use crate::types::{Epoch, Guid, LogPosition, Term};
 
-/// Bytes of a body that are kept to be read: an epoch's. Others are only checked.
-const BODY_KEPT_BYTES: usize = 64;
+/// Bytes of a body that are kept to be read: an epoch's or a member list's. Others are only checked.
+const BODY_KEPT_BYTES: usize = MembershipRecord::MAX_BYTES;
 
 /// Why the leader's bytes cannot be its log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +36,12 @@ pub enum ScanError {
         /// Where the record begins.
         position: LogPosition,
     },
+    /// The body is none.
+    #[error("the member list at {position} cannot be read")]
+    List {
+        /// Where the record begins.
+        position: LogPosition,
+    },
 }
 
 /// A record that is not complete yet.
@@ -54,6 +60,8 @@ pub struct Scanned {
     pub record_end: LogPosition,
     /// Epochs that began, with the record's end.
     pub epochs: Vec<(Epoch, LogPosition)>,
+    /// Member lists, with where their records lie.
+    pub lists: Vec<(LogPosition, MembershipRecord)>,
 }
 
 /// See the module.
@@ -149,6 +157,10 @@ impl Scanner {
             self.last_term = term;
             self.unnamed = false;
         }
+        if kind == RecordKind::Membership {
+            let list = MembershipRecord::decode(&open.body).ok_or(ScanError::List { position })?;
+            scanned.lists.push((position, list));
+        }
         Ok(())
     }
 }
@@ -158,7 +170,7 @@ impl Open {
         let taken = bytes.len().min(self.missing);
         let bytes = &bytes[..taken];
         self.crc = crc32c::crc32c_append(self.crc, bytes);
-        if self.header.kind == RecordKind::Epoch {
+        if matches!(self.header.kind, RecordKind::Epoch | RecordKind::Membership) {
             let keep = bytes.len().min(BODY_KEPT_BYTES - self.body.len());
             self.body.extend_from_slice(&bytes[..keep]);
         }

@@ -1,10 +1,11 @@
 //! The small durable state: term and vote, the founding, the commit hint; and the replica's start from it.
 
 use crate::codec::record::MembershipBody;
-use crate::consensus::{EpochTable, Replica, ReplicaOptions, Restored};
+use crate::consensus::{EpochTable, MemberLists, Replica, ReplicaOptions, Restored, RestoredList};
 
 use super::action::Action;
 use super::core::Engine;
+use super::members::ids;
 
 /// Commit progress after which the durable hint is renewed: how much a restart may have to learn from the leader.
 const COMMIT_HINT_BYTES: u64 = 64 << 20;
@@ -59,7 +60,7 @@ impl Engine {
         let options = ReplicaOptions {
             node: self.state.node,
             cluster: list.cluster,
-            members: list.members.iter().map(|member| member.node).collect(),
+            members: ids(&list.members),
             election_timeout: self.options.election_timeout,
             heartbeat_interval: self.options.heartbeat_interval,
             priority: self.options.priority,
@@ -74,9 +75,23 @@ impl Engine {
             epochs: EpochTable::new(recovered.epochs),
             log_end: recovered.end,
             commit_position: self.state.commit_hint,
+            list: recovered.membership.as_ref().map(|(position, record)| RestoredList {
+                position: *position,
+                members: ids(&record.list.members),
+                before: ids(&record.before),
+            }),
+            is_suspect: self.state.suspect,
         };
         self.replica = Some(Replica::new(options, restored, self.now));
-        self.actions.push(Action::ClusterKnown(list));
+        self.lists = Some(match recovered.membership {
+            None => MemberLists::new(list),
+            Some((position, record)) => {
+                let mut lists = MemberLists::new(MembershipBody { members: record.before, ..list });
+                lists.push(position, record.list);
+                lists
+            }
+        });
+        self.list_changed();
         self.view_dirty = true;
     }
 

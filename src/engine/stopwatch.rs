@@ -4,6 +4,7 @@
 //! each append: those that came together share a mark.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::types::{LogPosition, NodeId, Ticks};
 
@@ -63,6 +64,21 @@ struct Submitted {
     at: Ticks,
 }
 
+/// A mean in which the last spans weigh most.
+#[derive(Debug, Default)]
+struct Smoothed {
+    mean: Duration,
+    is_begun: bool,
+}
+
+impl Smoothed {
+    /// One more span: an eighth of the mean from now on. The first is the mean.
+    fn add(&mut self, span: Duration) {
+        self.mean = if self.is_begun { (self.mean * 7 + span) / 8 } else { span };
+        self.is_begun = true;
+    }
+}
+
 /// See the module. Lives in the engine.
 #[derive(Debug)]
 pub(super) struct Stopwatch {
@@ -74,6 +90,7 @@ pub(super) struct Stopwatch {
     /// As many as the log writer has in flight: a few.
     submitted: Vec<Submitted>,
     spans: Spans,
+    flush: Smoothed,
 }
 
 impl Stopwatch {
@@ -84,6 +101,7 @@ impl Stopwatch {
             uncommitted: Marks::default(),
             submitted: Vec::new(),
             spans: Spans::default(),
+            flush: Smoothed::default(),
         }
     }
 
@@ -130,8 +148,18 @@ impl Stopwatch {
     pub(super) fn completed(&mut self, id: u64) {
         if let Some(place) = self.submitted.iter().position(|submitted| submitted.id == id) {
             let Submitted { stage, at, .. } = self.submitted.swap_remove(place);
+            if stage == LogStage::Flush {
+                self.flush.add(self.now.since(at));
+            }
             self.spans.push(stage, at, self.now, 1);
         }
+    }
+
+    /// How long flushes take at the moment; or how long one has been under way, if that is longer already.
+    pub(super) fn flush_time(&self) -> Duration {
+        let flushes = self.submitted.iter().filter(|submitted| submitted.stage == LogStage::Flush);
+        let under_way = flushes.map(|submitted| self.now.since(submitted.at)).max();
+        under_way.unwrap_or_default().max(self.flush.mean)
     }
 
     /// The log is committed up to `position`.

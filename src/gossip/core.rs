@@ -266,6 +266,12 @@ impl Gossip {
         self.note_standing();
     }
 
+    /// The member list of this node's cluster was changed, and that is committed.
+    pub fn handle_members_changed(&mut self, list: MembershipBody) {
+        self.founding.handle_members_changed(list);
+        self.note_standing();
+    }
+
     /// Another node posted its view.
     ///
     /// # Errors

@@ -98,6 +98,13 @@ impl Founding {
         }
     }
 
+    /// The cluster that this node belongs to has another member list now.
+    pub(super) fn handle_members_changed(&mut self, list: MembershipBody) {
+        if matches!(&self.standing, Standing::Settled(known) if known.cluster == list.cluster) {
+            self.standing = Standing::Settled(list);
+        }
+    }
+
     /// What is to be done now, given what the other nodes say (with the nodes' liveness). `fresh` names a cluster that
     /// this node might propose: a random identifier, new in each call.
     pub fn poll(&mut self, now: Ticks, peers: &[(&Member, bool)], fresh: ClusterId) -> Vec<Step> {
@@ -125,10 +132,11 @@ impl Founding {
         let others = || list.members.iter().filter(|member| member.node != self.own.node);
         let entry_of = |node: NodeId| peers.iter().find(|(peer, _)| peer.node == node);
         let accepted = |member: &MemberRecord| {
-            entry_of(member.node)
-                .is_some_and(|(peer, _)| [&peer.accepted_founding, &peer.membership].contains(&&Some(list.clone())))
+            entry_of(member.node).is_some_and(|(peer, _)| peer.accepted_founding.as_ref() == Some(list))
         };
-        let is_founded = peers.iter().any(|(peer, _)| peer.membership.as_ref() == Some(list));
+        // The list of a cluster that exists may have been changed since.
+        let is_founded =
+            peers.iter().any(|(peer, _)| peer.membership.as_ref().is_some_and(|theirs| theirs.cluster == list.cluster));
         if is_founded || others().all(accepted) {
             self.standing = Standing::Settled(list.clone());
             steps.push(Step::Found(list.clone()));

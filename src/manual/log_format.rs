@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | `ringstore.lock` | locked (`flock`) by the process that has the directory open; its text says which process |
 //! | `node.state` | 8192 bytes: the durable small state, two slots |
-//! | `chunk-NNNNNN.000000` | chunk NNNNNN of the log (six digits or more, from 0), `4096 + chunk size` bytes |
+//! | `chunk-NNNNNN.000000` | chunk NNNNNN of the log (six digits or more, from 0), `4096 + chunk size + 4096` bytes |
 //! | `….tmp` | one of the above while it is being made; removed at start |
 //!
 //! Other files are left alone. A file is made under its temporary name: room reserved, header and zeros written, flushed,
@@ -28,7 +28,7 @@
 //!
 //! ```text
 //!    0  8  magic "RSCHUNK\0"
-//!    8 u32 format version: 1
+//!    8 u32 format version: 2
 //!   12 u32 chunk number
 //!   16 u64 chunk size: bytes of log in the chunk
 //!   24 u32 zero
@@ -53,6 +53,37 @@
 //! count up over all chunks, and the mark with the highest sequence in any chunk is the one that holds, also when its
 //! position is lower than another's: before the log is truncated, a mark at the cut is made durable. A slot that does not
 //! check out (torn while it was written, or never written) is ignored; the other slot holds the mark before.
+//!
+//! The magic, the version and the checksum lie at these places in all versions: a chunk of another one is refused by name.
+//!
+//! # Chunk footer page
+//!
+//! The last 4096 bytes of a chunk file: zeros until the chunk is *sealed*. The background thread seals a chunk when all of it
+//! is committed and durable here and every record checks out; from then on nothing in the log bytes may change.
+//! [`ChunkFooter`](crate::storage::ChunkFooter).
+//!
+//! ```text
+//!    0  8  magic "RSFOOTER"
+//!    8 u32 format version: 2
+//!   12 u32 chunk number
+//!   16 u64 chunk size
+//!   24 u32 crc of the chunk's log bytes, `chunk size` of them
+//!   28 u32 flags: 1 = more epochs begin in the chunk than fit here, and none is listed: read the chunk
+//!   32 u64 number of records, padding included
+//!   40 u64 number of events
+//!   48 u32 term of the first record
+//!   52 u32 term of the last record
+//!   56 u64 position of the last membership record in the chunk; all ones for none
+//!   64 u32 number of epochs listed, at most 125
+//!   68     zeros
+//!   80     the epochs that begin in the chunk, 32 bytes each:
+//!            0 u32 term
+//!            4 u32 zero
+//!            8 u64 position
+//!           16  16 epoch id; zeros when only the padding before the epoch record is in this chunk
+//!          zeros
+//! 4092 u32 crc of bytes 0..4092
+//! ```
 //!
 //! # Records
 //!
@@ -122,7 +153,8 @@
 //!
 //! ## Body of a membership record
 //!
-//! [`MembershipBody`](crate::codec::record::MembershipBody).
+//! [`MembershipRecord`](crate::codec::record::MembershipRecord): the list in force from this record on, committed or not, and
+//! the one before, which is in force again when the record is cut.
 //!
 //! ```text
 //!    0  16 cluster id
@@ -132,6 +164,8 @@
 //!           16  16 internal address, IPv6 (IPv4 as ::ffff:a.b.c.d), network byte order
 //!           32 u16 port of replication
 //!           34 u16 port of gossip and elections
+//!       u32 number of members before; 0 or nothing in the founding's list as it was written at first: the same list
+//!           those members, 36 bytes each
 //! ```
 //!
 //! # Durable state
@@ -148,7 +182,7 @@
 //!   40 u64 chunk size
 //!   48 u64 commit position hint
 //!   56  16 node id voted for in the term; zeros for none
-//!   72 u8  flags: 1 = founded, 2 = voted, 4 = a founding list follows
+//!   72 u8  flags: 1 = founded, 2 = voted, 4 = a founding list follows, 8 = suspect
 //!   73     seven zeros
 //!   80 u32 length of the founding list, f
 //!   84  f  founding list, as the body of a membership record

@@ -81,6 +81,7 @@ impl World {
                 }
             }
             ControlOutput::ViewChanged => self.hint(node),
+            ControlOutput::MembersChanged(_) => {}
         }
     }
 

@@ -165,7 +165,7 @@ impl LogRead for VirtualDisk {
         let chunk = self.layout.chunk_of(position);
         let files = self.files.borrow();
         let file = files.get(&FileName::Chunk(chunk)).ok_or(ReadError::NoChunk { position, chunk })?;
-        visit(&file.seen[self.layout.file_offset(position) as usize..]);
+        visit(&file.seen[self.layout.file_offset(position) as usize..self.layout.footer_offset() as usize]);
         Ok(())
     }
 }

@@ -74,7 +74,7 @@ impl World {
                 let token = self.id();
                 self.line(node, "resigns", 0, 0);
                 if self.nodes[node].is_up() {
-                    self.input(node, Input::Control(ControlInput::Resign { token }));
+                    self.input(node, Input::Control(ControlInput::Resign { token, to: None }));
                 }
             }
             Fault::Stop => self.stop(node),

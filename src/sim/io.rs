@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::engine::{BufferToken, WriteSource};
-use crate::limits::CHUNK_HEADER_BYTES;
 use crate::storage::{ChunkHeader, Disk, DurableMark, DurableState, FileName};
 use crate::types::LogPosition;
 
@@ -226,8 +225,7 @@ impl World {
         let files = node.disk.list().expect("a list of files");
         for chunk in (0..=wanted).filter(|&chunk| files.iter().all(|file| file.name != FileName::Chunk(chunk))) {
             let header = ChunkHeader { chunk, layout: self.layout };
-            let length = CHUNK_HEADER_BYTES + self.layout.chunk_size;
-            node.disk.create(FileName::Chunk(chunk), &header.encode(), length).expect("a new file");
+            node.disk.create(FileName::Chunk(chunk), &header.encode(), self.layout.file_length()).expect("a new file");
         }
         self.count("chunks");
         self.input(index, Input::ChunkReady { chunk: wanted });

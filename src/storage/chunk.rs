@@ -8,7 +8,8 @@ use super::layout::ChunkLayout;
 /// What every chunk file begins with.
 const MAGIC: [u8; 8] = *b"RSCHUNK\0";
 
-const FORMAT_VERSION: u32 = 1;
+/// The version of chunk files that this program writes and reads.
+pub(super) const FORMAT_VERSION: u32 = 2;
 
 /// Bytes of the identity, its checksum included.
 const IDENTITY_BYTES: usize = 32;
@@ -44,6 +45,16 @@ impl ChunkHeader {
         let crc = crc32c::crc32c(&page[..IDENTITY_BYTES - 4]);
         page[IDENTITY_BYTES - 4..IDENTITY_BYTES].copy_from_slice(&crc.to_le_bytes());
         page
+    }
+
+    /// The format version that a header page names, when it names one for certain: its magic and checksum lie at the same
+    /// places in all versions.
+    #[must_use]
+    pub fn version(page: &[u8]) -> Option<u32> {
+        let is_good = page.len() >= IDENTITY_BYTES
+            && page[0..8] == MAGIC
+            && crc32c::crc32c(&page[..IDENTITY_BYTES - 4]) == u32_at(page, IDENTITY_BYTES - 4);
+        is_good.then(|| u32_at(page, 8))
     }
 
     /// Checks that `page`, the first page of a file, is that of this chunk.
@@ -145,7 +156,7 @@ mod tests {
         assert_eq!(page.len(), 4096);
         assert_eq!(
             hex(&page[..32]),
-            concat!("52534348554e4b00", "01000000", "07000000", "0000100000000000", "00000000", "3631fef7")
+            concat!("52534348554e4b00", "02000000", "07000000", "0000100000000000", "00000000", "f1293aae")
         );
         assert!(page[32..].iter().all(|&byte| byte == 0));
         let (offset, slot) = DurableMark::encode_slot(3, LogPosition(0x1_0000_0040));

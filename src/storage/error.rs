@@ -111,6 +111,20 @@ pub enum RecoveryError {
         /// Bytes expected.
         expected: u64,
     },
+    /// The chunk was written by another version of this program.
+    #[error(
+        "{} has chunk format version {found}, this program reads version {reads}: {}",
+        FileName::Chunk(*chunk),
+        version_advice(*found, *reads)
+    )]
+    ChunkVersion {
+        /// The chunk.
+        chunk: u32,
+        /// Its version.
+        found: u32,
+        /// The version that this program reads and writes.
+        reads: u32,
+    },
     /// The header page of a chunk does not fit.
     #[error(
         "{} does not begin with a good chunk header ({reason}): it is not a chunk of this log, or its first page is \
@@ -165,4 +179,15 @@ pub enum ReadError {
         #[source]
         source: io::Error,
     },
+}
+
+/// What to do about a file of another format version.
+fn version_advice(found: u32, reads: u32) -> &'static str {
+    if found > reads {
+        "it was written by a newer ringstore; start that one again, or move the data directory away and start the node \
+         empty so that it copies the log from the others"
+    } else {
+        "it was written by an older ringstore, whose files are not converted; start that one again, or move the data \
+         directory away and start the node empty so that it copies the log from others that have this version"
+    }
 }

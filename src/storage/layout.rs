@@ -1,6 +1,6 @@
 //! Where a log position lies: which chunk file, and where in it.
 
-use crate::limits::CHUNK_HEADER_BYTES;
+use crate::limits::{CHUNK_FOOTER_BYTES, CHUNK_HEADER_BYTES};
 use crate::types::LogPosition;
 
 /// A file system changes a file in memory by pages. One that it does not have there, and that a write fills in part only,
@@ -11,7 +11,7 @@ pub const PAGE_BYTES: u64 = 4096;
 /// of a cluster, so that one position lies at one offset of one chunk everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkLayout {
-    /// Bytes of log in a chunk; the header page comes on top.
+    /// Bytes of log in a chunk; the header page and the footer page come on top.
     pub chunk_size: u64,
 }
 
@@ -50,10 +50,16 @@ impl ChunkLayout {
         LogPosition(u64::from(chunk) * self.chunk_size)
     }
 
-    /// Bytes of a chunk file, header page included.
+    /// Where the footer page lies in a chunk file.
+    #[must_use]
+    pub fn footer_offset(&self) -> u64 {
+        CHUNK_HEADER_BYTES + self.chunk_size
+    }
+
+    /// Bytes of a chunk file, header page and footer page included.
     #[must_use]
     pub fn file_length(&self) -> u64 {
-        CHUNK_HEADER_BYTES + self.chunk_size
+        self.footer_offset() + CHUNK_FOOTER_BYTES
     }
 }
 
@@ -74,7 +80,7 @@ mod tests {
         check((1 << 20) - 8, 0, 4096 + (1 << 20) - 8, 8);
         check(1 << 20, 1, 4096, 1 << 20);
         check((5 << 20) + 64, 5, 4160, (1 << 20) - 64);
-        assert_eq!(layout.file_length(), 4096 + (1 << 20));
+        assert_eq!((layout.footer_offset(), layout.file_length()), (4096 + (1 << 20), 8192 + (1 << 20)));
         let rest = |position: u64| layout.page_rest(LogPosition(position));
         assert_eq!([rest(0), rest(8), rest(4096), rest(8184), rest(1 << 20)], [0, 4088, 0, 8, 0]);
         assert_eq!(ChunkLayout { chunk_size: 1000 }.page_rest(LogPosition(1990)), 10, "not beyond the chunk");

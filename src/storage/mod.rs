@@ -8,8 +8,10 @@
 #![forbid(unsafe_code)]
 
 mod chunk;
+mod damage;
 mod disk;
 mod error;
+mod footer;
 mod layout;
 #[cfg(test)]
 pub(crate) mod memory;
@@ -19,8 +21,10 @@ mod recovery;
 mod state;
 
 pub use chunk::{ChunkHeader, DurableMark};
+pub use damage::{Damage, DamageReports};
 pub use disk::{Disk, FileDisk, FileInfo, FileName};
 pub use error::{ReadError, RecoveryError, StorageError};
+pub use footer::ChunkFooter;
 pub use layout::{ChunkLayout, PAGE_BYTES};
 pub use preparer::{Preparer, PreparerReport, reserve_bytes};
 pub use reader::{LogRead, LogReader};

@@ -16,7 +16,8 @@ use super::layout::ChunkLayout;
 
 /// Gives access to the bytes of the log. The real one is [`LogReader`]; the simulator has its own.
 pub trait LogRead {
-    /// Calls `visit` once with the bytes from `position` to the end of its chunk. Only what is committed, and written to
+    /// Calls `visit` once with the bytes from `position` to the end of its chunk (the last byte of
+    /// log, not of the file). Only what is committed, and written to
     /// the chunk file, has a meaning in them; the rest may change while it is looked at.
     ///
     /// # Errors
@@ -60,7 +61,7 @@ impl LogReader {
         self.shared.layout
     }
 
-    /// The whole file of chunk `number`, header page included.
+    /// The whole file of chunk `number`, header page and footer page included.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -98,7 +99,8 @@ impl LogRead for LogReader {
         let map = self.chunk(self.shared.layout.chunk_of(position))?;
         let offset =
             usize::try_from(self.shared.layout.file_offset(position)).expect("an offset fits the address space");
-        visit(&map[offset..]);
+        let end = usize::try_from(self.shared.layout.footer_offset()).expect("an offset fits the address space");
+        visit(&map[offset..end]);
         Ok(())
     }
 

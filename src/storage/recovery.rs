@@ -7,12 +7,12 @@
 //!
 //! Memory is bounded by one read buffer, also when a record is larger.
 
-use crate::codec::record::{EpochBody, Header, MembershipBody, RecordError, RecordKind, RecordView};
+use crate::codec::record::{EpochBody, Header, MembershipRecord, RecordError, RecordKind, RecordView};
 use crate::limits::{CHUNK_HEADER_BYTES, RECORD_HEADER_BYTES};
 use crate::types::{Epoch, Guid, LogPosition, Term};
 
-use super::chunk::{ChunkHeader, DurableMark};
-use super::disk::{Disk, FileName};
+use super::chunk::{ChunkHeader, DurableMark, FORMAT_VERSION};
+use super::disk::{Disk, FileInfo, FileName};
 use super::error::RecoveryError;
 use super::layout::ChunkLayout;
 
@@ -28,10 +28,13 @@ pub struct Recovered {
     pub last_term: Term,
     /// The epochs, oldest first; terms ascend.
     pub epochs: Vec<Epoch>,
-    /// The last member list in the log and where its record lies.
-    pub membership: Option<(LogPosition, MembershipBody)>,
+    /// The last member list in the log with the one before it, and where its record lies.
+    pub membership: Option<(LogPosition, MembershipRecord)>,
     /// What was found at `end` when it was not simply nothing. [`erase_tail`] removes it.
     pub cut: Option<TornTail>,
+    /// True when `cut` is not just what a power cut leaves: good records of this log lie behind it, so acknowledged writes
+    /// may be among what is cut. The node then must not count itself up to date in elections.
+    pub is_suspect: bool,
     /// Chunk files that are there, numbered from 0 without a gap; the last ones may be empty.
     pub chunk_count: u32,
     /// The newest durable mark; the next one carries its sequence plus one.
@@ -112,7 +115,7 @@ pub fn recover(
     write_again(disk, layout, durable, end)?;
     let cut = end_reason.map(|reason| TornTail { position: end, reason });
     let Scan { term: last_term, epochs, membership, .. } = scan;
-    Ok(Recovered { end, last_term, epochs, membership, cut, chunk_count, mark })
+    Ok(Recovered { end, last_term, epochs, membership, cut, is_suspect: false, chunk_count, mark })
 }
 
 /// Overwrites with zeros whatever is not zero from `from` to the end of the last chunk, and makes that durable: a stale
@@ -202,6 +205,7 @@ fn check_chunks(disk: &dyn Disk, layout: ChunkLayout) -> Result<(u32, Option<Dur
         if let (true, FileName::Chunk(last)) = (chunk != count, last) {
             return Err(RecoveryError::MissingChunk { missing: count, last });
         }
+        check_version(disk, file, chunk)?;
         if file.length != layout.file_length() {
             return Err(RecoveryError::ChunkLength { chunk, found: file.length, expected: layout.file_length() });
         }
@@ -218,6 +222,18 @@ fn check_chunks(disk: &dyn Disk, layout: ChunkLayout) -> Result<(u32, Option<Dur
 /// A buffer for pieces that [`each_piece`] makes, none of which goes across a chunk end.
 fn buffer_bytes(layout: ChunkLayout) -> usize {
     READ_BYTES.min(usize::try_from(layout.chunk_size).unwrap_or(READ_BYTES))
+}
+
+/// A chunk of another version has another length, too: its version is the better answer.
+fn check_version(disk: &dyn Disk, file: FileInfo, chunk: u32) -> Result<(), RecoveryError> {
+    let mut page = vec![0; CHUNK_HEADER_BYTES.min(file.length) as usize];
+    disk.read_at(file.name, 0, &mut page).map_err(failed(file.name, "read"))?;
+    match ChunkHeader::version(&page) {
+        Some(found) if found != FORMAT_VERSION => {
+            Err(RecoveryError::ChunkVersion { chunk, found, reads: FORMAT_VERSION })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn failed(name: FileName, attempt: &'static str) -> impl FnOnce(std::io::Error) -> RecoveryError {
@@ -238,7 +254,7 @@ struct Scan<'a> {
     /// Term of the last good record.
     term: Term,
     epochs: Vec<Epoch>,
-    membership: Option<(LogPosition, MembershipBody)>,
+    membership: Option<(LogPosition, MembershipRecord)>,
 }
 
 impl<'a> Scan<'a> {
@@ -336,7 +352,7 @@ impl<'a> Scan<'a> {
         }
         let body = &self.bytes(header.position, length)?[RECORD_HEADER_BYTES..];
         if header.kind == RecordKind::Membership {
-            let Some(membership) = MembershipBody::decode(body) else {
+            let Some(membership) = MembershipRecord::decode(body) else {
                 return Ok(Err("a member list that cannot be read".to_owned()));
             };
             self.membership = Some((header.position, membership));

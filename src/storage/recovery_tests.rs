@@ -2,6 +2,7 @@
 //! memory, hurt at every kind of place, against a plain list of the records that were written.
 
 use super::*;
+use crate::codec::record::MembershipBody;
 use crate::codec::record::{BatchBuilder, MemberRecord, padding, seal, sealed_length};
 use crate::storage::memory::MemoryDisk;
 use crate::types::{ClusterId, EventId, Guid, NodeId};
@@ -17,7 +18,7 @@ struct Log {
     end: LogPosition,
     term: Term,
     epochs: Vec<Epoch>,
-    membership: Option<(LogPosition, MembershipBody)>,
+    membership: Option<(LogPosition, MembershipRecord)>,
 }
 
 impl Log {
@@ -93,7 +94,8 @@ impl Log {
             int_tcp_port: 1112,
             int_http_port: 2112,
         };
-        let body = MembershipBody { cluster: ClusterId(Guid([9; 16])), members: vec![member] };
+        let list = MembershipBody { cluster: ClusterId(Guid([9; 16])), members: vec![member] };
+        let body = MembershipRecord { list, before: vec![member; 2] };
         self.record(RecordKind::Membership, &body.encode());
         self.membership = Some((*self.records.last().unwrap(), body));
     }
@@ -351,7 +353,7 @@ fn files_that_do_not_fit_are_named() {
     check(&remove(0), "chunk 0 (chunk-000000.000000) is missing although chunk");
     check(
         &|disk| disk.edit(FileName::Chunk(1), |bytes| bytes.truncate(5000)),
-        "chunk-000001.000000 has 5000 bytes, 69632 were expected",
+        "chunk-000001.000000 has 5000 bytes, 73728 were expected",
     );
     check(&|disk| disk.edit(FileName::Chunk(1), |bytes| bytes[3] = b'x'), "chunk-000001.000000 does not begin with");
     check(
@@ -361,6 +363,28 @@ fn files_that_do_not_fit_are_named() {
         },
         "it says that it is chunk 0, its name says 1",
     );
+}
+
+/// The header page of another format version, as its own program would write it.
+fn other_version(log: &Log, version: u32, length: u64) -> String {
+    log.disk.edit(FileName::Chunk(1), |bytes| {
+        bytes[8..12].copy_from_slice(&version.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[..28]);
+        bytes[28..32].copy_from_slice(&crc.to_le_bytes());
+        bytes.truncate(length as usize);
+    });
+    log.recover().unwrap_err().to_string()
+}
+
+#[test]
+fn chunks_of_another_version_are_refused_with_what_to_do() {
+    let (log, _) = random_log(3);
+    let error = other_version(&log, 1, LAYOUT.footer_offset());
+    assert!(error.contains("chunk-000001.000000 has chunk format version 1, this program reads version 2"), "{error}");
+    assert!(error.contains("older ringstore"), "{error}");
+    let (log, _) = random_log(3);
+    let error = other_version(&log, 3, LAYOUT.file_length());
+    assert!(error.contains("version 3") && error.contains("newer ringstore; start that one again"), "{error}");
 }
 
 #[test]

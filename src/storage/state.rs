@@ -21,6 +21,7 @@ const CRC_OFFSET: usize = STATE_SLOT_BYTES - 4;
 const FLAG_FOUNDED: u8 = 1;
 const FLAG_VOTED: u8 = 2;
 const FLAG_FOUNDING: u8 = 4;
+const FLAG_SUSPECT: u8 = 8;
 
 /// What a node must not forget. Kept in two alternating slots of one file: a write goes to the slot that does not hold
 /// the newest state, so one of the two is always whole.
@@ -42,6 +43,11 @@ pub struct DurableState {
     pub voted_for: Option<NodeId>,
     /// Committed up to here at least; saved along with other changes, so it lags.
     pub commit_hint: LogPosition,
+    /// True when acknowledged writes may be missing from this node's log ([`Recovered::is_suspect`]), until it is known to
+    /// have them again. Whoever clears it saves the state, as for any other change.
+    ///
+    /// [`Recovered::is_suspect`]: super::Recovered::is_suspect
+    pub suspect: bool,
 }
 
 impl DurableState {
@@ -57,6 +63,7 @@ impl DurableState {
             term: Term::ZERO,
             voted_for: None,
             commit_hint: LogPosition::ZERO,
+            suspect: false,
         }
     }
 
@@ -80,7 +87,8 @@ impl DurableState {
         slot[56..72].copy_from_slice(&self.voted_for.unwrap_or_default().0.0);
         slot[72] = flag(self.founded, FLAG_FOUNDED)
             | flag(self.voted_for.is_some(), FLAG_VOTED)
-            | flag(self.founding.is_some(), FLAG_FOUNDING);
+            | flag(self.founding.is_some(), FLAG_FOUNDING)
+            | flag(self.suspect, FLAG_SUSPECT);
         slot[80..84].copy_from_slice(&(founding.len() as u32).to_le_bytes());
         slot[FOUNDING_OFFSET..FOUNDING_OFFSET + founding.len()].copy_from_slice(&founding);
         let crc = crc32c::crc32c(&slot[..CRC_OFFSET]);
@@ -116,6 +124,7 @@ impl DurableState {
             term: Term(u32_at(slot, 12)),
             voted_for: (flags & FLAG_VOTED != 0).then(|| NodeId(guid_at(slot, 56))),
             commit_hint: LogPosition(u64_at(slot, 48)),
+            suspect: flags & FLAG_SUSPECT != 0,
         })
     }
 
@@ -218,6 +227,7 @@ mod tests {
             term: Term(5),
             voted_for: Some(NodeId(Guid([2; 16]))),
             commit_hint: LogPosition(0x1234),
+            suspect: false,
         }
     }
 
@@ -299,8 +309,9 @@ mod tests {
     #[test]
     fn every_optional_part_may_be_absent() {
         let full = state(2);
-        for (founding, voted_for, founded) in [(None, None, false), (None, full.voted_for, true)] {
-            let state = DurableState { founding, voted_for, founded, ..full.clone() };
+        for (founding, voted_for, founded, suspect) in [(None, None, false, false), (None, full.voted_for, true, true)]
+        {
+            let state = DurableState { founding, voted_for, founded, suspect, ..full.clone() };
             assert_eq!(DurableState::decode(&state.encode().1), Ok(state));
         }
         assert_eq!(DurableState::decode(&full.encode().1), Ok(full));

@@ -1,12 +1,13 @@
 //! The messages of the control link as frames, byte by byte. Integers are little-endian.
 //!
 //! ```text
-//! 0x21 Subscribe        u32 term, u32 count, u64 log end, u64 commit position, count × (u32 term, u64 position, id)
+//! 0x21 Subscribe        u32 term, u32 count, u64 log end, u64 commit position, i32 priority, u32 zero,
+//!                       count × (u32 term, u64 position, id)
 //! 0x22 Subscribed       u32 term, u64 start
 //! 0x23 Refused          u32 term, reason as UTF-8
 //! 0x24 Acknowledge      u32 term, u64 position
 //! 0x25 Heartbeat        u32 term, u64 round, u64 commit position
-//! 0x26 HeartbeatAnswer  u32 term, u64 round
+//! 0x26 HeartbeatAnswer  u32 term, u64 round, u64 microseconds that a flush takes
 //! ```
 //!
 //! The correlation identifier of a frame is the subscription where the message has one, else zero.
@@ -22,7 +23,7 @@ const ACKNOWLEDGE: u8 = 0x24;
 const HEARTBEAT: u8 = 0x25;
 const HEARTBEAT_ANSWER: u8 = 0x26;
 
-const SUBSCRIBE_BYTES: usize = 24;
+const SUBSCRIBE_BYTES: usize = 32;
 const EPOCH_BYTES: usize = 28;
 
 // The largest message, with the 18 bytes before its payload, fits a frame.
@@ -34,12 +35,14 @@ const _: () = assert!(SUBSCRIBE_BYTES + EPOCHS_SENT_MAX * EPOCH_BYTES + 18 <= CO
 /// When a subscription has more than [`EPOCHS_SENT_MAX`] epochs, which none has.
 pub fn encode(message: &Message, out: &mut Vec<u8>) {
     match message {
-        Message::Subscribe { term, subscription, epochs, log_end, commit_position } => {
+        Message::Subscribe { term, subscription, epochs, log_end, commit_position, priority } => {
             put_frame(out, SUBSCRIBE, *subscription, |out| {
                 put_term(out, *term);
                 out.extend_from_slice(&(epochs.len() as u32).to_le_bytes());
                 put_u64(out, log_end.0);
                 put_u64(out, commit_position.0);
+                out.extend_from_slice(&priority.to_le_bytes());
+                out.extend_from_slice(&[0; 4]);
                 for epoch in epochs {
                     put_term(out, epoch.term);
                     put_u64(out, epoch.position.0);
@@ -60,7 +63,9 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
         Message::Heartbeat { term, round, commit_position } => {
             put_numbers(out, HEARTBEAT, Guid::ZERO, *term, &[*round, commit_position.0]);
         }
-        Message::HeartbeatAnswer { term, round } => put_numbers(out, HEARTBEAT_ANSWER, Guid::ZERO, *term, &[*round]),
+        Message::HeartbeatAnswer { term, round, flush_micros } => {
+            put_numbers(out, HEARTBEAT_ANSWER, Guid::ZERO, *term, &[*round, *flush_micros]);
+        }
     }
 }
 
@@ -108,8 +113,9 @@ pub fn decode(frame: &Frame<'_>) -> Result<Message, LinkError> {
             Message::Heartbeat { term: term_at(payload, 0), round, commit_position }
         }
         HEARTBEAT_ANSWER => {
-            exactly("HeartbeatAnswer", 12)?;
-            Message::HeartbeatAnswer { term: term_at(payload, 0), round: u64_at(payload, 4) }
+            exactly("HeartbeatAnswer", 20)?;
+            let (round, flush_micros) = (u64_at(payload, 4), u64_at(payload, 12));
+            Message::HeartbeatAnswer { term: term_at(payload, 0), round, flush_micros }
         }
         found => return Err(LinkError::Command { found }),
     })
@@ -137,6 +143,7 @@ fn decode_subscribe(frame: &Frame<'_>) -> Result<Message, LinkError> {
         epochs,
         log_end: position_at(payload, 8),
         commit_position: position_at(payload, 16),
+        priority: i32::from_le_bytes(payload[24..28].try_into().expect("four bytes")),
     })
 }
 
@@ -168,6 +175,7 @@ mod tests {
             epochs: (1..=count).map(epoch).collect(),
             log_end,
             commit_position,
+            priority: -5,
         };
         vec![
             subscribe(0),
@@ -177,7 +185,7 @@ mod tests {
             Message::Refused { term, reason: "not the leader".to_owned() },
             Message::Acknowledge { term, subscription, position: log_end },
             Message::Heartbeat { term, round: 12, commit_position },
-            Message::HeartbeatAnswer { term, round: 12 },
+            Message::HeartbeatAnswer { term, round: 12, flush_micros: 731 },
         ]
     }
 
@@ -213,6 +221,6 @@ mod tests {
         let frame = |command, payload| Frame { command, correlation: Guid::ZERO, payload };
         assert!(decode(&frame(0x82, &[])).is_err());
         assert!(decode(&frame(REFUSED, &[0, 0, 0, 0, 0xFF])).is_err());
-        assert!(decode(&frame(SUBSCRIBE, &[0xFF; 24])).is_err());
+        assert!(decode(&frame(SUBSCRIBE, &[0xFF; 32])).is_err());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::limits::CLUSTER_SIZE_MAX;
 use crate::types::{ClusterId, Guid, LogPosition, NodeId};
 
 /// The body of the first record of a term.
@@ -77,7 +78,7 @@ impl MemberRecord {
     }
 }
 
-/// The body of a membership record, and the same list in the durable state.
+/// A member list: the first part of a membership record's body, and the body of the list in the durable state.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MembershipBody {
@@ -109,6 +110,44 @@ impl MembershipBody {
     }
 }
 
+/// The body of a membership record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MembershipRecord {
+    /// The list in force from this record on.
+    pub list: MembershipBody,
+    /// The members before: in force again when the record is cut.
+    pub before: Vec<MemberRecord>,
+}
+
+impl MembershipRecord {
+    /// The most that a body takes, with its padding.
+    pub const MAX_BYTES: usize = 24 + 2 * CLUSTER_SIZE_MAX * MEMBER_BYTES;
+
+    /// The body's bytes: the list, then count and members of the one before.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = self.list.encode();
+        out.extend_from_slice(&(self.before.len() as u32).to_le_bytes());
+        self.before.iter().for_each(|member| member.encode(&mut out));
+        out
+    }
+
+    /// Reads a body; `None` when it is not one. A record without a list before is a founding's, as it was written at first:
+    /// before it the same list was in force.
+    #[must_use]
+    pub fn decode(body: &[u8]) -> Option<MembershipRecord> {
+        let list = MembershipBody::decode(body)?;
+        let rest = body.get(20 + list.members.len() * MEMBER_BYTES..)?;
+        let count = rest.get(0..4).map_or(0, |count| u32::from_le_bytes(count.try_into().expect("four bytes")));
+        if count == 0 {
+            return Some(MembershipRecord { before: list.members.clone(), list });
+        }
+        let before = rest.get(4..4 + (count as usize).checked_mul(MEMBER_BYTES)?)?;
+        let before = before.chunks_exact(MEMBER_BYTES).map(MemberRecord::decode).collect::<Option<_>>()?;
+        Some(MembershipRecord { list, before })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,5 +166,21 @@ mod tests {
         let body = MembershipBody { cluster: ClusterId(Guid([9; 16])), members };
         assert_eq!(MembershipBody::decode(&body.encode()), Some(body.clone()));
         assert_eq!(MembershipBody::decode(&body.encode()[..50]), None);
+        let before = vec![member(1, "10.0.0.1"), member(2, "fd00::2"), member(3, "10.0.0.3")];
+        let record = MembershipRecord { list: body.clone(), before };
+        let mut bytes = record.encode();
+        assert_eq!(MembershipRecord::decode(&bytes[..bytes.len() - 1]), None);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        assert_eq!(MembershipRecord::decode(&bytes), Some(record), "records are filled up with zeros");
+        let full = MembershipRecord {
+            list: MembershipBody { members: vec![member(1, "::1"); 7], ..body.clone() },
+            before: vec![member(1, "::1"); 7],
+        };
+        assert!(full.encode().len() <= MembershipRecord::MAX_BYTES);
+        for padding in 0..8 {
+            let old = [body.encode(), vec![0; padding]].concat();
+            let expected = MembershipRecord { list: body.clone(), before: body.members.clone() };
+            assert_eq!(MembershipRecord::decode(&old), Some(expected), "as the founding's was written at first");
+        }
     }
 }

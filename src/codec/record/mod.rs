@@ -8,5 +8,5 @@ mod control;
 mod header;
 
 pub use batch::{BatchBuilder, BatchView, EVENT_HEADER_BYTES, EventView, Events};
-pub use control::{EpochBody, MemberRecord, MembershipBody};
+pub use control::{EpochBody, MemberRecord, MembershipBody, MembershipRecord};
 pub use header::{Header, RecordError, RecordKind, RecordView, padding, seal, sealed_length};

@@ -154,7 +154,7 @@ fn carry_votes(nodes: &Running, stop: &AtomicBool) {
                         let _ =
                             peer(to).map(|peer| peer.control_input.send(ControlInput::Transfer { token: 0, request }));
                     }
-                    ControlOutput::Answer { .. } | ControlOutput::ViewChanged => {}
+                    ControlOutput::Answer { .. } | ControlOutput::ViewChanged | ControlOutput::MembersChanged(_) => {}
                 }
             }
             let view = node.published.view();

@@ -118,7 +118,8 @@ fn a_follower_that_takes_nothing_is_dropped_and_writes_go_on() {
     let term = node.published.view().term;
     let mut control = greet(&node, hello(Purpose::Control));
     let (epochs, start) = (Vec::new(), LogPosition::ZERO);
-    let subscribe = Message::Subscribe { term, subscription, epochs, log_end: start, commit_position: start };
+    let subscribe =
+        Message::Subscribe { term, subscription, epochs, log_end: start, commit_position: start, priority: 0 };
     let mut bytes = Vec::new();
     encode(&subscribe, &mut bytes);
     control.write_all(&bytes).unwrap();
@@ -159,7 +160,8 @@ fn links_that_come_and_go_leave_nothing_held() {
         let mut control = greet(&node, hello(Purpose::Control));
         let subscription = Guid([round; 16]);
         let (epochs, start) = (Vec::new(), LogPosition::ZERO);
-        let subscribe = Message::Subscribe { term, subscription, epochs, log_end: start, commit_position: start };
+        let subscribe =
+            Message::Subscribe { term, subscription, epochs, log_end: start, commit_position: start, priority: 0 };
         let mut bytes = Vec::new();
         encode(&subscribe, &mut bytes);
         control.write_all(&bytes).unwrap();

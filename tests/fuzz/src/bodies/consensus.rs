@@ -74,7 +74,7 @@ impl World {
             6 => {
                 let (pre, asked, granted) = (input.byte() & 1 == 0, term(input), input.byte() & 1 == 0);
                 let leader = (input.byte() & 1 == 0).then_some(node(input.byte()));
-                let response = VoteResponse { voter: peer, term: term(input), granted, leader };
+                let response = VoteResponse { voter: peer, term: term(input), granted, leader, is_suspect: false };
                 replica.handle_vote_answer(now, pre, asked, response, &mut effects);
             }
             7 => {
@@ -90,7 +90,7 @@ impl World {
                 let _ = replica.confirm(&mut effects);
             }
             11 => {
-                let _ = replica.resign(now, &mut effects);
+                let _ = replica.resign(now, None, &mut effects);
             }
             12 => replica.handle_saved(now, self.saved, &mut effects),
             _ => {
@@ -167,7 +167,7 @@ fn position(input: &mut Input<'_>) -> LogPosition {
 fn vote(input: &mut Input<'_>, candidate: NodeId) -> VoteRequest {
     let cluster = ClusterId(Guid([if input.byte() == 0xFF { 8 } else { 9 }; 16]));
     let (term, last_term, log_end) = (term(input), term(input), position(input).0);
-    VoteRequest { cluster, candidate, term, last_term, log_end, transfer: input.byte() & 1 == 1 }
+    VoteRequest { cluster, candidate, term, last_term, log_end, transfer: input.byte() & 1 == 1, is_suspect: false }
 }
 
 fn message(input: &mut Input<'_>, known: Guid) -> Message {
@@ -179,13 +179,13 @@ fn message(input: &mut Input<'_>, known: Guid) -> Message {
             let epoch = |_| Epoch { term: self::term(input), position: position(input), id: Guid([3; 16]) };
             let epochs = (0..count).map(epoch).collect();
             let (log_end, commit_position) = (position(input), position(input));
-            Message::Subscribe { term, subscription, epochs, log_end, commit_position }
+            Message::Subscribe { term, subscription, epochs, log_end, commit_position, priority: 0 }
         }
         1 => Message::Subscribed { term, subscription, start: position(input) },
         2 => Message::Refused { term, reason: "no".to_owned() },
         3 => Message::Acknowledge { term, subscription, position: position(input) },
         4 => Message::Heartbeat { term, round: u64::from(input.byte()), commit_position: position(input) },
-        _ => Message::HeartbeatAnswer { term, round: u64::from(input.byte()) },
+        _ => Message::HeartbeatAnswer { term, round: u64::from(input.byte()), flush_micros: 9 },
     }
 }
 

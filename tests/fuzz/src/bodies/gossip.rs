@@ -123,8 +123,9 @@ pub(super) fn exchanges_seeds() -> Vec<Vec<u8>> {
     }
     let (cluster, term) = (ClusterId(Guid([5; 16])), Term(4));
     let (candidate, voter, leader) = (NodeId(Guid([2; 16])), NodeId(Guid([3; 16])), NodeId(Guid([2; 16])));
-    let request = VoteRequest { cluster, candidate, term, last_term: Term(3), log_end: 2155, transfer: false };
-    let response = VoteResponse { voter, term, granted: true, leader: Some(leader) };
+    let request =
+        VoteRequest { cluster, candidate, term, last_term: Term(3), log_end: 2155, transfer: false, is_suspect: true };
+    let response = VoteResponse { voter, term, granted: true, leader: Some(leader), is_suspect: false };
     let transfer = TransferRequest { cluster, leader, term };
     let bodies = [serde_json::to_vec(&request), serde_json::to_vec(&response), serde_json::to_vec(&transfer)];
     let mut votes = vec![0];

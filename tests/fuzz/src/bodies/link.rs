@@ -93,12 +93,12 @@ pub(super) fn link_seeds() -> Vec<Vec<u8>> {
     let epochs =
         (1..3).map(|n| Epoch { term: Term(n), position: LogPosition(u64::from(n)), id: Guid([4; 16]) }).collect();
     let messages = [
-        Message::Subscribe { term, subscription, epochs, log_end: position, commit_position: position },
+        Message::Subscribe { term, subscription, epochs, log_end: position, commit_position: position, priority: 3 },
         Message::Subscribed { term, subscription, start: position },
         Message::Refused { term, reason: "not the leader".to_owned() },
         Message::Acknowledge { term, subscription, position },
         Message::Heartbeat { term, round: 12, commit_position: position },
-        Message::HeartbeatAnswer { term, round: 12 },
+        Message::HeartbeatAnswer { term, round: 12, flush_micros: 90 },
     ];
     let mut wire = vec![2, 5];
     messages.iter().for_each(|message| encode(message, &mut wire));

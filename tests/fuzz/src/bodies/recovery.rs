@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 
-use ringstore::codec::record::{Header, RecordKind, RecordView};
+use ringstore::codec::record::{EpochBody, Header, MembershipRecord, RecordKind, RecordView};
 use ringstore::engine::Scanner;
-use ringstore::limits::RECORD_HEADER_BYTES;
+use ringstore::limits::{CHUNK_HEADER_BYTES, RECORD_HEADER_BYTES};
 use ringstore::storage::{
     ChunkHeader, ChunkLayout, Disk, DurableMark, FileInfo, FileName, Recovered, erase_tail, recover,
 };
@@ -73,25 +73,37 @@ pub(super) fn recovery(input: &[u8]) {
     let again = recover(&disk, LAYOUT, &mut |_| ()).expect("what was recovered is recovered again");
     // Where no header fits before the chunk's end (no leader leaves so little) the log cannot just end.
     let cut = if LAYOUT.room(again.end) < RECORD_HEADER_BYTES as u64 { recovered.cut.clone() } else { None };
-    assert_eq!(again, Recovered { cut, ..recovered.clone() }, "a log whose tail is erased just ends");
+    assert_eq!(
+        again,
+        Recovered { cut, is_suspect: again.is_suspect, ..recovered.clone() },
+        "a log whose tail is erased just ends"
+    );
     assert_eq!(erase_tail(&disk, LAYOUT, again.end).ok(), Some(0), "nothing is left to erase");
     if is_of_leaders(&recovered, &records) {
         check_scanner(&disk, &recovered, input.byte());
     }
 }
 
-/// A leader writes in a term above zero, and nothing before the epoch of its term, which has a name.
-fn is_of_leaders(recovered: &Recovered, records: &[Header]) -> bool {
+/// A leader writes in a term above zero, and nothing before the epoch of its term, which has a name; lists are short.
+fn is_of_leaders(recovered: &Recovered, records: &[(Header, bool)]) -> bool {
     let mut epochs = recovered.epochs.iter().peekable();
     let mut term = Term::ZERO;
-    let is_named = recovered.epochs.iter().all(|epoch| !epoch.id.is_zero());
-    is_named
-        && records.iter().all(|record| {
-            if let Some(epoch) = epochs.next_if(|epoch| epoch.position == record.position) {
-                term = epoch.term;
-            }
-            term > Term::ZERO && record.term == term
-        })
+    records.iter().all(|(record, is_good)| {
+        if let Some(epoch) = epochs.next_if(|epoch| epoch.position == record.position) {
+            term = epoch.term;
+        }
+        *is_good && term > Term::ZERO && record.term == term
+    })
+}
+
+fn is_of_a_leader(record: &RecordView<'_>) -> bool {
+    match record.header.kind {
+        RecordKind::Epoch => EpochBody::decode(record.body()).is_some_and(|epoch| !epoch.epoch_id.is_zero()),
+        RecordKind::Membership => {
+            record.body().len() <= MembershipRecord::MAX_BYTES && MembershipRecord::decode(record.body()).is_some()
+        }
+        _ => true,
+    }
 }
 
 fn disk_of(input: &mut Input<'_>) -> (Files, usize) {
@@ -140,7 +152,7 @@ fn put_piece(log: &mut [u8], mut at: usize, input: &mut Input<'_>) -> usize {
 }
 
 /// Everything below the end checks out, by a reader without tricks, whose records these are.
-fn check_recovered(disk: &Files, recovered: &Recovered) -> Vec<Header> {
+fn check_recovered(disk: &Files, recovered: &Recovered) -> Vec<(Header, bool)> {
     let Recovered { end, epochs, mark, chunk_count, .. } = recovered;
     assert!(*end <= LAYOUT.chunk_start(*chunk_count), "{end} lies beyond the files");
     assert!(mark.is_none_or(|mark| mark.position <= *end), "what was durable is there");
@@ -151,10 +163,11 @@ fn check_recovered(disk: &Files, recovered: &Recovered) -> Vec<Header> {
     while at < *end {
         let file = &files[&FileName::Chunk(LAYOUT.chunk_of(at))];
         let bytes = &file[LAYOUT.file_offset(at) as usize..];
-        let header = RecordView::check(bytes, at, LAYOUT.room(at)).expect("a good record").header;
+        let record = RecordView::check(bytes, at, LAYOUT.room(at)).expect("a good record");
+        let header = record.header;
         assert!(header.term.0 >= term, "terms do not go back");
         (at, term) = (header.end(), header.term.0);
-        records.push(header);
+        records.push((header, is_of_a_leader(&record)));
     }
     assert_eq!((at, term), (*end, recovered.last_term.0));
     records
@@ -167,7 +180,7 @@ fn check_scanner(disk: &Files, recovered: &Recovered, step: u8) {
     let (mut epochs, mut record_end) = (ringstore::consensus::EpochTable::default(), LogPosition::ZERO);
     for (_, file) in files.iter() {
         let room = recovered.end.0.saturating_sub(scanner.position().0).min(LAYOUT.chunk_size) as usize;
-        let head = file.len() - LAYOUT.chunk_size as usize;
+        let head = CHUNK_HEADER_BYTES as usize;
         for piece in super::tools::pieces(&file[head..head + room], step) {
             let scanned = scanner.scan(piece).expect("what was recovered is the log of a leader");
             scanned.epochs.iter().for_each(|(epoch, _)| epochs.push(*epoch));
