@@ -34,6 +34,14 @@ impl IndexFigures for NoIndex {
     fn last_event_position(&self) -> Option<LogPosition> {
         None
     }
+
+    fn figures(&self) -> crate::index::IndexFigures {
+        crate::index::IndexFigures::default()
+    }
+
+    fn is_complete(&self) -> bool {
+        true
+    }
 }
 
 /// What the stand-in for the log thread has seen.
@@ -357,6 +365,12 @@ fn wrong_requests_are_answered_in_words_and_disturb_nothing() {
     };
     check(node.get("/nowhere"), 404, "there is nothing at /nowhere");
     check(node.get("/admin/resign"), 405, "/admin/resign takes POST");
+    check(node.post("/admin/resign", r#"{"who":1}"#), 400, "/admin/resign takes");
+    check(node.get("/admin/members/add"), 405, "takes POST");
+    check(node.post("/admin/members/add", "{}"), 400, "missing field `node`");
+    let unknown = r#"{"node":"42424242-4242-4242-4242-424242424242"}"#;
+    check(node.post("/admin/members/add", unknown), 409, "is not known here");
+    check(node.post("/admin/members/remove", unknown), 409, "this node does not lead");
     check(node.get("/gossip?format=xml"), 406, "not available");
     check(node.raw("OPTIONS /ping HTTP/1.1\r\nHost: a\r\n\r\n"), 200, "GET, OPTIONS");
     check(node.post("/gossip", r#"{"members":[],"serverIp":"1.2.3.4"}"#), 400, "EventStoreDB");
@@ -428,4 +442,21 @@ fn the_stages_are_shown_with_quantiles_and_as_histograms() {
     record(&[991_808]);
     let after = counts(&shown("/stats?histograms=true"));
     assert_eq!(after, [before[0], (before[1].0, 2)], "cumulative, in the same buckets");
+}
+
+#[test]
+fn the_operator_sees_all_nodes_and_adds_only_what_runs_and_may_be_one() {
+    let nodes = cluster(2);
+    wait_until("both see each other", || nodes.iter().all(|node| node.shown().iter().filter(|m| m.1).count() == 2));
+    let status = nodes[0].json("/admin/status");
+    assert_eq!(status["node"], nodes[0].node.to_string());
+    let shown =
+        |name: &str| status["nodes"].as_array().unwrap().iter().map(|node| node[name].clone()).collect::<Vec<_>>();
+    assert_eq!(shown("node"), [json!(nodes[0].node.to_string()), json!(nodes[1].node.to_string())]);
+    assert_eq!((shown("isAlive"), shown("isReadOnly")), (vec![json!(true); 2], vec![json!(false); 2]));
+    assert_eq!(shown("intHttp")[1], nodes[1].address.to_string());
+    // What runs may be added: the log thread is asked, and says what it thinks of it.
+    let body = json!({ "node": nodes[1].node }).to_string();
+    let (answer, words) = nodes[0].post("/admin/members/add", &body);
+    assert!(answer == 409 && words.contains("this node does not lead"), "{words}");
 }

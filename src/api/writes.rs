@@ -27,7 +27,7 @@ use crate::codec::client::request::{
 use crate::codec::client::response::{self, Written};
 use crate::codec::record::{BatchBuilder, BatchView, EVENT_HEADER_BYTES, EventView, RecordKind};
 use crate::engine::{Answer, Append, MetadataEffect, Revival};
-use crate::index::Transaction;
+use crate::index::{NotReady, Transaction};
 use crate::limits::{EVENTS_PER_APPEND_MAX, RECORD_ALIGNMENT};
 use crate::types::{EventId, EventNumber, ExpectedVersion, Guid, LogPosition, base_stream, metastream_of};
 
@@ -66,10 +66,12 @@ pub(super) struct Caller<'a> {
 impl Caller<'_> {
     fn may(&self, stream: &str, action: Action, asked: Asked) -> bool {
         let allowed = is_allowed(&self.edge.links.index, self.identity, action, stream);
-        if !allowed {
-            self.fail(asked, OperationResult::AccessDenied);
+        match allowed {
+            Ok(true) => {}
+            Ok(false) => self.fail(asked, OperationResult::AccessDenied),
+            Err(NotReady) => self.session.send(|out| response::not_ready(out, self.correlation)),
         }
-        allowed
+        allowed == Ok(true)
     }
 
     fn fail(&self, asked: Asked, result: OperationResult) {
@@ -336,7 +338,8 @@ pub(super) fn answered(
             return writer.revive(record, last_event_number, deadline);
         }
         // Another node leads, or nobody: the client asks again, and then this node forwards or refuses.
-        Answer::NotLeader => session.send(|out| response::not_ready(out, correlation)),
+        // The same where the index is being rebuilt.
+        Answer::NotLeader | Answer::NotReady => session.send(|out| response::not_ready(out, correlation)),
         Answer::TooBusy => edge.refuse_busy(session, correlation),
         Answer::DiskFull => session.send(|out| response::bad_request(out, correlation, DISK_FULL_TEXT)),
         Answer::TooLarge { bytes, limit } => {

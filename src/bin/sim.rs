@@ -21,8 +21,10 @@ fn command() -> Command {
     };
     let flag = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help).action(ArgAction::SetTrue);
     let seconds = Arg::new("seconds").long("seconds").value_name("S").value_parser(value_parser!(f64));
-    let names: Vec<&str> = FAULTS.iter().map(|(_, name)| *name).collect();
-    let without = Arg::new("without").long("without").value_name("KIND,...").value_delimiter(',');
+    let kinds = |name: &'static str, help: &'static str| {
+        let names = clap::builder::PossibleValuesParser::new(FAULTS.iter().map(|(_, name)| *name));
+        Arg::new(name).long(name).value_name("KIND,...").value_delimiter(',').value_parser(names).help(help)
+    };
     let skip = Arg::new("skip").long("skip").value_name("N,...").value_delimiter(',');
     Command::new("sim")
         .about("The real engine, storage and index in a virtual world, with faults and checkers")
@@ -33,7 +35,8 @@ fn command() -> Command {
         .arg(number("nodes", "Voting members; drawn from the seed unless given"))
         .arg(number("clients", "Clients; drawn from the seed unless given"))
         .arg(seconds.help("Virtual seconds during which anything may fail").default_value("10"))
-        .arg(without.help("Kinds of faults to leave out").value_parser(clap::builder::PossibleValuesParser::new(names)))
+        .arg(kinds("with", "Kinds of faults to have for sure, and often"))
+        .arg(kinds("without", "Kinds of faults to leave out"))
         .arg(skip.help("Numbers of faults to leave out").value_parser(value_parser!(u32)))
         .arg(flag("trace", "Print every change of state"))
         .arg(flag("shrink", "With --seed: find a smaller run that fails the same way"))
@@ -42,13 +45,17 @@ fn command() -> Command {
 fn options(arguments: &ArgMatches) -> Options {
     let number = |name: &str| arguments.get_one::<u64>(name).map(|number| *number as usize);
     let seconds = arguments.get_one::<f64>("seconds").copied().unwrap_or_default();
-    let without = arguments.get_many::<String>("without").into_iter().flatten();
+    let kinds = |name: &str| {
+        let names = arguments.get_many::<String>(name).into_iter().flatten();
+        names.filter_map(|name| Fault::parse(name)).collect()
+    };
     Options {
         nodes: number("nodes"),
         clients: number("clients"),
         faulty: Duration::try_from_secs_f64(seconds).unwrap_or_default(),
-        without: without.filter_map(|name| Fault::parse(name)).collect(),
+        without: kinds("without"),
         skip: arguments.get_many::<u32>("skip").into_iter().flatten().copied().collect(),
+        with: kinds("with"),
         trace: arguments.get_flag("trace"),
     }
 }

@@ -35,6 +35,9 @@ const VERSION_OLDEST: u16 = 2;
 
 const _: () = assert!(VERSION_OLDEST == VERSION || VERSION_OLDEST + 1 == VERSION);
 
+/// Version of the link protocol, for people.
+pub const PROTOCOL_VERSION: u16 = VERSION;
+
 const ACCEPTED: [u8; 4] = *b"RSOK";
 
 const REFUSED: [u8; 4] = *b"RSNO";

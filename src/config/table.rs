@@ -282,9 +282,9 @@ mod tests {
     }
 
     #[test]
-    fn all_104_options_of_v5_are_known_and_four_are_new() {
-        assert_eq!(all().count(), 104 + 4);
-        for new in ["MaxAppendSize", "ChunkSize", "EdgeThreads", "CpuPinning"] {
+    fn all_104_options_of_v5_are_known_and_five_are_new() {
+        assert_eq!(all().count(), 104 + 5);
+        for new in ["MaxAppendSize", "ChunkSize", "EdgeThreads", "CpuPinning", "ReadOnlyReplica"] {
             assert!(find(new).unwrap().is_present(), "{new}");
         }
     }

@@ -64,9 +64,19 @@ pub(super) struct Pending {
 #[derive(Debug, Default)]
 pub(super) struct Barriers {
     /// Arrived since the last round was sent.
-    pub(super) waiting: Vec<Ticket>,
+    pub(super) waiting: Vec<Unproven>,
     /// The round that is under way and who waits for it.
-    pub(super) asked: Option<(u64, Vec<Ticket>)>,
+    pub(super) asked: Option<(u64, Vec<Unproven>)>,
+}
+
+/// What this leader says only when it knows that it still led when it looked.
+#[derive(Debug)]
+pub(super) enum Unproven {
+    /// A read that must see everything.
+    Barrier(Ticket),
+    /// A write that the stream's state refuses. Another leader may have changed that state already, which one that is
+    /// cut off cannot see: a refusal is a read, and must not be answered from the past either.
+    Refusal { append: Deferred, answer: Answer, end: LogPosition },
 }
 
 /// The log thread's brain: consensus, the log's tail and stream heads in one deterministic machine.
@@ -109,6 +119,8 @@ pub struct Engine {
     pub(super) truncating: bool,
     /// Elected, but the record that begins the term is not in the log yet.
     pub(super) epoch_due: bool,
+    /// The log has a member list of this node's cluster. A leader that finds none writes the founding's.
+    pub(super) is_list_in_log: bool,
     /// A leader takes writes once this much is committed and applied.
     pub(super) accept_from: Option<LogPosition>,
     pub(super) accepting: bool,
@@ -163,6 +175,7 @@ impl Engine {
             scanner: None,
             truncating: false,
             epoch_due: false,
+            is_list_in_log: false,
             accept_from: None,
             accepting: false,
             resign_token: None,
@@ -340,7 +353,7 @@ impl Engine {
             Request::Append(append) => self.handle_append(append).map_err(Request::Append),
             Request::Barrier { ticket } => {
                 if self.accepting {
-                    self.barriers.waiting.push(ticket);
+                    self.barriers.waiting.push(Unproven::Barrier(ticket));
                 } else {
                     self.reply(ticket, Answer::NotLeader);
                 }
@@ -530,19 +543,27 @@ impl Engine {
         if self.barriers.waiting.is_empty() || self.barriers.asked.is_some() {
             return;
         }
-        let tickets = std::mem::take(&mut self.barriers.waiting);
+        let unproven = std::mem::take(&mut self.barriers.waiting);
         #[cfg(test)]
         if self.has(PlantedBug::StaleLeaderRead) {
-            let end = self.positions().2;
-            return tickets.into_iter().for_each(|ticket| self.reply(ticket, Answer::Confirmed { end }));
+            return self.answer_proven(unproven);
         }
         let mut effects = Vec::new();
         let round = self.replica.as_mut().and_then(|replica| replica.confirm(&mut effects));
         match round {
-            Some(round) => self.barriers.asked = Some((round, tickets)),
-            None => tickets.into_iter().for_each(|ticket| self.reply(ticket, Answer::NotLeader)),
+            Some(round) => self.barriers.asked = Some((round, unproven)),
+            None => self.refuse_unproven(unproven),
         }
         self.carry_out(&mut effects);
+    }
+
+    pub(super) fn refuse_unproven(&mut self, unproven: impl IntoIterator<Item = Unproven>) {
+        for question in unproven {
+            match question {
+                Unproven::Barrier(ticket) => self.reply(ticket, Answer::NotLeader),
+                Unproven::Refusal { append, .. } => self.answer_append(append, Answer::NotLeader),
+            }
+        }
     }
 
     fn publish(&mut self) {

@@ -162,6 +162,9 @@ pub enum Answer {
     NotLeader,
     /// Leadership was lost before the write was known to be committed: it may or may not survive.
     Unknown,
+    /// The index of this node is being rebuilt, and what the write must know is in the part that is missing. Nothing was
+    /// written.
+    NotReady,
     /// Too much is waiting.
     TooBusy,
     /// No room on the disk below the reserve: writes wait for the operator, reads go on.

@@ -129,6 +129,21 @@
 //! Every node keeps the identifiers of the last 262,144 events at least, in a ring. They are listed in a hash table only
 //! on a node that is asked for them, which is a leader.
 //!
+//! That is the newest part of the index. When it has 1,048,576 events (or 96 MiB, or comes from 256 MiB of log), the
+//! background thread lets a new part begin and writes the old one to a table below `index/`; tables of like size that lie
+//! side by side are merged. A start opens the tables, of which it reads footers, filters and places, and applies the log
+//! from where they end. Every page of a table is checked whenever it is read, and all of them are read round and round at
+//! 8 MiB/s. A damaged table is dropped and its piece of the log is indexed again; so is everything when the folder is
+//! removed. What needs a part that is missing is answered `NotHandled: NotReady` until then.
+//!
+//! ```text
+//!   positions ▶ 0 ─────────────── tables ───────────────▶ covered ── complete ──▶ ── newest ──▶ applied
+//! ```
+//!
+//! Questions go from the newest part to the oldest until the answer is certain. A counter that is odd while parts change
+//! places makes a reader look again. An entry of the newest part learns what the older ones know of its stream when it is
+//! first asked for that, so that hot streams are answered from one cache line.
+//!
 //! # The log
 //!
 //! A sequence of bytes addressed by **log position**. A **record** is the unit of everything: appended whole,
@@ -219,7 +234,7 @@
 //! | 1 | `ring` | the raw io_uring driver, provided buffers, mapped memory; the only home of unsafe code |
 //! | 1 | `queue` | bounded queues between threads, with an eventfd to wake |
 //! | 2 | `storage` | chunk files, durable state, recovery, preparation, reading; over a `Disk` of five methods |
-//! | 2 | `index` | stream and event number to log position, in memory, rebuilt from the log |
+//! | 2 | `index` | stream and event number to log position: the newest part in memory, the rest in tables; rebuilt from the log |
 //! | 2 | `http` | a small HTTP/1.1 reader and writer; knows no routes |
 //! | 3 | `engine` | the log thread's brain: consensus, log writer and stream heads in one deterministic machine |
 //! | 4 | `transport` | the log thread's body: the engine over a real ring |

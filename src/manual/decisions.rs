@@ -31,6 +31,32 @@
 //! Stepping down without a successor: with no follower at hand that is worse. *Would change our mind:* a field report of a
 //! leader that should have gone and did not.
 //!
+//! # 2026-11-22: The index in tables, read with pread, names in full
+//!
+//! *Context.* An index in memory makes a start as long as the log and memory as large as the number of events. *Choice.* The
+//! newest part in memory (1,048,576 events, 96 MiB or 256 MiB of log, whichever is first), the rest in immutable tables that
+//! are merged in steps of 2 MiB. Tables have the names of their streams in full: the hash finds, the name decides, so that
+//! no accident and no attacker makes two streams one. (The plan was "a hash is only a hint, the record decides": that reads
+//! the log for each head, on the thread that writes it.) Recent events are told apart by their position for the same
+//! reason. Pages are read with `pread` into the reader's memory and checked each time. *Turned down.* Mapping the files:
+//! what was checked can be read again from the disk behind our back, a bad sector is a signal that ends the process, and
+//! mapped pages count as the node's memory. The price of a call and a checksum is a microsecond. *Accepted.* A stream that
+//! the newest part does not know costs a look at a filter for each table, and a page or two of the tables whose filter says
+//! "perhaps"; where that page is not in memory, a read from the disk, also on the log thread. It keeps the heads of 65,536
+//! streams, and asks once for each. After a part was completed, the first question about a stream in the new one goes to
+//! the older parts, and the answer is kept. *Would change our mind:* leaders that write to millions of old streams in turn
+//! on slow disks; then the head would be looked up on the edge before.
+//!
+//! # 2026-11-22: A damaged table is dropped, and its piece of the log indexed again
+//!
+//! *Context.* Files of the index rot like others. *Choice.* Whoever meets a page that does not check out drops the whole
+//! table; the background thread indexes its piece of the log again, with the checksum of each record. Meanwhile what needs
+//! that piece is answered "not ready". After a start that is far behind the log (no manifest, or a table missing that has
+//! recent identifiers) no stream is known until the log was applied; the whole log can be read nevertheless, from the
+//! beginning of a chunk where no better place is known, and such a leader takes no writes. *Turned down.* Mending single
+//! pages: the table is made as quickly. Answering from what is left: a head could be wrong. *Would change our mind:* tables
+//! so large that rebuilding one takes hours; then they would be cut.
+//!
 //! # 2026-11-22: Buffered writes and fdatasync, one flush in flight
 //!
 //! *Context.* The disk can be written in several ways; which one gives most is a question for a measurement. *Measured*
@@ -223,6 +249,8 @@
 //! two shapes of events. *Would change our mind:* large transactions in wide use.
 //!
 //! # 2026-11-22: The index lives in memory
+//!
+//! Replaced by *The index in tables* above.
 //!
 //! *Context.* The first cluster should be complete and simple. *Choice.* Dense lists of positions in memory, about 8
 //! bytes an event and 100 a stream, rebuilt from the log at start. *Turned down, for now:* sorted files with filters,

@@ -1,6 +1,6 @@
 //! Changes of the member list, asked for as an operator would.
 
-use crate::engine::{ControlInput, MemberChange};
+use crate::engine::{ControlInput, MemberChange, Role};
 use crate::types::{LogPosition, NodeId};
 
 use super::node::Input;
@@ -31,8 +31,10 @@ impl World {
         founded && (0..self.nodes.len()).all(is_same) && left > members.len() / 2
     }
 
-    /// Asks a leader for some change of the list, sensible or not.
+    /// Asks a leader, as a rule, for some change of the list, sensible or not.
     pub(super) fn change_members(&mut self, node: usize) {
+        let leads = |node: &super::node::Node| node.engine.as_ref().is_some_and(|engine| engine.role() == Role::Leader);
+        let node = self.nodes.iter().position(leads).unwrap_or(node);
         let members = self.reference_members();
         let is_dead = |id: &&NodeId| self.nodes.iter().all(|node| node.id != **id);
         let dead = members.iter().find(is_dead).copied();

@@ -52,6 +52,8 @@ pub struct Options {
     pub clients: Option<usize>,
     /// Virtual time during which anything may fail.
     pub faulty: Duration,
+    /// Kinds of faults that the run has for sure, and often.
+    pub with: Vec<Fault>,
     /// Kinds of faults that the run leaves out.
     pub without: Vec<Fault>,
     /// Numbers of faults that the run leaves out, see [`Injected`].
@@ -69,6 +71,7 @@ impl Default for Options {
             nodes: None,
             clients: None,
             faulty: Duration::from_secs(10),
+            with: Vec::new(),
             without: Vec::new(),
             skip: Vec::new(),
             trace: false,
@@ -97,8 +100,10 @@ impl Options {
         if self.faulty != Options::default().faulty {
             add("seconds", self.faulty.as_secs_f64().to_string());
         }
-        if !self.without.is_empty() {
-            add("without", self.without.iter().map(|fault| fault.name()).collect::<Vec<_>>().join(","));
+        for (name, kinds) in [("with", &self.with), ("without", &self.without)] {
+            if !kinds.is_empty() {
+                add(name, kinds.iter().map(|fault| fault.name()).collect::<Vec<_>>().join(","));
+            }
         }
         if !self.skip.is_empty() {
             let mut skip = self.skip.clone();

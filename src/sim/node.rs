@@ -396,7 +396,7 @@ impl World {
 
     pub(super) fn plan_turn(&mut self, index: usize, at: Moment) {
         let node = &mut self.nodes[index];
-        if node.turn_at.is_none_or(|planned| at < planned) {
+        if node.is_up() && node.turn_at.is_none_or(|planned| at < planned) {
             node.turn_at = Some(at);
             self.agenda.plan(at, Event::Turn { node: index, life: node.life });
         }

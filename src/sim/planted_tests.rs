@@ -2,15 +2,25 @@
 
 use std::time::Duration;
 
-use super::{Checker, Options, run};
+use super::{Checker, Fault, Options, run};
 use crate::consensus::PlantedBug;
 
 /// Within so many seeds each must be caught.
 const SEEDS: u64 = 2_000;
 
+/// What members that disagree on who they are lead to.
+const MEMBERS: &[Checker] =
+    &[Checker::OneLeader, Checker::LeaderComplete, Checker::DurableMajority, Checker::SameLog, Checker::NoFatal];
+
 /// Runs seeds until a checker objects, and expects it to be one of these.
 fn check(planted: PlantedBug, expected: &[Checker]) {
-    let options = Options { planted: Some(planted), faulty: Duration::from_secs(6), ..Options::default() };
+    check_with(planted, &[], expected);
+}
+
+/// With kinds of faults that the planted one needs to show.
+fn check_with(planted: PlantedBug, with: &[Fault], expected: &[Checker]) {
+    let faulty = Duration::from_secs(6);
+    let options = Options { planted: Some(planted), with: with.to_vec(), faulty, ..Options::default() };
     let failure = (0..SEEDS).find_map(|seed| run(seed, &options).err());
     let Some(failure) = failure else { panic!("nobody has noticed {planted:?} in {SEEDS} runs") };
     println!("{planted:?}: seed {}: {:?}: {}", failure.seed, failure.checker, failure.detail);
@@ -37,7 +47,7 @@ fn votes_for_logs_that_lack_something_are_noticed() {
 /// The scene of figure 8 in Raft's paper: what a majority has of an old term may still be overwritten.
 #[test]
 fn commitment_of_an_old_term_by_counting_is_noticed() {
-    check(PlantedBug::CommitOldTerm, &[Checker::LeaderComplete]);
+    check(PlantedBug::CommitOldTerm, &[Checker::LeaderComplete, Checker::NoFatal]);
 }
 
 /// A majority is counted that a power cut turns into a minority.
@@ -64,7 +74,7 @@ fn an_epoch_that_is_lost_is_noticed() {
 
 #[test]
 fn reads_of_a_leader_that_leads_no_more_are_noticed() {
-    check(PlantedBug::StaleLeaderRead, &[Checker::Linearizable]);
+    check_with(PlantedBug::StaleLeaderRead, &[Fault::NewOptions, Fault::Isolate], &[Checker::Linearizable]);
 }
 
 #[test]
@@ -93,4 +103,37 @@ fn a_cache_that_is_taken_for_the_disk_is_noticed() {
 #[test]
 fn a_flush_tried_again_is_noticed() {
     check(PlantedBug::FlushAgain, &[Checker::DurableMajority, Checker::Recovery]);
+}
+
+/// With two changes under way an old and a new list have majorities without a common node.
+#[test]
+fn member_changes_that_overlap_are_noticed() {
+    let with = [Fault::Members, Fault::HuntLeader, Fault::Partition];
+    check_with(PlantedBug::ChangeBeforeCommitted, &with, MEMBERS);
+}
+
+/// A change that an earlier leader had begun comes back behind one that a later leader has begun.
+#[test]
+fn a_member_change_of_a_leader_that_has_committed_nothing_is_noticed() {
+    let with = [Fault::Members, Fault::HuntLeader, Fault::Rotate];
+    check_with(PlantedBug::ChangeBeforeOwnTerm, &with, MEMBERS);
+}
+
+#[test]
+fn member_lists_that_count_only_once_committed_are_noticed() {
+    let with = [Fault::Members, Fault::HuntLeader, Fault::Partition];
+    check_with(PlantedBug::ListCountedOnceCommitted, &with, MEMBERS);
+}
+
+#[test]
+fn a_member_list_that_outlives_its_record_is_noticed() {
+    let with = [Fault::Members, Fault::HuntLeader, Fault::Partition];
+    check_with(PlantedBug::CutListKept, &with, MEMBERS);
+}
+
+/// What a node has above its commit position need not be what is committed.
+#[test]
+fn repairs_from_stale_peers_are_noticed() {
+    let with = [Fault::Rot, Fault::HuntLeader, Fault::Rotate];
+    check_with(PlantedBug::RepairFromStalePeer, &with, &[Checker::RepairExact]);
 }

@@ -9,6 +9,9 @@ use super::Options;
 use super::agenda::{MICROSECOND, MILLISECOND, Moment};
 use super::kinds::{FAULTS, Fault};
 
+/// The weight of a kind that was asked for.
+const WEIGHT_WITH: u32 = 16;
+
 /// A range of durations.
 pub(super) type Span = (Moment, Moment);
 
@@ -57,14 +60,16 @@ impl Profile {
         let network = pick(random, &[lan, lan, (MILLISECOND, 5 * MILLISECOND), (50 * MICROSECOND, timeout / 12)]);
         let flush =
             pick(random, &[(50 * MICROSECOND, MILLISECOND), (MILLISECOND, 10 * MILLISECOND), (0, timeout / 10)]);
-        let faults = draw_faults(random);
+        let faults = draw_faults(options, random);
         let gap = pick(random, &[timeout, timeout * 4, timeout * 12]).max(100 * MILLISECOND);
         let length = pick(random, &[timeout, timeout * 3, timeout * 10]);
         let clients = random.usize(1..=6);
+        let has_members = faults.iter().any(|(fault, _)| *fault == Fault::Members);
+        let clones = pick(random, if has_members { &[1, 1, 2] } else { &[0, 0, 0, 0, 0, 1] });
         let log_buffer_bytes = pick(random, &[128 << 10, 256 << 10, 1 << 20]);
         Profile {
             members,
-            clones: pick(random, &[0, 0, 0, 1, 1, 2]),
+            clones,
             chunk_size: pick(random, &[8 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20]),
             log_buffer_bytes,
             window_bytes: pick(random, &[16 << 10, 64 << 10, log_buffer_bytes as u64 / 2]),
@@ -131,12 +136,15 @@ impl Profile {
 }
 
 /// Each run leaves most kinds out, and some of those it has come more often than others.
-fn draw_faults(random: &mut Rng) -> Vec<(Fault, u32)> {
+fn draw_faults(options: &Options, random: &mut Rng) -> Vec<(Fault, u32)> {
     let share = pick(random, &[1, 2, 2, 3]);
     let mut faults = Vec::new();
     for (fault, _) in FAULTS {
         let weight = pick(random, &[1, 4, 4, 16]);
-        if random.u8(0..5) < share {
+        let is_drawn = random.u8(0..5) < share;
+        if options.with.contains(&fault) {
+            faults.push((fault, WEIGHT_WITH));
+        } else if is_drawn {
             faults.push((fault, weight));
         }
     }

@@ -119,7 +119,8 @@ impl Reference {
         if from > self.end() {
             return Err((Checker::SameLog, format!("committed from {from} on, but only {} is known", self.end())));
         }
-        if let Some(at) = (0..known).find(|&at| bytes[at] != self.bytes[start + at]) {
+        if bytes[..known] != self.bytes[start..start + known] {
+            let at = (0..known).find(|&at| bytes[at] != self.bytes[start + at]).unwrap_or_default();
             let position = from.0 + at as u64;
             return Err((Checker::SameLog, format!("the byte at {position} differs from what was committed before")));
         }

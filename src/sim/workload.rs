@@ -243,7 +243,8 @@ impl World {
         let client = &mut self.workload.clients[index];
         client.attempt = None;
         client.node = random.usize(0..self.nodes.len());
-        let pause = within(random, (MILLISECOND, 20 * MILLISECOND));
+        // Longer each time, or clients of a cluster without a leader would do nothing but ask.
+        let pause = within(random, (MILLISECOND, 20 * MILLISECOND * Moment::from(client.attempts.clamp(1, 10))));
         self.agenda.plan(self.now + pause, Event::Client { client: index });
         self.count("tries elsewhere");
     }

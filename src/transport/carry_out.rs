@@ -148,8 +148,9 @@ impl LogThread {
                 }
             }
             (Tag::SyncState, Outcome::Synced(result)) => {
-                let sequence = self.files.state_synced(result)?;
-                self.engine.handle_state_saved(sequence);
+                if let Some(sequence) = self.files.state_synced(&mut self.driver, result)? {
+                    self.engine.handle_state_saved(sequence);
+                }
             }
             (tag, outcome) => unreachable!("{outcome:?} for {tag:?}"),
         }

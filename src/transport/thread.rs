@@ -14,7 +14,7 @@ use crate::gossip::Directory;
 use crate::limits::{LINK_BUFFER_BYTES, LINK_BUFFER_COUNT};
 use crate::queue::Queue;
 use crate::ring::{Completion, Driver, FileId, GroupId, Wait, monotonic_now, pin_thread};
-use crate::storage::{ChunkLayout, DurableMark, FileDisk};
+use crate::storage::{ChunkLayout, DamageReports, DurableMark, FileDisk};
 use crate::types::{LogPosition, NodeId, Term, Ticks, WallTime};
 
 use super::connections::{Connections, Holds};
@@ -97,6 +97,8 @@ pub struct LogThreadLinks {
     pub directory: Directory,
     /// The data directory.
     pub disk: Arc<FileDisk>,
+    /// Where damage is reported that is met on the way to a follower.
+    pub damage: DamageReports,
     /// Says that a chunk is needed soon; answered by [`ShellInput::ChunkReady`]. Must not wait.
     pub prepare_chunk: Box<dyn FnMut(u32) + Send>,
 }
