@@ -133,25 +133,25 @@ fn run(streams: usize, events_per_record: usize, chunks: usize) {
         load.written.iter().map(|&(stream, id)| (Load::stream(stream), id)).take(4096).collect();
     let rounds = 1 + chunks / 8;
     let head = time_of(&written, rounds, |(stream, _)| {
-        black_box(index.head(stream));
+        black_box(index.head(stream).unwrap());
     });
     let info = time_of(&written, rounds, |(stream, _)| {
-        black_box(index.stream(stream));
+        black_box(index.stream(stream).unwrap());
     });
     let mut positions = Vec::new();
     let last = time_of(&written, rounds, |(stream, _)| {
-        black_box(index.positions(stream, 0, 1, &mut positions));
+        black_box(index.positions(stream, 0, 1, &mut positions).unwrap());
     });
     // Nobody has asked before: the index makes its list.
     let first_micros = time_of(&written[..1], 1, |(stream, id)| {
-        assert!(index.recent(stream, *id).is_some(), "just written");
+        assert!(index.recent(stream, *id).unwrap().is_some(), "just written");
     }) / 1e3;
     let known = time_of(&written, rounds, |(stream, id)| {
-        assert!(index.recent(stream, *id).is_some(), "just written");
+        assert!(index.recent(stream, *id).unwrap().is_some(), "just written");
     });
     let mut random = Rng::with_seed(9);
     let unknown = time_of(&written, rounds, |(stream, _)| {
-        assert_eq!(index.recent(stream, EventId(Guid(random.u128(..).to_le_bytes()))), None);
+        assert_eq!(index.recent(stream, EventId(Guid(random.u128(..).to_le_bytes()))).unwrap(), None);
     });
     println!(
         "{streams:>6} streams, {events_per_record:>3} events a record: apply {record:6.0} ns a record ({:.1} an event); \

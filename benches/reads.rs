@@ -180,7 +180,7 @@ impl Run {
 }
 
 fn read_stream(log: &Log, direction: Direction, rounds: usize) -> Run {
-    let last = log.index.head(STREAM).last_event_number;
+    let last = log.index.head(STREAM).expect("in memory").last_event_number;
     let count = i64::from(PAGE_EVENTS);
     let mut run = Run::new();
     let mut out = Vec::new();

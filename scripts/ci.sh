@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change lands, each step with its time; the last line counts them.
 #
-#   scripts/ci.sh [--only STEP]...      the steps: format lint docs test sim scripts clients failover benches
+#   scripts/ci.sh [--only STEP]...      the steps: format lint docs test sim scripts clients failover faults benches
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -24,6 +24,11 @@ docs() {
 tests() { cargo test; }
 simulator() { cargo sim --seeds 200; }
 failover() { scripts/failover.sh --rounds 2; }
+# Skips itself, with a word, where there are no network namespaces for it.
+faults() {
+  scripts/fault.sh --minutes 1 --seed 1 || return
+  scripts/fault.sh --mode random-kill --rounds 5 --seed 1
+}
 
 # Every bench with tiny inputs, so that it cannot rot.
 benches() {
@@ -61,5 +66,6 @@ need python3 python3
 ! wanted sim || step "simulator, 200 seeds" simulator
 ! wanted clients || step "real clients" scripts/compat.sh
 ! wanted failover || step "failover, 2 rounds a mode" failover
+! wanted faults || step "faults, 1 minute" faults
 ! wanted benches || step "benches, small" benches
 steps_end

@@ -12,7 +12,7 @@
 //! - [`ring`]: the raw io_uring driver; the only home of unsafe code.
 //! - [`queue`]: bounded queues between threads.
 //! - [`storage`]: chunk files, durable state, recovery.
-//! - [`index`]: stream and event number to log position, in memory.
+//! - [`index`]: stream and event number to log position, in memory and in tables on disk.
 //! - [`http`]: a small HTTP/1.1 reader and writer; knows no routes.
 //! - [`engine`]: the log thread's brain: consensus, log tail and stream heads in one deterministic machine.
 //! - [`transport`]: the log thread: drives the engine over one io_uring.

@@ -36,6 +36,34 @@ pub const TRANSACTION_WRITES_MAX: usize = 1 << 20;
 /// Distance of the record starts that the index keeps for reading the log backward, bytes.
 pub const RECORD_STARTS_BYTES: u64 = 64 << 10;
 
+/// Events of the index that are only in memory before they are written to a table; as many again while that is done. A
+/// restart applies them again from the log.
+pub const INDEX_MEMORY_EVENTS: u64 = 1 << 20;
+
+/// Memory of these events and their streams, about, bytes.
+pub const INDEX_MEMORY_BYTES: u64 = 96 << 20;
+
+/// Bytes of the log that they come from: what a restart reads, and once more while a table is written.
+pub const INDEX_MEMORY_LOG_BYTES: u64 = 256 << 20;
+
+/// Memory of the filters of all tables, bytes: without its filter a table costs a look at the disk.
+pub const INDEX_FILTERS_BYTES: u64 = 64 << 20;
+
+/// Tables of like size that lie side by side before they are merged.
+pub const INDEX_MERGE_TABLES: usize = 4;
+
+/// Bytes that one step of the index's upkeep reads or writes, about.
+pub const INDEX_STEP_BYTES: u64 = 2 << 20;
+
+/// Bytes of tables that are checked in a second when there is nothing else to do.
+pub const INDEX_SCRUB_BYTES_PER_SECOND: u64 = 8 << 20;
+
+/// Log that a start applies before it serves; a longer piece is applied while it serves.
+pub const INDEX_START_LOG_BYTES: u64 = 512 << 20;
+
+/// Events in it at most: they come into memory before the first table can be written.
+pub const INDEX_START_EVENTS: u64 = 4 << 20;
+
 /// Largest client frame, as v5 has it, bytes.
 pub const FRAME_MAX_BYTES: usize = 64 << 20;
 
@@ -215,3 +243,6 @@ const _: () = assert!(LOG_QUEUE_BYTES >= 2 * APPEND_SIZE_MAX_BYTES);
 const _: () = assert!(SEND_QUEUE_PAUSE_BYTES * 2 <= SEND_QUEUE_BYTES);
 const _: () = assert!(RECEIVE_IDLE_BYTES < RECEIVE_BUSY_BYTES && RECEIVE_BUSY_BYTES <= RECEIVE_BUFFER_BYTES);
 const _: () = assert!(EDGE_PENDING_BYTES >= 2 * FRAME_MAX_BYTES && EDGE_RECEIVE_BYTES >= 2 * FRAME_MAX_BYTES);
+// A start applies at once what a node that was killed while it wrote a table has to apply again.
+const _: () = assert!(INDEX_START_LOG_BYTES >= 2 * INDEX_MEMORY_LOG_BYTES);
+const _: () = assert!(INDEX_START_EVENTS >= 2 * INDEX_MEMORY_EVENTS);

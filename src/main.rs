@@ -16,7 +16,11 @@ fn main() -> ExitCode {
     }
     let outcome = config::load(std::env::args_os().skip(1), std::env::vars_os(), |path| fs::read_to_string(path));
     match outcome {
-        Ok(Outcome::Help(text) | Outcome::Version(text)) => {
+        Ok(Outcome::Help(text)) => {
+            println!("{}\n\n{}", text.trim_end(), operator::COMMANDS_HELP.trim_end());
+            ExitCode::SUCCESS
+        }
+        Ok(Outcome::Version(text)) => {
             print!("{text}");
             if !text.ends_with('\n') {
                 println!();

@@ -15,7 +15,7 @@ use super::routes::shortened;
 use super::status::{NodeStatus, wall_now};
 use super::{seeds, server};
 use crate::codec::record::MembershipBody;
-use crate::consensus::{TransferRequest, VoteRequest, VoteResponse};
+use crate::consensus::{TransferRequest, Versioned, VoteRequest, VoteResponse};
 use crate::engine::{ControlInput, ControlOutput};
 use crate::gossip::{EXCHANGE_MAX_BYTES, Exchange, Gossip, GossipOptions, Standing, Step};
 use crate::http::{Client, Method};
@@ -289,9 +289,10 @@ impl Control {
 
     async fn ask_for_vote(self: Rc<Control>, to: NodeId, pre: bool, request: VoteRequest) {
         let path = if pre { "/elections/pre-vote" } else { "/elections/vote" };
-        let body = serde_json::to_vec(&request).expect("a vote request has a JSON form");
+        let body = serde_json::to_vec(&Versioned::new(request)).expect("a vote request has a JSON form");
         let response = self.post_to(to, path, body).await.and_then(|body| {
-            let response: VoteResponse = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+            let response: Versioned<VoteResponse> = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+            let response = response.check()?;
             // An address may have gone to another node meanwhile; its vote would be counted as that of `to`.
             if response.voter == to { Ok(response) } else { Err(format!("node {} answered instead", response.voter)) }
         });
@@ -305,7 +306,7 @@ impl Control {
     }
 
     async fn ask_to_take_over(self: Rc<Control>, to: NodeId, request: TransferRequest) {
-        let body = serde_json::to_vec(&request).expect("a transfer request has a JSON form");
+        let body = serde_json::to_vec(&Versioned::new(request)).expect("a transfer request has a JSON form");
         match self.post_to(to, "/elections/transfer", body).await {
             Ok(_) => tracing::info!("node {to} was asked to take over and agreed"),
             Err(words) => tracing::warn!("node {to} was asked to take over and did not: {words}"),

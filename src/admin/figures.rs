@@ -31,6 +31,7 @@ pub(super) fn stats(status: &NodeStatus, histograms: bool) -> Value {
             "leader": view.leader.map(|leader| leader.to_string()),
             "epoch": epoch,
             "diskFull": view.disk_full,
+            "chunkFailed": view.chunk_failed,
             "uptimeMs": u64::try_from(status.started_at.elapsed().as_millis()).unwrap_or(u64::MAX),
         },
         "positions": {
@@ -40,11 +41,29 @@ pub(super) fn stats(status: &NodeStatus, histograms: bool) -> Value {
             "readable": published.readable().0,
             "applied": status.index.applied().0,
         },
+        "index": index(status),
         "followers": view.followers.iter().map(|view| follower(view, log_end.0)).collect::<Vec<_>>(),
         "log": log_counters(&published.counters),
         "storage": storage_figures(&status.storage),
         "clients": client_counters(&status.clients),
         "stages": stages(&published.stages, histograms),
+    })
+}
+
+/// The index: what of it is where, and what its upkeep did since the start.
+fn index(status: &NodeStatus) -> Value {
+    let figures = status.index.figures();
+    json!({
+        "isComplete": status.index.is_complete(),
+        "streams": figures.streams,
+        "events": figures.events,
+        "memoryBytes": figures.bytes,
+        "memoryEvents": figures.memory_events,
+        "tables": figures.tables,
+        "tableBytes": figures.table_bytes,
+        "merges": figures.merges,
+        "damagedTables": figures.damaged,
+        "rebuilds": figures.rebuilds,
     })
 }
 
@@ -100,6 +119,7 @@ fn storage_figures(figures: &StorageFigures) -> Value {
         "scrubPasses": count(&figures.scrub_passes),
         "scrubbedBytes": count(&figures.scrubbed_bytes),
         "damageFound": count(&figures.damage_found),
+        "damageWaiting": count(&figures.damage_waiting),
         "damageRepaired": count(&figures.damage_repaired),
         "pagesMended": count(&figures.pages_mended),
         "backgroundErrors": count(&figures.background_errors),

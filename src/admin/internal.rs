@@ -10,7 +10,7 @@ use super::log_bytes;
 use super::members;
 use super::pending::{Answered, Wait};
 use super::routes::{self, Route, json_answer, shortened};
-use crate::consensus::{TransferRequest, VoteRequest};
+use crate::consensus::{TransferRequest, Versioned, VoteRequest};
 use crate::engine::ControlInput;
 use crate::gossip::Exchange;
 use crate::http::{Method, Request, Response};
@@ -76,7 +76,7 @@ fn gossip(control: &Rc<Control>, request: &Request) -> Response {
 }
 
 async fn vote(control: &Rc<Control>, request: &Request, pre: bool) -> Response {
-    let vote: VoteRequest = match parse(request) {
+    let vote: VoteRequest = match parse_versioned(request) {
         Ok(vote) => vote,
         Err(refused) => return refused,
     };
@@ -84,7 +84,7 @@ async fn vote(control: &Rc<Control>, request: &Request, pre: bool) -> Response {
     let input = ControlInput::Vote { token: wait.token, pre, request: vote };
     match ask(control, wait, input, VOTE_TIMEOUT).await {
         Ok(Answered::Vote(response)) => {
-            json_answer(&serde_json::to_value(response).expect("a vote response has a JSON form"))
+            json_answer(&serde_json::to_value(Versioned::new(response)).expect("a vote response has a JSON form"))
         }
         Ok(Answered::Done(result)) => done(result),
         Err(refused) => refused,
@@ -92,7 +92,7 @@ async fn vote(control: &Rc<Control>, request: &Request, pre: bool) -> Response {
 }
 
 async fn transfer(control: &Rc<Control>, request: &Request) -> Response {
-    let transfer: TransferRequest = match parse(request) {
+    let transfer: TransferRequest = match parse_versioned(request) {
         Ok(transfer) => transfer,
         Err(refused) => return refused,
     };
@@ -129,6 +129,14 @@ fn done(result: Result<(), String>) -> Response {
         Ok(()) => json_answer(&json!({ "done": true })),
         Err(words) => Response::words(409, words),
     }
+}
+
+/// A body of an election, of this release.
+fn parse_versioned<T: serde::de::DeserializeOwned>(request: &Request) -> Result<T, Response> {
+    parse::<Versioned<T>>(request)?.check().map_err(|words| {
+        tracing::warn!("{} refused: {words}", request.path);
+        Response::words(400, words)
+    })
 }
 
 pub(super) fn parse<T: serde::de::DeserializeOwned>(request: &Request) -> Result<T, Response> {

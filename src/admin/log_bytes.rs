@@ -260,7 +260,9 @@ fn copy_records(
         let (start, room) = (out.len(), layout.room(at));
         let header = Header::read(&bytes[start..], at, room).map_err(Unread::Bad)?;
         if header.end() > to {
-            return Err(Unread::Beyond { end: header.end() });
+            // Unless its length is what is wrong with it.
+            let record = RecordView::check(&bytes[start..], at, room).map_err(Unread::Bad)?;
+            return Err(Unread::Beyond { end: record.header.end() });
         }
         let length = header.length as usize;
         if start > 0 && start + length > BYTES_MAX {

@@ -115,7 +115,7 @@ fn what_is_not_cut_at_records_is_refused() {
 fn damage_never_leaves_and_is_reported() {
     let log = Log::new();
     let (from, to, end) = (log.starts[3], log.starts[4], log.starts[20]);
-    for at in [from, from + 5, from + 9, from + 100, to - 1] {
+    for at in [from, from + 1, from + 2, from + 5, from + 9, from + 100, to - 1] {
         log.flip(at);
         assert_eq!(log.read(0, end).unwrap().1, from, "what comes before it");
         for asked in [from, log.starts[2] + 16] {

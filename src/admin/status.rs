@@ -14,6 +14,10 @@ pub trait IndexFigures: Send + Sync {
     fn applied(&self) -> LogPosition;
     /// Record position of the last event in it.
     fn last_event_position(&self) -> Option<LogPosition>;
+    /// What it holds and where.
+    fn figures(&self) -> crate::index::IndexFigures;
+    /// False while a part of it is being rebuilt.
+    fn is_complete(&self) -> bool;
 }
 
 /// Everything that the shared routes show. Cheap to clone, for any thread.

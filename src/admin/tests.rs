@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::codec::record::MembershipBody;
-use crate::consensus::{TransferRequest, VoteRequest, VoteResponse};
+use crate::consensus::{TransferRequest, Versioned, VoteRequest, VoteResponse};
 use crate::engine::{AnswerTimes, ClientCounters, ControlInput, ControlOutput, NodeView, Published, Role};
 use crate::gossip::{Addresses, Directory, Standing};
 use crate::queue::Queue;
@@ -33,6 +33,14 @@ impl IndexFigures for NoIndex {
 
     fn last_event_position(&self) -> Option<LogPosition> {
         None
+    }
+
+    fn figures(&self) -> crate::index::IndexFigures {
+        crate::index::IndexFigures::default()
+    }
+
+    fn is_complete(&self) -> bool {
+        true
     }
 }
 
@@ -194,7 +202,7 @@ impl LogStandIn {
                     term: request.term,
                     granted: true,
                     leader: None,
-                    is_suspect: false,
+                    is_suspect: true,
                 };
                 answer(ControlOutput::VoteAnswer { token, response });
             }
@@ -333,8 +341,12 @@ fn requests_of_the_operator_and_of_peers_get_their_answers() {
     assert_eq!(status, 409);
     assert!(answer.contains("this node does not lead"), "{answer}");
     let request = TransferRequest { cluster: ClusterId(Guid([5; 16])), leader: NodeId(Guid([1; 16])), term: Term(2) };
-    assert_eq!(nodes[0].post("/elections/transfer", &serde_json::to_string(&request).unwrap()).0, 200);
-    let vote = serde_json::to_string(&vote_request()).unwrap();
+    assert_eq!(nodes[0].post("/elections/transfer", &serde_json::to_string(&Versioned::new(request)).unwrap()).0, 200);
+    let old = serde_json::to_string(&vote_request()).unwrap();
+    let (status, answer) = nodes[0].post("/elections/vote", &old);
+    assert_eq!(status, 400);
+    assert!(answer.contains("version 1 of the elections' protocol is not understood here"), "{answer}");
+    let vote = serde_json::to_string(&Versioned::new(vote_request())).unwrap();
     let (status, answer) = nodes[0].post("/elections/pre-vote", &vote);
     assert_eq!(status, 200);
     assert!(answer.contains("\"granted\": true"), "{answer}");
@@ -353,6 +365,12 @@ fn wrong_requests_are_answered_in_words_and_disturb_nothing() {
     };
     check(node.get("/nowhere"), 404, "there is nothing at /nowhere");
     check(node.get("/admin/resign"), 405, "/admin/resign takes POST");
+    check(node.post("/admin/resign", r#"{"who":1}"#), 400, "/admin/resign takes");
+    check(node.get("/admin/members/add"), 405, "takes POST");
+    check(node.post("/admin/members/add", "{}"), 400, "missing field `node`");
+    let unknown = r#"{"node":"42424242-4242-4242-4242-424242424242"}"#;
+    check(node.post("/admin/members/add", unknown), 409, "is not known here");
+    check(node.post("/admin/members/remove", unknown), 409, "this node does not lead");
     check(node.get("/gossip?format=xml"), 406, "not available");
     check(node.raw("OPTIONS /ping HTTP/1.1\r\nHost: a\r\n\r\n"), 200, "GET, OPTIONS");
     check(node.post("/gossip", r#"{"members":[],"serverIp":"1.2.3.4"}"#), 400, "EventStoreDB");
@@ -424,4 +442,21 @@ fn the_stages_are_shown_with_quantiles_and_as_histograms() {
     record(&[991_808]);
     let after = counts(&shown("/stats?histograms=true"));
     assert_eq!(after, [before[0], (before[1].0, 2)], "cumulative, in the same buckets");
+}
+
+#[test]
+fn the_operator_sees_all_nodes_and_adds_only_what_runs_and_may_be_one() {
+    let nodes = cluster(2);
+    wait_until("both see each other", || nodes.iter().all(|node| node.shown().iter().filter(|m| m.1).count() == 2));
+    let status = nodes[0].json("/admin/status");
+    assert_eq!(status["node"], nodes[0].node.to_string());
+    let shown =
+        |name: &str| status["nodes"].as_array().unwrap().iter().map(|node| node[name].clone()).collect::<Vec<_>>();
+    assert_eq!(shown("node"), [json!(nodes[0].node.to_string()), json!(nodes[1].node.to_string())]);
+    assert_eq!((shown("isAlive"), shown("isReadOnly")), (vec![json!(true); 2], vec![json!(false); 2]));
+    assert_eq!(shown("intHttp")[1], nodes[1].address.to_string());
+    // What runs may be added: the log thread is asked, and says what it thinks of it.
+    let body = json!({ "node": nodes[1].node }).to_string();
+    let (answer, words) = nodes[0].post("/admin/members/add", &body);
+    assert!(answer == 409 && words.contains("this node does not lead"), "{words}");
 }

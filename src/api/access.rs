@@ -5,7 +5,7 @@
 //! rights of `x`. Administrators pass wherever a right exists at all.
 
 use crate::api::users::Identity;
-use crate::index::{Acl, Index};
+use crate::index::{Acl, Index, NotReady};
 use crate::types::{base_stream, is_system_stream};
 
 /// The name of the whole log in access checks.
@@ -32,25 +32,28 @@ enum Right {
 }
 
 /// True when `identity` may do `action` on `stream` now.
-#[must_use]
-pub fn is_allowed(index: &Index, identity: &Identity, action: Action, stream: &str) -> bool {
+///
+/// # Errors
+/// [`NotReady`]: the stream's list is not known now.
+pub fn is_allowed(index: &Index, identity: &Identity, action: Action, stream: &str) -> Result<bool, NotReady> {
     let (base, right) = match (base_stream(stream), action) {
-        (None, Action::Write | Action::Delete) if stream == ALL_STREAM => return false,
+        (None, Action::Write | Action::Delete) if stream == ALL_STREAM => return Ok(false),
         (None, Action::Read) => (stream, Right::Read),
         (None, Action::Write) => (stream, Right::Write),
         (None, Action::Delete) => (stream, Right::Delete),
         // A metadata stream has no metadata of its own: whatever is written there would mean nothing.
-        (Some(base), Action::Write) if base_stream(base).is_some() => return false,
+        (Some(base), Action::Write) if base_stream(base).is_some() => return Ok(false),
         (Some(base), Action::Read) => (base, Right::MetadataRead),
         (Some(base), Action::Write) => (base, Right::MetadataWrite),
-        (Some(_), Action::Delete) => return false,
+        (Some(_), Action::Delete) => return Ok(false),
     };
     // Administrators are the common case on system streams, and need no look at the metadata.
-    identity.is_admin() || {
-        let info = index.stream(base);
-        let acl = info.as_ref().and_then(|info| info.metadata.acl.as_ref());
-        passes(acl, right, identity, is_system_stream(base))
+    if identity.is_admin() {
+        return Ok(true);
     }
+    let info = index.stream(base)?;
+    let acl = info.as_ref().and_then(|info| info.metadata.acl.as_ref());
+    Ok(passes(acl, right, identity, is_system_stream(base)))
 }
 
 fn passes(acl: Option<&Acl>, right: Right, identity: &Identity, is_system: bool) -> bool {

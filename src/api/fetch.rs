@@ -27,7 +27,7 @@ pub(super) fn batch<R>(
 pub(super) fn are_there(links: &EdgeLinks, stream: &str, first: i64, ids: &[EventId]) -> Result<bool, FetchError> {
     let reader = reader(links);
     let mut positions = Vec::new();
-    let found = links.index.positions(stream, first, ids.len(), &mut positions);
+    let found = links.index.positions(stream, first, ids.len(), &mut positions)?;
     if found != first || positions.len() != ids.len() {
         return Ok(false);
     }
@@ -44,10 +44,10 @@ pub(super) fn are_there(links: &EdgeLinks, stream: &str, first: i64, ids: &[Even
 /// # Errors
 /// [`FetchError`].
 pub(super) fn last_data(links: &EdgeLinks, stream: &str) -> Result<Vec<u8>, FetchError> {
-    let last = links.index.head(stream).last_event_number;
+    let last = links.index.head(stream)?.last_event_number;
     let mut positions = Vec::new();
     if (0..i64::MAX).contains(&last) {
-        links.index.positions(stream, last, 1, &mut positions);
+        links.index.positions(stream, last, 1, &mut positions)?;
     }
     let Some(&position) = positions.first() else {
         return Ok(Vec::new());

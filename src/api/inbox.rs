@@ -246,6 +246,11 @@ fn follow(edge: &EdgeState, pace: &mut Pace) -> Rest {
         // The other one takes the index on, and a reader here would do so, too.
         Some(Attempt::Elsewhere) if pace.target.is_some() && is_awaited => Rest::None,
         Some(Attempt::Nothing) if is_awaited => Rest::UntilMore(readable),
+        // Its upkeep says nothing when it is done.
+        Some(Attempt::Rebuilding) => {
+            *pace = Pace::default();
+            Rest::Retry
+        }
         Some(_) => leave_alone(edge, pace),
         None => {
             *pace = Pace::default();

@@ -8,7 +8,7 @@ use crate::api::users::Identity;
 use crate::codec::client::event::Resolved;
 use crate::codec::client::messages::{ReadEventResult, ReadStreamResult};
 use crate::codec::record::EventView;
-use crate::index::StreamMetadata;
+use crate::index::{NotReady, StreamMetadata};
 use crate::types::{EventNumber, LogPosition, base_stream};
 
 /// The type of link events; their data is `N@stream`.
@@ -60,6 +60,12 @@ pub(super) enum ResolveError {
     Fetch(FetchError),
 }
 
+impl From<NotReady> for ResolveError {
+    fn from(error: NotReady) -> ResolveError {
+        ResolveError::Fetch(error.into())
+    }
+}
+
 impl From<FetchError> for ResolveError {
     fn from(error: FetchError) -> ResolveError {
         ResolveError::Fetch(error)
@@ -75,36 +81,47 @@ pub(super) struct Located {
 
 impl Reader<'_> {
     /// The readable range of `stream`.
-    pub(super) fn stream_view(&self, stream: &str) -> Result<StreamView, Unreadable> {
+    ///
+    /// # Errors
+    /// [`NotReady`]: the stream is not known now.
+    pub(super) fn stream_view(&self, stream: &str) -> Result<Result<StreamView, Unreadable>, NotReady> {
         let tombstone = EventNumber::TOMBSTONE.0;
         // A metadata stream goes with its stream.
-        if base_stream(stream).is_some_and(|base| self.index.head(base).last_event_number == tombstone) {
-            return Err(Unreadable::Deleted);
+        if let Some(base) = base_stream(stream)
+            && self.index.head(base)?.last_event_number == tombstone
+        {
+            return Ok(Err(Unreadable::Deleted));
         }
-        let info = self.index.stream(stream).ok_or(Unreadable::NoStream { last: -1 })?;
+        let Some(info) = self.index.stream(stream)? else { return Ok(Err(Unreadable::NoStream { last: -1 })) };
         if info.hard_deleted {
-            return Err(Unreadable::Deleted);
+            return Ok(Err(Unreadable::Deleted));
         }
         let last = info.last_event_number;
         if last < 0 || info.is_soft_deleted() {
-            return Err(Unreadable::NoStream { last });
+            return Ok(Err(Unreadable::NoStream { last }));
         }
-        Ok(StreamView { last, first: info.first_readable(), metadata: info.metadata })
+        Ok(Ok(StreamView { last, first: info.first_readable(), metadata: info.metadata }))
     }
 
     /// Where event `number` of `stream` lies (-1: the last one).
-    pub(super) fn locate(&self, stream: &str, number: i64) -> Result<Located, ReadEventResult> {
-        let view = self.stream_view(stream).map_err(Unreadable::event_result)?;
+    ///
+    /// # Errors
+    /// [`NotReady`]: the stream is not known now.
+    pub(super) fn locate(&self, stream: &str, number: i64) -> Result<Result<Located, ReadEventResult>, NotReady> {
+        let view = match self.stream_view(stream)? {
+            Ok(view) => view,
+            Err(unreadable) => return Ok(Err(unreadable.event_result())),
+        };
         let number = if number == EventNumber::NONE.0 { view.last } else { number };
         if number < view.first || number > view.last {
-            return Err(ReadEventResult::NotFound);
+            return Ok(Err(ReadEventResult::NotFound));
         }
         let mut positions = Vec::with_capacity(1);
-        let first = self.index.positions(stream, number, 1, &mut positions);
-        match positions.first() {
+        let first = self.index.positions(stream, number, 1, &mut positions)?;
+        Ok(match positions.first() {
             Some(&position) if first == number => Ok(Located { position, number, metadata: view.metadata }),
             _ => Err(ReadEventResult::NotFound),
-        }
+        })
     }
 
     /// Calls `deliver` once with `event` as a reader who asked for links to be resolved gets it. Without an `identity` the
@@ -116,11 +133,13 @@ impl Reader<'_> {
         deliver: impl FnOnce(Resolved<'_>) -> T,
     ) -> Result<T, ResolveError> {
         let Some((number, stream)) = link_target(event) else { return Ok(deliver(Resolved::plain(event))) };
-        if identity.is_some_and(|identity| !is_allowed(self.index, identity, Action::Read, stream)) {
+        if let Some(identity) = identity
+            && !is_allowed(self.index, identity, Action::Read, stream)?
+        {
             return Err(ResolveError::Denied);
         }
         let gone = Resolved { event: None, link: Some(event) };
-        let Ok(located) = self.locate(stream, number) else { return Ok(deliver(gone)) };
+        let Ok(located) = self.locate(stream, number)? else { return Ok(deliver(gone)) };
         let delivered = self.with_event(located.position, located.number, |target| {
             let is_expired = located.metadata.is_expired(target.timestamp, self.now);
             deliver(if is_expired { gone } else { Resolved { event: Some(target), link: Some(event) } })

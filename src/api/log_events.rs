@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use crate::codec::record::{BatchView, EventView, RecordError, RecordView};
-use crate::index::Index;
+use crate::index::{Index, NotReady};
 use crate::storage::{ChunkLayout, DamageReports, LogRead, ReadError, report_damage};
 use crate::types::{EventNumber, LogPosition};
 
@@ -78,6 +78,9 @@ pub enum FetchError {
         /// Where.
         position: LogPosition,
     },
+    /// Where it lies is not known now.
+    #[error(transparent)]
+    NotReady(#[from] NotReady),
 }
 
 impl Reader<'_> {
@@ -100,9 +103,11 @@ impl Reader<'_> {
         .map_err(|error| self.explain(position, error))
     }
 
-    /// True when a read that failed so should be tried again: the damage is reported, and other nodes have what is missing.
+    /// True when a read that failed so should be tried again: the damage is reported, and other nodes have what is missing;
+    /// or a part of the index is being rebuilt.
     pub(super) fn is_passing(&self, error: &FetchError) -> bool {
-        self.checks.is_repaired && matches!(error, FetchError::Record { .. })
+        let is_repaired = self.checks.is_repaired && matches!(error, FetchError::Record { .. });
+        is_repaired || matches!(error, FetchError::NotReady(_))
     }
 
     /// Why there is no event at `position`, where the index has one: mostly because a record there or before it does not
@@ -224,7 +229,9 @@ impl Reader<'_> {
                     let (batch, end) = self.record_at(&bytes[offset(start, at)..], at)?;
                     at = end;
                     match batch {
-                        Some(batch) if visit(&batch, end).is_break() => return Ok(ControlFlow::Break(())),
+                        Some(batch) if visit(&batch, end).is_break() => {
+                            return Ok::<_, FetchError>(ControlFlow::Break(()));
+                        }
                         Some(_) => {}
                         None => {
                             at = self.index.next_visible(end).map_or(limit, |next| next.min(limit));

@@ -68,7 +68,7 @@ impl Reader<'_> {
             Direction::Forward => Command::ReadAllEventsForwardCompleted,
             Direction::Backward => Command::ReadAllEventsBackwardCompleted,
         };
-        let applied = self.index.applied();
+        let applied = self.index.walk_limit();
         let end = AllPosition { commit: applied.as_i64(), prepare: applied.as_i64() };
         let from = if request.from == AllPosition::END { end } else { request.from };
         let start = out.len();
@@ -98,7 +98,7 @@ impl Reader<'_> {
         if from.commit < 0 || from.prepare < 0 {
             return Err(Refusal::Error("Invalid position.".into()));
         }
-        if !is_allowed(self.index, identity, Action::Read, ALL_STREAM) {
+        if !is_allowed(self.index, identity, Action::Read, ALL_STREAM)? {
             return Err(Refusal::Denied);
         }
         let room = usize::try_from(size).expect("checked");

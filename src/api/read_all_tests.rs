@@ -49,7 +49,7 @@ fn busy_log() -> (TestLog, Vec<(String, i64)>) {
         let stream = format!("stream-{}", round % 7);
         let text = "x".repeat(round * 5);
         let texts = vec![text.as_str(); 1 + round % 9];
-        let first = log.index.head(&stream).last_event_number + 1;
+        let first = log.index.head(&stream).unwrap().last_event_number + 1;
         log.append_texts(&stream, &texts);
         written.extend((first..).take(texts.len()).map(|number| (stream.clone(), number)));
         match round % 10 {

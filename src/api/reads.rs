@@ -18,6 +18,7 @@ use crate::codec::client::request::{Direction, ReadEvent, ReadStream};
 use crate::codec::client::response;
 use crate::codec::client::{Command, ProtocolLevel};
 use crate::codec::record::EventView;
+use crate::index::NotReady;
 use crate::limits::READ_PAGE_EVENTS_MAX;
 use crate::types::{EventNumber, Guid};
 
@@ -29,8 +30,14 @@ pub(super) enum Refusal {
     Error(Cow<'static, str>),
     /// Nothing to read there, and the last event number.
     Unreadable(ReadStreamResult, i64),
-    /// The log failed.
+    /// The log failed, or the index does not know now.
     Fetch(FetchError),
+}
+
+impl From<NotReady> for Refusal {
+    fn from(error: NotReady) -> Refusal {
+        Refusal::Fetch(error.into())
+    }
 }
 
 impl From<FetchError> for Refusal {
@@ -102,10 +109,10 @@ impl Reader<'_> {
         correlation: Guid,
         out: &mut Vec<u8>,
     ) -> Result<(), EventRefusal> {
-        if !is_allowed(self.index, identity, Action::Read, &request.stream) {
+        if !is_allowed(self.index, identity, Action::Read, &request.stream)? {
             return Err(EventRefusal::Result(ReadEventResult::AccessDenied));
         }
-        let located = self.locate(&request.stream, request.event_number)?;
+        let located = self.locate(&request.stream, request.event_number)??;
         let Located { position, number, metadata } = located;
         self.with_event(position, number, |event| {
             if metadata.is_expired(event.timestamp, self.now) {
@@ -130,19 +137,19 @@ impl Reader<'_> {
 
     fn answer_no_event(&self, request: &ReadEvent, result: ReadEventResult, correlation: Guid, out: &mut Vec<u8>) {
         let is_missing = matches!(result, ReadEventResult::NoStream | ReadEventResult::NotFound);
-        if is_missing && self.is_beside_a_stream(&request.stream) {
-            read_event_succeeded(out, correlation, Resolved { event: None, link: None });
-        } else {
-            read_event_failed(out, correlation, result, None);
+        match self.is_beside_a_stream(&request.stream) {
+            Ok(true) if is_missing => read_event_succeeded(out, correlation, Resolved { event: None, link: None }),
+            Err(NotReady) if is_missing => response::not_ready(out, correlation),
+            _ => read_event_failed(out, correlation, result, None),
         }
     }
 
     /// A quirk that clients know as "no metadata": nothing to be found under a name with `$` in front, but a stream exists
     /// that is named like it without its first two characters.
-    fn is_beside_a_stream(&self, stream: &str) -> bool {
+    fn is_beside_a_stream(&self, stream: &str) -> Result<bool, NotReady> {
         let mut rest = stream.chars();
         let named = rest.next() == Some('$') && rest.next().is_some();
-        named && (0..EventNumber::TOMBSTONE.0).contains(&self.index.head(rest.as_str()).last_event_number)
+        Ok(named && (0..EventNumber::TOMBSTONE.0).contains(&self.index.head(rest.as_str())?.last_event_number))
     }
 
     /// Answers ReadStreamEventsForward and ReadStreamEventsBackward.
@@ -198,14 +205,14 @@ impl Reader<'_> {
         page: &mut StreamPage<'_>,
     ) -> Result<StreamPageEnd, Refusal> {
         let size = page_size(request.max_count)?;
-        if !is_allowed(self.index, identity, Action::Read, &request.stream) {
+        if !is_allowed(self.index, identity, Action::Read, &request.stream)? {
             return Err(Refusal::Denied);
         }
         if request.direction == Direction::Forward && request.from < 0 {
             let text = format!("from_event_number is {}, a forward read begins at 0 or more", request.from);
             return Err(Refusal::Error(text.into()));
         }
-        let view = self.stream_view(&request.stream).map_err(|unreadable| {
+        let view = self.stream_view(&request.stream)?.map_err(|unreadable| {
             let (result, last) = unreadable.stream_result();
             Refusal::Unreadable(result, last)
         })?;
@@ -275,7 +282,7 @@ impl Reader<'_> {
             return Ok(delivered);
         }
         let mut positions = Vec::with_capacity(count);
-        let first = self.index.positions(&request.stream, range.first, count, &mut positions);
+        let first = self.index.positions(&request.stream, range.first, count, &mut positions)?;
         page.expect(positions.len());
         let mut clock = PageClock::start(self);
         let visit = |event: &EventView<'_>| -> Result<ControlFlow<()>, Refusal> {
@@ -326,6 +333,12 @@ enum EventRefusal {
 impl From<FetchError> for EventRefusal {
     fn from(error: FetchError) -> EventRefusal {
         EventRefusal::Error(error)
+    }
+}
+
+impl From<NotReady> for EventRefusal {
+    fn from(error: NotReady) -> EventRefusal {
+        EventRefusal::Error(error.into())
     }
 }
 

@@ -51,7 +51,7 @@ fn check(log: &TestLog, stream: &str, page: &Page, numbers: &[i64], next: i64, i
     let label = format!("{stream} from {} count {}", page.from, page.max_count);
     assert_eq!((read.result(), read.error.as_deref()), (ReadStreamResult::Success, Some("")), "{label}");
     assert_eq!((&found[..], read.next_event_number, read.is_end_of_stream), (numbers, next, is_end), "{label}");
-    assert_eq!(read.last_event_number, log.index.head(stream).last_event_number, "{label}");
+    assert_eq!(read.last_event_number, log.index.head(stream).unwrap().last_event_number, "{label}");
     assert_eq!(read.last_commit_position, log.reader().last_position().unwrap(), "{label}");
 }
 
@@ -351,4 +351,66 @@ fn a_damaged_log_is_an_error_that_says_where() {
     let read = read_event(&log, "damaged", 0, false, &Identity::Anonymous);
     assert_eq!(read.result(), ReadEventResult::Error);
     assert!(read.error().contains(&format!("position {position}")), "{}", read.error());
+}
+
+/// The index is being rebuilt: streams are not ready, the whole log is read all the same, from any place.
+#[test]
+fn without_an_index_the_whole_log_can_be_read_and_streams_are_not_ready() {
+    use crate::codec::client::AllPosition;
+    use crate::codec::client::messages::{NotHandled, NotHandledReason, ReadAllEventsCompleted};
+    use crate::codec::client::request::ReadAll;
+
+    let mut log = ten_events();
+    let directory = crate::storage::memory::TempDirectory::new();
+    let store = crate::index::FileStore::open(directory.path(), false).unwrap();
+    let layout = log.log.layout;
+    log.index = crate::index::Index::open(std::sync::Arc::new(store), &log.log, layout, log.end, 1);
+    log.index.set_behind(log.end);
+    let not_ready = |out: &[u8]| {
+        let refused: NotHandled = answer(Command::NotHandled, ID, out);
+        assert_eq!(refused.reason(), NotHandledReason::NotReady);
+    };
+    let mut out = Vec::new();
+    let stream = "orders".to_owned();
+    let request = ReadEvent { stream, event_number: 3, resolve_links: false, require_leader: false };
+    log.reader().read_event(&request, &Identity::System, ID, &mut out);
+    not_ready(&out);
+    for (who, is_forward) in [(Identity::System, true), (Identity::Anonymous, false)] {
+        let direction = if is_forward { Direction::Forward } else { Direction::Backward };
+        let request = ReadStream {
+            direction,
+            stream: "orders".to_owned(),
+            from: 0,
+            max_count: 5,
+            resolve_links: false,
+            require_leader: false,
+        };
+        out.clear();
+        log.reader().read_stream(&request, &who, ProtocolLevel::V2, ID, &mut out);
+        not_ready(&out);
+    }
+    let read_all = |direction, from| -> ReadAllEventsCompleted {
+        let mut out = Vec::new();
+        let request = ReadAll { direction, from, max_count: 4, resolve_links: false, require_leader: false };
+        log.reader().read_all(&request, &Identity::System, ProtocolLevel::V2, ID, &mut out);
+        let command = match direction {
+            Direction::Forward => Command::ReadAllEventsForwardCompleted,
+            Direction::Backward => Command::ReadAllEventsBackwardCompleted,
+        };
+        answer(command, ID, &out)
+    };
+    for (direction, start) in
+        [(Direction::Forward, AllPosition { commit: 0, prepare: 0 }), (Direction::Backward, AllPosition::END)]
+    {
+        let (mut from, mut count) = (start, 0);
+        loop {
+            let page = read_all(direction, from);
+            count += page.events.len();
+            if page.events.is_empty() {
+                break;
+            }
+            from = AllPosition { commit: page.next_commit_position, prepare: page.next_prepare_position };
+        }
+        assert_eq!(count, 15, "{direction:?}");
+    }
 }

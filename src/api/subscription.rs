@@ -25,6 +25,7 @@ use crate::codec::client::page::stream_event_appeared;
 use crate::codec::client::request::Subscribe;
 use crate::codec::client::response::{subscription_confirmed, subscription_dropped};
 use crate::codec::record::{BatchView, EventView};
+use crate::index::NotReady;
 use crate::types::{EventNumber, Guid, LogPosition, base_stream};
 
 type Map<K, V> = HashMap<K, V, FixedState>;
@@ -95,9 +96,13 @@ impl Subscriptions {
         out: &mut Vec<u8>,
     ) -> Result<(), FetchError> {
         let stream = request.stream.as_deref();
-        if !is_allowed(reader.index, identity, Action::Read, stream.unwrap_or(ALL_STREAM)) {
+        if !is_allowed(reader.index, identity, Action::Read, stream.unwrap_or(ALL_STREAM))? {
             subscription_dropped(out, correlation, SubscriptionDropReason::AccessDenied);
             return Ok(());
+        }
+        if reader.index.walk_limit() != reader.index.applied() {
+            // What would be pushed is old: the index is far behind the log.
+            return Err(NotReady.into());
         }
         self.remove(connection, correlation);
         if self.is_empty() {
@@ -106,7 +111,7 @@ impl Subscriptions {
         // In this order: other threads may apply more of the log meanwhile. What they apply after the position was read
         // is pushed, unless the stream's number counts it already.
         let last_position = reader.last_position()?;
-        let last_number = stream.map(|stream| last_number(reader, stream));
+        let last_number = stream.map(|stream| last_number(reader, stream)).transpose()?;
         subscription_confirmed(out, correlation, level, last_position, last_number);
         let after = last_number.unwrap_or(last_position);
         self.add(
@@ -239,10 +244,11 @@ impl Subscriptions {
 }
 
 /// The last event number of a stream as subscribers are told: that of its tombstone when there is one.
-fn last_number(reader: &Reader<'_>, stream: &str) -> i64 {
-    let last = reader.index.head(stream).last_event_number;
-    let base = base_stream(stream).map_or(-1, |base| reader.index.head(base).last_event_number);
-    if base == EventNumber::TOMBSTONE.0 { base } else { last }
+fn last_number(reader: &Reader<'_>, stream: &str) -> Result<i64, NotReady> {
+    let last = reader.index.head(stream)?.last_event_number;
+    let base = base_stream(stream).map(|base| reader.index.head(base)).transpose()?;
+    let is_gone = base.is_some_and(|base| base.last_event_number == EventNumber::TOMBSTONE.0);
+    Ok(if is_gone { EventNumber::TOMBSTONE.0 } else { last })
 }
 
 /// Sends the events of a record from number `first` in it on to the subscribers of its stream and of all, until about

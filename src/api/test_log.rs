@@ -62,7 +62,7 @@ impl TestLog {
 
     /// Appends events (type, data) behind the stream's last one.
     pub(super) fn append(&mut self, stream: &str, events: &[(&str, &[u8])]) -> LogPosition {
-        let number = self.index.head(stream).last_event_number + 1;
+        let number = self.index.head(stream).unwrap().last_event_number + 1;
         self.batch(RecordKind::Append, stream, number, events)
     }
 

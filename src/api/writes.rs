@@ -27,7 +27,7 @@ use crate::codec::client::request::{
 use crate::codec::client::response::{self, Written};
 use crate::codec::record::{BatchBuilder, BatchView, EVENT_HEADER_BYTES, EventView, RecordKind};
 use crate::engine::{Answer, Append, MetadataEffect, Revival};
-use crate::index::Transaction;
+use crate::index::{NotReady, Transaction};
 use crate::limits::{EVENTS_PER_APPEND_MAX, RECORD_ALIGNMENT};
 use crate::types::{EventId, EventNumber, ExpectedVersion, Guid, LogPosition, base_stream, metastream_of};
 
@@ -37,6 +37,10 @@ const REVIVALS_MAX: u8 = 4;
 /// Said when writes wait for room.
 const DISK_FULL_TEXT: &str = "The disk of the leader is full: nothing was written. Reads go on; writes go on when there \
                               is room again.";
+
+/// Said when the next chunk file cannot be made.
+const CHUNK_FAILED_TEXT: &str = "The leader cannot make the next file of its log: nothing was written. Its log tells why. \
+                                 Reads go on; writes go on when it can again.";
 
 /// A record on its way to the log. What was asked comes back with the answer.
 #[derive(Clone, Copy, Debug)]
@@ -66,10 +70,12 @@ pub(super) struct Caller<'a> {
 impl Caller<'_> {
     fn may(&self, stream: &str, action: Action, asked: Asked) -> bool {
         let allowed = is_allowed(&self.edge.links.index, self.identity, action, stream);
-        if !allowed {
-            self.fail(asked, OperationResult::AccessDenied);
+        match allowed {
+            Ok(true) => {}
+            Ok(false) => self.fail(asked, OperationResult::AccessDenied),
+            Err(NotReady) => self.session.send(|out| response::not_ready(out, self.correlation)),
         }
-        allowed
+        allowed == Ok(true)
     }
 
     fn fail(&self, asked: Asked, result: OperationResult) {
@@ -336,9 +342,11 @@ pub(super) fn answered(
             return writer.revive(record, last_event_number, deadline);
         }
         // Another node leads, or nobody: the client asks again, and then this node forwards or refuses.
-        Answer::NotLeader => session.send(|out| response::not_ready(out, correlation)),
+        // The same where the index is being rebuilt.
+        Answer::NotLeader | Answer::NotReady => session.send(|out| response::not_ready(out, correlation)),
         Answer::TooBusy => edge.refuse_busy(session, correlation),
         Answer::DiskFull => session.send(|out| response::bad_request(out, correlation, DISK_FULL_TEXT)),
+        Answer::ChunkFailed => session.send(|out| response::bad_request(out, correlation, CHUNK_FAILED_TEXT)),
         Answer::TooLarge { bytes, limit } => {
             let text = format!("The write makes a record of {bytes} bytes, a chunk holds {limit}; send less at once.");
             session.send(|out| response::bad_request(out, correlation, &text));

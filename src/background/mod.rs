@@ -7,14 +7,18 @@
 //! Leaves to others: the chunks made ahead of the writer (`storage::Preparer` has a thread of its own, because writes wait
 //! for it).
 
+mod index_keeper;
 mod peer_source;
 mod repairer;
+mod scrubber;
 mod sealer;
 #[cfg(test)]
 mod testing;
 
+pub use index_keeper::IndexKeeper;
 pub use peer_source::{LogInfo, PeerSource};
 pub use repairer::{Repairer, RepairerLinks};
+pub use scrubber::Scrubber;
 pub use sealer::Sealer;
 
 use std::io;

@@ -273,3 +273,7 @@ impl Chore for Repairer {
 fn overlap(one: &Damage, other: &Damage) -> bool {
     one.from < other.to && other.from < one.to
 }
+
+#[cfg(test)]
+#[path = "repairer_tests.rs"]
+mod tests;

@@ -81,7 +81,7 @@ impl Chunks {
 /// The record at `position`: an epoch at the begin of the log and of each fourth chunk, else a write of one event.
 fn record(position: LogPosition) -> Vec<u8> {
     let term = Term(1 + LAYOUT.chunk_of(position) / 4);
-    let is_epoch = position.0 % (4 * LAYOUT.chunk_size) == 0;
+    let is_epoch = position.0.is_multiple_of(4 * LAYOUT.chunk_size);
     let (kind, body) = if is_epoch {
         let (epoch_id, leader) = (Guid([term.0 as u8; 16]), NodeId(Guid([1; 16])));
         (RecordKind::Epoch, EpochBody { epoch_id, leader, previous: None }.encode().to_vec())

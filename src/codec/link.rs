@@ -26,7 +26,17 @@ const PACKAGE_HEADER_BYTES: usize = 18;
 
 const MAGIC: [u8; 8] = *b"RSLINK\0\0";
 
-const VERSION: u16 = 1;
+/// What this release says. Version 2: priority in Subscribe, the time of flushes in the answer to a heartbeat, member lists
+/// in the log that change.
+const VERSION: u16 = 2;
+
+/// The oldest version that this release understands. Version 1 was in no release.
+const VERSION_OLDEST: u16 = 2;
+
+const _: () = assert!(VERSION_OLDEST == VERSION || VERSION_OLDEST + 1 == VERSION);
+
+/// Version of the link protocol, for people.
+pub const PROTOCOL_VERSION: u16 = VERSION;
 
 const ACCEPTED: [u8; 4] = *b"RSOK";
 
@@ -94,7 +104,8 @@ pub enum LinkError {
     },
     /// Another version of the protocol.
     #[error(
-        "it speaks version {found} of the link protocol, this node version {VERSION}; run the same release everywhere"
+        "it speaks version {found} of the link protocol, this node versions {VERSION_OLDEST} to {VERSION}: upgrade the node \
+         with the older release first, one release at a time"
     )]
     Version {
         /// As found.
@@ -176,7 +187,7 @@ impl Hello {
             return Err(LinkError::Checksum { computed, stored });
         }
         let version = u16::from_le_bytes(array(bytes, 8));
-        if version != VERSION {
+        if !(VERSION_OLDEST..=VERSION).contains(&version) {
             return Err(LinkError::Version { found: version });
         }
         let purpose = match bytes[10] {
@@ -328,7 +339,7 @@ mod tests {
         let hex: String = hello().encode().iter().map(|byte| format!("{byte:02x}")).collect();
         let expected = [
             "52534c494e4b0000",
-            "0100",
+            "0200",
             "02",
             "00",
             "07000000",
@@ -356,12 +367,19 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_version_is_told_apart_from_damage() {
+    fn another_version_is_told_apart_from_damage() {
         let mut bytes = hello().encode();
-        bytes[8] = 2;
-        let crc = crc32c::crc32c(&bytes[..92]);
-        bytes[92..].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(Hello::decode(&bytes), Err(LinkError::Version { found: 2 }));
+        for found in [0, VERSION_OLDEST - 1, VERSION + 1] {
+            bytes[8..10].copy_from_slice(&found.to_le_bytes());
+            let crc = crc32c::crc32c(&bytes[..92]);
+            bytes[92..].copy_from_slice(&crc.to_le_bytes());
+            assert_eq!(Hello::decode(&bytes), Err(LinkError::Version { found }));
+        }
+        let words = LinkError::Version { found: 1 }.to_string();
+        assert!(
+            words.contains("version 1 of") && words.contains("versions 2 to 2") && words.contains("upgrade"),
+            "{words}"
+        );
     }
 
     #[test]

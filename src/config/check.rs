@@ -76,6 +76,7 @@ fn read(values: Values<'_>) -> Result<Config, ConfigError> {
         read_only_replica: values.switch("ReadOnlyReplica")?,
         chunk_size_bytes: values.bytes("ChunkSize")?,
         append_size_max_bytes: values.bytes("MaxAppendSize")?,
+        scrub_bytes_per_second: values.integer::<u64>("ScrubMibPerSecond")? << 20,
         unsafe_disable_flush_to_disk: values.switch("UnsafeDisableFlushToDisk")?,
         edge_threads: values.integer("EdgeThreads")?,
         cpu_pinning: values.pinning("CpuPinning")?,

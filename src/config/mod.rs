@@ -103,18 +103,33 @@ pub fn load(
     Ok(Outcome::Run(Box::new(Loaded { config: checked.config, report, warnings, what_if })))
 }
 
-/// The line that `--version` prints.
+/// The name and version of this program.
 #[must_use]
 pub fn version() -> String {
     format!("ringstore {}", env!("CARGO_PKG_VERSION"))
 }
+
+/// What `--version` prints: the version, and the formats that matter when nodes of two releases run together.
+#[must_use]
+pub fn version_text() -> String {
+    let formats = FORMATS.map(|(what, version)| format!("{what} {version}"));
+    format!("{}\nreads and writes: {}", version(), formats.join(", "))
+}
+
+/// What files and handshakes say of themselves; another version is refused with words.
+const FORMATS: [(&str, u32); 4] = [
+    ("chunk files", crate::storage::CHUNK_FORMAT_VERSION),
+    ("state file", crate::storage::STATE_FORMAT_VERSION),
+    ("replication links", crate::codec::link::PROTOCOL_VERSION as u32),
+    ("gossip", crate::gossip::EXCHANGE_FORMAT),
+];
 
 fn text_asked_for(raw: &RawOptions) -> Result<Option<Outcome>, ConfigError> {
     let values = Values::new(raw);
     if values.switch("Help")? {
         return Ok(Some(Outcome::Help(command_line::help())));
     }
-    Ok(values.switch("Version")?.then(|| Outcome::Version(version())))
+    Ok(values.switch("Version")?.then(|| Outcome::Version(version_text())))
 }
 
 /// Takes in the configuration file; answers its path when there is one.

@@ -64,6 +64,8 @@ pub struct Config {
     pub chunk_size_bytes: u64,
     /// Largest write, bytes.
     pub append_size_max_bytes: u64,
+    /// Bytes of sealed chunks that the scrubber reads a second; 0: it is off.
+    pub scrub_bytes_per_second: u64,
     /// Acknowledge what is not on disk.
     pub unsafe_disable_flush_to_disk: bool,
 

@@ -282,10 +282,11 @@ mod tests {
     }
 
     #[test]
-    fn all_104_options_of_v5_are_known_and_four_are_new() {
-        assert_eq!(all().count(), 104 + 4);
-        for new in ["MaxAppendSize", "ChunkSize", "EdgeThreads", "CpuPinning"] {
-            assert!(find(new).unwrap().is_present(), "{new}");
+    fn all_104_options_of_v5_are_known_and_the_others_are_ours() {
+        let ours = ["MaxAppendSize", "ChunkSize", "ScrubMibPerSecond", "EdgeThreads", "CpuPinning", "ReadOnlyReplica"];
+        assert_eq!(all().count(), 104 + ours.len());
+        for name in ours {
+            assert!(find(name).unwrap().is_present(), "{name}");
         }
     }
 

@@ -130,12 +130,13 @@ impl Replica {
             leading.no_wish_before = now.after(HAND_OVER_PAUSE);
             effects.push(Effect::Changed);
         }
-        if !has_left || leading.transfer.is_some() {
+        if !has_left || leading.transfer.is_some_and(|transfer| !transfer.asked) {
             return false;
         }
-        // The list without this node is committed: its work is done. It asks a successor once; the others find one by
-        // themselves, too.
-        if !std::mem::replace(&mut leading.is_leaving, true) && self.resign(now, None, effects).is_ok() {
+        // The list without this node is committed: its work is done. It asks a successor once; that does not ask it for its
+        // vote, so it does not wait for news either.
+        let is_first = !std::mem::replace(&mut leading.is_leaving, true);
+        if is_first && leading.transfer.is_none() && self.resign(now, None, effects).is_ok() {
             return false;
         }
         self.follow_nobody(now, effects);

@@ -315,6 +315,7 @@ impl Table {
             if !welcome
                 || !leads
                 || self.hosts[leader].stopped
+                || self.hosts[at].stopped
                 || self.is_cut(at, leader)
                 || next >= self.hosts[leader].log.len()
             {

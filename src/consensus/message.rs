@@ -4,6 +4,44 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::{ClusterId, Epoch, Guid, LogPosition, NodeId, Term};
 
+/// Version of the JSON that elections travel in. Version 2: suspect nodes, whose votes an older node would count like any
+/// other's.
+const ELECTIONS_VERSION: u32 = 2;
+
+/// A request or answer of an election with the version of its format, as it is posted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Versioned<T> {
+    /// Nothing: 1, which did not say so.
+    #[serde(default)]
+    ringstore_elections: Option<u32>,
+    #[serde(flatten)]
+    body: T,
+}
+
+impl<T> Versioned<T> {
+    /// In the format of this release.
+    #[must_use]
+    pub fn new(body: T) -> Versioned<T> {
+        Versioned { ringstore_elections: Some(ELECTIONS_VERSION), body }
+    }
+
+    /// What was posted.
+    ///
+    /// # Errors
+    /// In words, when another release has posted it.
+    pub fn check(self) -> Result<T, String> {
+        let found = self.ringstore_elections.unwrap_or(1);
+        if found == ELECTIONS_VERSION {
+            return Ok(self.body);
+        }
+        Err(format!(
+            "version {found} of the elections' protocol is not understood here, only version {ELECTIONS_VERSION}: upgrade the \
+             node with the older release first, one release at a time"
+        ))
+    }
+}
+
 /// Asks for a vote, or with the same fields for a pre-vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -129,5 +167,25 @@ impl Message {
             | Message::Heartbeat { term, .. }
             | Message::HeartbeatAnswer { term, .. } => *term,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elections_say_their_version() {
+        let response =
+            VoteResponse { voter: NodeId::default(), term: Term(7), granted: true, leader: None, is_suspect: true };
+        let json = serde_json::to_string(&Versioned::new(response)).unwrap();
+        let back: Versioned<VoteResponse> = serde_json::from_str(&json).unwrap();
+        assert_eq!(back.check(), Ok(response));
+        let old = serde_json::to_string(&response).unwrap();
+        let words = serde_json::from_str::<Versioned<VoteResponse>>(&old).unwrap().check().unwrap_err();
+        assert!(words.starts_with("version 1 of the elections' protocol"), "{words}");
+        let newer = json.replace(":2,", ":3,");
+        let words = serde_json::from_str::<Versioned<VoteResponse>>(&newer).unwrap().check().unwrap_err();
+        assert!(words.starts_with("version 3 of"), "{words}");
     }
 }

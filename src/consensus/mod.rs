@@ -19,6 +19,8 @@ mod handing_over;
 mod harness;
 mod leading;
 mod lists;
+#[cfg(test)]
+mod membership_tests;
 mod message;
 #[cfg(test)]
 mod paper_tests;
@@ -31,7 +33,7 @@ pub use effects::Effect;
 pub use epochs::{Divergence, EPOCHS_SENT_MAX, EpochTable};
 pub use leading::Tracked;
 pub use lists::MemberLists;
-pub use message::{Message, TransferRequest, VoteRequest, VoteResponse};
+pub use message::{Message, TransferRequest, Versioned, VoteRequest, VoteResponse};
 #[cfg(test)]
 pub use replica::PlantedBug;
 pub use replica::{Replica, ReplicaOptions, Restored};

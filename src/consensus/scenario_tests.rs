@@ -37,6 +37,7 @@ fn command_on(table: &mut Table, words: &[&str]) {
         ["time-out", node] => table.time_out(at(node)),
         ["announce", node] => table.announce(at(node)),
         ["stop", node] => table.hosts[at(node)].stopped = true,
+        ["go", node] => table.hosts[at(node)].stopped = false,
         ["silence", node] => {
             table.hosts[at(node)].replica.as_mut().unwrap().leader_heard = None;
         }

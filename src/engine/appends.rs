@@ -2,10 +2,11 @@
 
 use crate::codec::record::{BatchView, Header, RecordKind, padding, seal, sealed_length};
 use crate::consensus::Replica;
+use crate::index::NotReady;
 use crate::limits::RECORD_HEADER_BYTES;
 use crate::types::{ExpectedVersion, LogPosition, Term, Ticks, base_stream};
 
-use super::core::{Deferred, Engine, Pending};
+use super::core::{Deferred, Engine, Pending, Unproven};
 use super::heads::{Head, StreamName, Validity};
 use super::{Answer, Append, Reply, Revival};
 
@@ -35,32 +36,60 @@ impl Engine {
             return Ok(());
         }
         if self.heads.is_full() || !self.has_room(bytes) {
-            return if self.disk_full && !self.next_chunk_ready(bytes) {
-                self.answer_append(append, Answer::DiskFull);
-                Ok(())
-            } else {
-                Err(append)
+            let refusal = match (self.disk_full, self.chunk_failed) {
+                (true, _) => Some(Answer::DiskFull),
+                (false, true) => Some(Answer::ChunkFailed),
+                (false, false) => None,
+            };
+            return match refusal.filter(|_| !self.next_chunk_ready(bytes)) {
+                Some(answer) => {
+                    self.answer_append(append, answer);
+                    Ok(())
+                }
+                None => Err(append),
             };
         }
         self.stopwatch.taken(append.handed_over);
         let stream = self.heads.name(append.stream());
-        let head = self.heads.get(stream);
-        let (answer, end) = match self.judge(&append, stream, head) {
-            Verdict::Answer(answer, end) => (answer, end),
-            Verdict::Write => self.write(&append, stream, head),
+        let judged = self.heads.get(stream).and_then(|head| {
+            let verdict = self.judge(&append, stream, head)?;
+            self.learn_what_changes(&append, stream)?;
+            Ok((verdict, head))
+        });
+        let (answer, end) = match judged {
+            Ok((Verdict::Answer(answer, end), _)) => (answer, end),
+            Ok((Verdict::Write, head)) => self.write(&append, stream, head),
+            // The edge tells the client to ask again; nothing is known for which the answer should wait.
+            Err(NotReady) => (Answer::NotReady, LogPosition::ZERO),
         };
-        self.answer_when_committed(append, answer, end);
+        match answer {
+            // A round of heartbeats first: see `Unproven`.
+            Answer::WrongExpectedVersion { .. } | Answer::StreamDeleted { .. } => {
+                self.barriers.waiting.push(Unproven::Refusal { append, answer, end });
+            }
+            _ => self.answer_when_committed(append, answer, end),
+        }
+        Ok(())
+    }
+
+    /// Looks up the other streams that a write changes, before any of it is written.
+    fn learn_what_changes(&mut self, append: &Append, stream: StreamName<'_>) -> Result<(), NotReady> {
+        let base = append.metadata_of.as_ref().map(|effect| &*effect.base).or_else(|| base_stream(stream.text));
+        let revival = append.revival.as_ref().map(|revival| [&*revival.base, &*revival.metastream]);
+        for text in base.into_iter().chain(revival.into_iter().flatten()) {
+            self.heads.learn(self.heads.name(text))?;
+        }
         Ok(())
     }
 
     /// The outcome table of the v5 protocol (tcp.md 5.1), without the comparison of committed events: that is the
     /// edge's. `head` is that of `stream`, which is written to.
-    fn judge(&self, append: &Append, stream: StreamName<'_>, head: Head) -> Verdict {
+    fn judge(&self, append: &Append, stream: StreamName<'_>, head: Head) -> Result<Verdict, NotReady> {
         if !matches!(append.kind, RecordKind::Append | RecordKind::Delete) {
-            return Verdict::Write;
+            return Ok(Verdict::Write);
         }
         let (claimed, head) = match append.guard.as_deref() {
-            Some(guard) => (guard, self.heads.get(self.heads.name(guard))),
+            Some(guard) => (guard, self.heads.get(self.heads.name(guard))?),
             None => (stream.text, head),
         };
         let wrong = || {
@@ -68,74 +97,75 @@ impl Engine {
             Verdict::Answer(answer, head.end)
         };
         if head.is_hard_deleted() {
-            return Verdict::Answer(Answer::StreamDeleted { end: head.end }, head.end);
+            return Ok(Verdict::Answer(Answer::StreamDeleted { end: head.end }, head.end));
         }
         // The metadata goes with the stream, whether or not it has a tombstone of its own.
-        let base = base_stream(claimed).map(|base| self.heads.get(self.heads.name(base)));
+        let base = base_stream(claimed).map(|base| self.heads.get(self.heads.name(base))).transpose()?;
         if let Some(base) = base.filter(Head::is_hard_deleted) {
-            return Verdict::Answer(Answer::StreamDeleted { end: base.end }, base.end);
+            return Ok(Verdict::Answer(Answer::StreamDeleted { end: base.end }, base.end));
         }
         let current = head.last_event_number;
         match append.expected_version {
             ExpectedVersion::StreamExists if head.soft_deleted => {
-                return Verdict::Answer(Answer::StreamDeleted { end: head.end }, head.end);
+                return Ok(Verdict::Answer(Answer::StreamDeleted { end: head.end }, head.end));
             }
-            ExpectedVersion::StreamExists if current < 0 && !head.has_metadata => return wrong(),
+            ExpectedVersion::StreamExists if current < 0 && !head.has_metadata => return Ok(wrong()),
             ExpectedVersion::Any | ExpectedVersion::StreamExists => {
                 if append.guard.is_none()
-                    && let Some(verdict) = self.judge_repeat(append, stream, head)
+                    && let Some(verdict) = self.judge_repeat(append, stream, head)?
                 {
-                    return verdict;
+                    return Ok(verdict);
                 }
             }
             ExpectedVersion::NoStream if head.soft_deleted => {}
-            ExpectedVersion::NoStream if current >= 0 => return wrong(),
-            ExpectedVersion::Exact(expected) if expected != current => return wrong(),
+            ExpectedVersion::NoStream if current >= 0 => return Ok(wrong()),
+            ExpectedVersion::Exact(expected) if expected != current => return Ok(wrong()),
             ExpectedVersion::NoStream | ExpectedVersion::Exact(_) => {}
         }
         self.judge_revival(append, head)
     }
 
     /// Idempotence by identifier, for claims that name no number.
-    fn judge_repeat(&self, append: &Append, stream: StreamName<'_>, head: Head) -> Option<Verdict> {
+    fn judge_repeat(&self, append: &Append, stream: StreamName<'_>, head: Head) -> Result<Option<Verdict>, NotReady> {
         let ids = || BatchView::ids_of(&append.body).take(usize::from(append.event_count));
-        let (first, first_end) = self.heads.recent(stream, ids().next()?)?;
+        let Some(id) = ids().next() else { return Ok(None) };
+        let Some((first, first_end)) = self.heads.recent(stream, id)? else { return Ok(None) };
         #[cfg(test)]
         if self.has(crate::consensus::PlantedBug::IdempotenceLost) && first_end == LogPosition::ZERO {
-            return None;
+            return Ok(None);
         }
         let (mut last, mut end) = (first, first_end);
         for id in ids().skip(1) {
-            let Some((number, number_end)) = self.heads.recent(stream, id) else {
+            let Some((number, number_end)) = self.heads.recent(stream, id)? else {
                 let answer = Answer::WrongExpectedVersion { current: head.last_event_number, end: head.end };
-                return Some(Verdict::Answer(answer, head.end));
+                return Ok(Some(Verdict::Answer(answer, head.end)));
             };
             (last, end) = (number, end.max(number_end));
         }
         let answer = Answer::AlreadyWritten { first_event_number: first, last_event_number: last, end };
-        Some(Verdict::Answer(answer, end))
+        Ok(Some(Verdict::Answer(answer, end)))
     }
 
     /// A write to a soft-deleted stream, or to the metadata of one, brings it back: the edge must send along how.
-    fn judge_revival(&self, append: &Append, head: Head) -> Verdict {
+    fn judge_revival(&self, append: &Append, head: Head) -> Result<Verdict, NotReady> {
         let soft_delete = append.metadata_of.as_ref().is_some_and(|effect| effect.soft_deletes);
         if append.kind == RecordKind::Delete || soft_delete {
-            return Verdict::Write;
+            return Ok(Verdict::Write);
         }
         let dead = match &append.metadata_of {
-            Some(effect) => self.heads.get(self.heads.name(&effect.base)),
+            Some(effect) => self.heads.get(self.heads.name(&effect.base))?,
             None => head,
         };
         if !dead.soft_deleted || dead.is_hard_deleted() {
-            return Verdict::Write;
+            return Ok(Verdict::Write);
         }
-        match &append.revival {
+        Ok(match &append.revival {
             Some(revival) if revival.last_event_number == dead.last_event_number => Verdict::Write,
             _ => {
                 let answer = Answer::SoftDeleted { last_event_number: dead.last_event_number, end: dead.end };
                 Verdict::Answer(answer, dead.end)
             }
-        }
+        })
     }
 
     /// Writes the record and its revival. Returns the answer, and the end of what was written.
@@ -164,7 +194,7 @@ impl Engine {
         let last_prepare_position =
             last_entry.map_or(position, |offset| position.plus((RECORD_HEADER_BYTES + offset) as u64));
         let revival =
-            append.revival.as_ref().filter(|revival| self.heads.get(self.heads.name(&revival.base)).soft_deleted);
+            append.revival.as_ref().filter(|revival| self.heads.known(self.heads.name(&revival.base)).soft_deleted);
         if is_visible {
             self.heads.wrote(end, usize::from(append.event_count));
             self.heads.set(stream, Head { last_event_number: last, end, ..head }, Validity::Term);
@@ -191,7 +221,7 @@ impl Engine {
             return;
         };
         let base = self.heads.name(base);
-        let before = self.heads.get(base);
+        let before = self.heads.known(base);
         let after = match &append.metadata_of {
             Some(effect) => Head { soft_deleted: effect.soft_deletes, has_metadata: true, end, ..before },
             None => Head { end, ..before },
@@ -202,7 +232,7 @@ impl Engine {
     /// Appends the metadata event that brings a stream back.
     fn revive(&mut self, revival: &Revival) -> LogPosition {
         let metastream = self.heads.name(&revival.metastream);
-        let meta = self.heads.get(metastream);
+        let meta = self.heads.known(metastream);
         let first = meta.last_event_number + 1;
         let (_, end) = self.append_record(RecordKind::Append, &revival.body, 1, Some(first));
         if let Some(id) = BatchView::ids_of(&revival.body).next() {
@@ -211,7 +241,7 @@ impl Engine {
         self.heads.wrote(end, 1);
         self.heads.set(metastream, Head { last_event_number: first, end, ..meta }, Validity::Term);
         let base = self.heads.name(&revival.base);
-        let revived = Head { soft_deleted: false, has_metadata: true, end, ..self.heads.get(base) };
+        let revived = Head { soft_deleted: false, has_metadata: true, end, ..self.heads.known(base) };
         self.heads.set(base, revived, Validity::UntilApplied);
         end
     }
@@ -293,7 +323,7 @@ impl Engine {
         self.options.layout.chunk_of(last) < self.log.chunks_ready()
     }
 
-    fn answer_when_committed(&mut self, mut append: Deferred, answer: Answer, end: LogPosition) {
+    pub(super) fn answer_when_committed(&mut self, mut append: Deferred, answer: Answer, end: LogPosition) {
         let committed = self.replica.as_ref().map_or(LogPosition::ZERO, Replica::commit_position);
         if end <= committed {
             self.answer_append(append, answer);

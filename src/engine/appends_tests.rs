@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::codec::record::{BatchBuilder, MemberRecord, MembershipBody};
-use crate::engine::{Action, EngineOptions, Request, Stages, Ticket};
+use crate::consensus::{Message, VoteResponse};
+use crate::engine::{Action, ControlInput, ControlOutput, EngineOptions, Request, Stages, Ticket};
 use crate::index::Index;
 use crate::storage::memory::MemoryLog;
 use crate::storage::{ChunkLayout, DurableState, Recovered};
@@ -20,13 +21,32 @@ struct Node {
     index: Arc<Index>,
     log: MemoryLog,
     now: u64,
+    /// What the engine sent to the other member and asked of the control thread.
+    sent: Vec<Message>,
+    controls: Vec<ControlOutput>,
+    /// Chunks that are asked for are made.
+    prepares: bool,
 }
+
+const PEER: NodeId = NodeId(Guid([9; 16]));
 
 impl Node {
     fn new() -> Node {
+        Node::with(Arc::new(Index::new()))
+    }
+
+    fn with(index: Arc<Index>) -> Node {
+        let mut node = Node::among(index, &[]);
+        node.turn(true);
+        node
+    }
+
+    fn among(index: Arc<Index>, others: &[NodeId]) -> Node {
         let node = NodeId(Guid([1; 16]));
         let member = MemberRecord { node, int_ip: [127, 0, 0, 1].into(), int_tcp_port: 1112, int_http_port: 2112 };
-        let list = MembershipBody { cluster: ClusterId(Guid([2; 16])), members: vec![member] };
+        let others = others.iter().map(|other| MemberRecord { node: *other, ..member });
+        let members = [member].into_iter().chain(others).collect();
+        let list = MembershipBody { cluster: ClusterId(Guid([2; 16])), members };
         let state = DurableState { founding: Some(list), founded: true, ..DurableState::new(node, LAYOUT.chunk_size) };
         let recovered = Recovered {
             end: LogPosition::ZERO,
@@ -51,12 +71,32 @@ impl Node {
             window_bytes: 256 << 10,
             planted: None,
         };
-        let index = Arc::new(Index::new());
         let engine = Engine::new(options, state, recovered, Arc::clone(&index), Ticks(0)).unwrap();
         let log = MemoryLog { layout: LAYOUT, bytes: vec![0; 4 << 20] };
-        let mut node = Node { engine, index, log, now: 0 };
-        node.turn(true);
-        node
+        Node { engine, index, log, now: 0, sent: Vec::new(), controls: Vec::new(), prepares: true }
+    }
+
+    /// Lets the only other member elect it, take its log and acknowledge it.
+    fn lead_with_peer(&mut self) {
+        self.now += 10_000_000_000;
+        self.turn(true);
+        let term = Term(1);
+        for pre in [true, false] {
+            let response = VoteResponse { voter: PEER, term, granted: true, leader: None, is_suspect: false };
+            let response = VoteResponse { term: if pre { Term::ZERO } else { term }, ..response };
+            self.engine.handle_control(ControlInput::VoteAnswered { from: PEER, pre, term, response: Some(response) });
+            self.turn(true);
+        }
+        let (subscription, start) = (Guid([7; 16]), LogPosition::ZERO);
+        let (log_end, commit_position) = (start, start);
+        let epochs = Vec::new();
+        let subscribe = Message::Subscribe { term, subscription, epochs, log_end, commit_position, priority: 0 };
+        self.engine.handle_message(PEER, subscribe);
+        self.turn(true);
+        self.engine.handle_data_link(PEER, subscription).expect("subscribed");
+        let position = self.log_end();
+        self.engine.handle_message(PEER, Message::Acknowledge { term, subscription, position });
+        self.turn(true);
     }
 
     /// One turn, in which the disk takes everything; the answers that came.
@@ -80,7 +120,7 @@ impl Node {
                     }
                     Action::Flush { id, .. } => self.engine.handle_flushed(id),
                     Action::SaveState(state) => self.engine.handle_state_saved(state.sequence),
-                    Action::PrepareChunk(chunk) => self.engine.handle_chunk_ready(chunk),
+                    Action::PrepareChunk(chunk) if self.prepares => self.engine.handle_chunk_ready(chunk),
                     Action::Progress(progress) if applies => {
                         self.index.apply_to(&self.log, LAYOUT, progress.readable).unwrap();
                     }
@@ -89,6 +129,8 @@ impl Node {
                         assert_eq!(spare.ticket, reply.ticket);
                         answers.push(reply.answer);
                     }
+                    Action::Send { message, .. } => self.sent.push(message),
+                    Action::Control(output) => self.controls.push(output),
                     _ => {}
                 }
             }
@@ -172,6 +214,34 @@ fn the_largest_record_is_written_behind_the_most_padding() {
 }
 
 /// Count and time of each stage, the answers aside. A stage here has one span, or several that took equally long.
+/// A chunk that cannot be made is no reason to let writers wait until they give up, or to refuse what still has room.
+#[test]
+fn writes_are_refused_when_the_next_chunk_is_needed_and_cannot_be_made() {
+    let check = |tell: fn(&mut Engine, bool), expected: fn(&Answer) -> bool| {
+        let mut node = Node::new();
+        node.prepares = false;
+        tell(&mut node.engine, true);
+        let mut written = 0;
+        let refused = loop {
+            let answer = node.ask(write_of_length((100 << 10) + 8 * written), true);
+            if !matches!(answer, Answer::Appended { .. }) {
+                break answer;
+            }
+            written += 1;
+        };
+        assert!(expected(&refused), "{refused:?}");
+        assert!((10..=20).contains(&written), "{written} writes had room in two chunks");
+        assert!(node.engine.view().chunk_failed || node.engine.view().disk_full);
+        node.engine.handle_chunk_ready(2);
+        tell(&mut node.engine, false);
+        let answer = node.ask(write_of_length(200 << 10), true);
+        assert!(matches!(answer, Answer::Appended { .. }), "{answer:?}");
+        assert!(!node.engine.view().chunk_failed && !node.engine.view().disk_full);
+    };
+    check(Engine::handle_chunk_failed, |answer| matches!(answer, Answer::ChunkFailed));
+    check(Engine::handle_disk_full, |answer| matches!(answer, Answer::DiskFull));
+}
+
 fn stages(stages: &Stages) -> Vec<(String, u64, u64)> {
     let mut shown = Vec::new();
     for (name, spans) in stages.snapshot().into_iter().filter(|(name, _)| name != "answer") {
@@ -226,4 +296,50 @@ fn a_committed_append_has_spent_its_time_in_the_stages() {
     assert_eq!(counts[0..2], [0, 0]);
     assert!(counts[2] > 0 && counts[3] > 0, "{counts:?}");
     assert_eq!(counts[4..], [0, 0]);
+}
+
+/// What a write must know is in a part of the index that is being rebuilt: it is refused, and nothing is written.
+#[test]
+fn a_write_to_a_stream_that_is_not_known_now_is_refused() {
+    let directory = crate::storage::memory::TempDirectory::new();
+    let log = MemoryLog { layout: LAYOUT, bytes: Vec::new() };
+    let store = Arc::new(crate::index::FileStore::open(directory.path(), false).unwrap());
+    let mut node = Node::with(Arc::new(Index::open(store, &log, LAYOUT, LogPosition::ZERO, 1)));
+    let append = |stream, expected_version| Append { expected_version, ..write(RecordKind::Append, stream, b"{}") };
+    let written = node.ask(append("orders", ExpectedVersion::NoStream), true);
+    assert!(matches!(written, Answer::Appended { .. }), "{written:?}");
+    node.index.set_behind(LogPosition(1 << 40));
+    let end = node.log_end();
+    for expected in
+        [ExpectedVersion::Any, ExpectedVersion::NoStream, ExpectedVersion::Exact(0), ExpectedVersion::StreamExists]
+    {
+        assert_eq!(node.ask(append("others", expected), true), Answer::NotReady);
+        assert_eq!(node.ask(append("$$others", expected), true), Answer::NotReady);
+    }
+    assert_eq!(node.log_end(), end);
+    let at_hand = node.ask(append("orders", ExpectedVersion::Exact(0)), true);
+    assert!(matches!(at_hand, Answer::Appended { first_event_number: 1, .. }), "{at_hand:?}");
+}
+
+/// Goal: a leader that is cut off does not refuse a write by what it last knew of the stream. What happened: the cable of
+/// a leader was loose; another one led already and had written, and the old one told a client, which knew that, that the
+/// stream was shorter than the version that it expected.
+#[test]
+fn a_refusal_waits_until_leadership_is_proven() {
+    let mut node = Node::among(Arc::new(Index::new()), &[PEER]);
+    node.lead_with_peer();
+    node.sent.clear();
+    let claim = || Append { expected_version: ExpectedVersion::Exact(5), ..write(RecordKind::Append, "s", b"x") };
+    node.engine.handle_request(Request::Append(Box::new(claim()))).expect("room in the log buffer");
+    assert_eq!(node.turn(true), [], "nobody has said that it still leads");
+    let round = node.sent.iter().find_map(|message| match message {
+        Message::Heartbeat { round, .. } => Some(*round),
+        _ => None,
+    });
+    let round = round.expect("it asks at once");
+    let answer = |round| Message::HeartbeatAnswer { term: Term(1), round, flush_micros: 0 };
+    node.engine.handle_message(PEER, answer(round - 1));
+    assert_eq!(node.turn(true), [], "an answer to an earlier round proves nothing");
+    node.engine.handle_message(PEER, answer(round));
+    assert_eq!(node.turn(true), [Answer::WrongExpectedVersion { current: -1, end: LogPosition::ZERO }]);
 }

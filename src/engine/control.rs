@@ -4,6 +4,8 @@ use crate::codec::record::{MemberRecord, MembershipBody};
 use crate::consensus::{TransferRequest, VoteRequest, VoteResponse};
 use crate::types::{NodeId, Term};
 
+use super::core::Engine;
+
 /// One step from a member list to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemberChange {
@@ -121,4 +123,55 @@ pub enum ControlOutput {
     ViewChanged,
     /// This is the committed member list now.
     MembersChanged(MembershipBody),
+}
+
+impl Engine {
+    /// The control thread has something.
+    pub fn handle_control(&mut self, input: ControlInput) {
+        let now = self.now;
+        match input {
+            ControlInput::Vote { token, pre, request } => {
+                let term = self.state.term;
+                let Some(_) = &self.replica else {
+                    let (voter, is_suspect) = (self.state.node, self.state.suspect);
+                    let response = VoteResponse { voter, term, granted: false, leader: None, is_suspect };
+                    self.control(ControlOutput::VoteAnswer { token, response });
+                    return;
+                };
+                self.with_replica(|replica, effects| replica.handle_vote_request(now, token, pre, request, effects));
+            }
+            ControlInput::VoteAnswered { pre, term, response, .. } => {
+                if let Some(response) = response {
+                    self.with_replica(|replica, effects| replica.handle_vote_answer(now, pre, term, response, effects));
+                }
+            }
+            ControlInput::Transfer { token, request } => {
+                let result = self.with_replica(|replica, effects| replica.handle_transfer(now, request, effects));
+                self.answer_control(token, result.unwrap_or_else(|| Err("this node is in no cluster yet".to_owned())));
+            }
+            ControlInput::Resign { token, to } => self.handle_resign(token, to),
+            ControlInput::ChangeMembers { token, change } => self.handle_change_members(token, change),
+            ControlInput::LeaderSeen { leader, term } => {
+                self.with_replica(|replica, effects| replica.handle_leader_seen(now, leader, term, effects));
+            }
+            ControlInput::AcceptFounding { token, list } => self.handle_accept_founding(token, list),
+            ControlInput::Founded { list } | ControlInput::JoinAsClone { list } => self.handle_founded(list),
+        }
+    }
+
+    fn handle_resign(&mut self, token: u64, to: Option<NodeId>) {
+        let now = self.now;
+        if self.resign_token.is_some() {
+            self.answer_control(token, Err("leadership is being handed over already".to_owned()));
+            return;
+        }
+        let accepting = self.accepting;
+        let result = self.with_replica(|replica, effects| {
+            if accepting { replica.resign(now, to, effects) } else { Err("this node does not lead".to_owned()) }
+        });
+        match result.unwrap_or_else(|| Err("this node is in no cluster yet".to_owned())) {
+            Ok(_) => self.resign_token = Some(token),
+            Err(reason) => self.answer_control(token, Err(reason)),
+        }
+    }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::codec::record::MembershipBody;
 #[cfg(test)]
 use crate::consensus::PlantedBug;
-use crate::consensus::{MemberLists, Message, Replica, VoteResponse};
+use crate::consensus::{MemberLists, Message, Replica};
 use crate::index::Index;
 use crate::ring::MirroredBuffer;
 use crate::storage::{ChunkLayout, DurableState, Recovered};
@@ -24,9 +24,7 @@ use super::members::PendingChange;
 use super::scanner::Scanner;
 use super::small_state::Saving;
 use super::stopwatch::Stopwatch;
-use super::{
-    Answer, Append, ControlInput, ControlOutput, FollowerView, NodeView, Progress, Reply, Request, Role, Stages, Ticket,
-};
+use super::{Answer, Append, ControlOutput, FollowerView, NodeView, Progress, Reply, Request, Role, Stages, Ticket};
 
 /// While the index catches up with a new leader's log nobody tells the engine: it looks this often.
 const APPLIED_POLL: Duration = Duration::from_millis(1);
@@ -66,9 +64,19 @@ pub(super) struct Pending {
 #[derive(Debug, Default)]
 pub(super) struct Barriers {
     /// Arrived since the last round was sent.
-    pub(super) waiting: Vec<Ticket>,
+    pub(super) waiting: Vec<Unproven>,
     /// The round that is under way and who waits for it.
-    pub(super) asked: Option<(u64, Vec<Ticket>)>,
+    pub(super) asked: Option<(u64, Vec<Unproven>)>,
+}
+
+/// What this leader says only when it knows that it still led when it looked.
+#[derive(Debug)]
+pub(super) enum Unproven {
+    /// A read that must see everything.
+    Barrier(Ticket),
+    /// A write that the stream's state refuses. Another leader may have changed that state already, which one that is
+    /// cut off cannot see: a refusal is a read, and must not be answered from the past either.
+    Refusal { append: Deferred, answer: Answer, end: LogPosition },
 }
 
 /// The log thread's brain: consensus, the log's tail and stream heads in one deterministic machine.
@@ -111,12 +119,15 @@ pub struct Engine {
     pub(super) truncating: bool,
     /// Elected, but the record that begins the term is not in the log yet.
     pub(super) epoch_due: bool,
+    /// The log has a member list of this node's cluster. A leader that finds none writes the founding's.
+    pub(super) is_list_in_log: bool,
     /// A leader takes writes once this much is committed and applied.
     pub(super) accept_from: Option<LogPosition>,
     pub(super) accepting: bool,
     /// Control request to answer when leadership was handed over, or was not.
     pub(super) resign_token: Option<u64>,
     pub(super) disk_full: bool,
+    pub(super) chunk_failed: bool,
     pub(super) chunk_asked: u32,
     pub(super) stopping: bool,
     pub(super) readable: LogPosition,
@@ -165,10 +176,12 @@ impl Engine {
             scanner: None,
             truncating: false,
             epoch_due: false,
+            is_list_in_log: false,
             accept_from: None,
             accepting: false,
             resign_token: None,
             disk_full: false,
+            chunk_failed: false,
             chunk_asked: options.chunks_ready.saturating_sub(1),
             stopping: false,
             readable: LogPosition::ZERO,
@@ -243,7 +256,8 @@ impl Engine {
     #[must_use]
     pub fn view(&self) -> NodeView {
         let Some(replica) = &self.replica else {
-            return NodeView { disk_full: self.disk_full, ..NodeView::default() };
+            let (disk_full, chunk_failed) = (self.disk_full, self.chunk_failed);
+            return NodeView { disk_full, chunk_failed, ..NodeView::default() };
         };
         let follower = |(node, tracked): (NodeId, crate::consensus::Tracked)| {
             let feed = self.feeds.get(&node);
@@ -271,6 +285,7 @@ impl Engine {
             flush_micros: self.flush_micros(),
             epochs: replica.epochs().all(),
             disk_full: self.disk_full,
+            chunk_failed: self.chunk_failed,
             followers: replica.followers().map(follower).collect(),
         }
     }
@@ -342,45 +357,12 @@ impl Engine {
             Request::Append(append) => self.handle_append(append).map_err(Request::Append),
             Request::Barrier { ticket } => {
                 if self.accepting {
-                    self.barriers.waiting.push(ticket);
+                    self.barriers.waiting.push(Unproven::Barrier(ticket));
                 } else {
                     self.reply(ticket, Answer::NotLeader);
                 }
                 Ok(())
             }
-        }
-    }
-
-    /// The control thread has something.
-    pub fn handle_control(&mut self, input: ControlInput) {
-        let now = self.now;
-        match input {
-            ControlInput::Vote { token, pre, request } => {
-                let term = self.state.term;
-                let Some(_) = &self.replica else {
-                    let (voter, is_suspect) = (self.state.node, self.state.suspect);
-                    let response = VoteResponse { voter, term, granted: false, leader: None, is_suspect };
-                    self.control(ControlOutput::VoteAnswer { token, response });
-                    return;
-                };
-                self.with_replica(|replica, effects| replica.handle_vote_request(now, token, pre, request, effects));
-            }
-            ControlInput::VoteAnswered { pre, term, response, .. } => {
-                if let Some(response) = response {
-                    self.with_replica(|replica, effects| replica.handle_vote_answer(now, pre, term, response, effects));
-                }
-            }
-            ControlInput::Transfer { token, request } => {
-                let result = self.with_replica(|replica, effects| replica.handle_transfer(now, request, effects));
-                self.answer_control(token, result.unwrap_or_else(|| Err("this node is in no cluster yet".to_owned())));
-            }
-            ControlInput::Resign { token, to } => self.handle_resign(token, to),
-            ControlInput::ChangeMembers { token, change } => self.handle_change_members(token, change),
-            ControlInput::LeaderSeen { leader, term } => {
-                self.with_replica(|replica, effects| replica.handle_leader_seen(now, leader, term, effects));
-            }
-            ControlInput::AcceptFounding { token, list } => self.handle_accept_founding(token, list),
-            ControlInput::Founded { list } | ControlInput::JoinAsClone { list } => self.handle_founded(list),
         }
     }
 
@@ -460,6 +442,12 @@ impl Engine {
         self.disk_full = full;
     }
 
+    /// A chunk cannot be made for another reason than room, or can be made again.
+    pub fn handle_chunk_failed(&mut self, failed: bool) {
+        self.view_dirty |= self.chunk_failed != failed;
+        self.chunk_failed = failed;
+    }
+
     /// The process is asked to stop: no more writes are taken, leadership is handed over where there is somebody to
     /// take it, and the commit hint is saved.
     pub fn handle_stop(&mut self) {
@@ -530,22 +518,6 @@ impl Engine {
         u64::try_from(self.stopwatch.flush_time().as_micros()).unwrap_or(u64::MAX)
     }
 
-    fn handle_resign(&mut self, token: u64, to: Option<NodeId>) {
-        let now = self.now;
-        if self.resign_token.is_some() {
-            self.answer_control(token, Err("leadership is being handed over already".to_owned()));
-            return;
-        }
-        let accepting = self.accepting;
-        let result = self.with_replica(|replica, effects| {
-            if accepting { replica.resign(now, to, effects) } else { Err("this node does not lead".to_owned()) }
-        });
-        match result.unwrap_or_else(|| Err("this node is in no cluster yet".to_owned())) {
-            Ok(_) => self.resign_token = Some(token),
-            Err(reason) => self.answer_control(token, Err(reason)),
-        }
-    }
-
     fn poll_log(&mut self) {
         let decided = self.actions.len();
         self.log.poll(&mut self.actions);
@@ -581,19 +553,27 @@ impl Engine {
         if self.barriers.waiting.is_empty() || self.barriers.asked.is_some() {
             return;
         }
-        let tickets = std::mem::take(&mut self.barriers.waiting);
+        let unproven = std::mem::take(&mut self.barriers.waiting);
         #[cfg(test)]
         if self.has(PlantedBug::StaleLeaderRead) {
-            let end = self.positions().2;
-            return tickets.into_iter().for_each(|ticket| self.reply(ticket, Answer::Confirmed { end }));
+            return self.answer_proven(unproven);
         }
         let mut effects = Vec::new();
         let round = self.replica.as_mut().and_then(|replica| replica.confirm(&mut effects));
         match round {
-            Some(round) => self.barriers.asked = Some((round, tickets)),
-            None => tickets.into_iter().for_each(|ticket| self.reply(ticket, Answer::NotLeader)),
+            Some(round) => self.barriers.asked = Some((round, unproven)),
+            None => self.refuse_unproven(unproven),
         }
         self.carry_out(&mut effects);
+    }
+
+    pub(super) fn refuse_unproven(&mut self, unproven: impl IntoIterator<Item = Unproven>) {
+        for question in unproven {
+            match question {
+                Unproven::Barrier(ticket) => self.reply(ticket, Answer::NotLeader),
+                Unproven::Refusal { append, .. } => self.answer_append(append, Answer::NotLeader),
+            }
+        }
     }
 
     fn publish(&mut self) {

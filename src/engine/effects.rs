@@ -6,7 +6,7 @@ use crate::limits::RECORD_HEADER_BYTES;
 use crate::types::{Epoch, Guid, LogPosition, NodeId, Term};
 
 use super::action::{Action, BufferToken};
-use super::core::Engine;
+use super::core::{Engine, Unproven};
 use super::feeds::Feed;
 #[cfg(test)]
 use super::scanner::Scanned;
@@ -117,12 +117,13 @@ impl Engine {
         }
         self.epoch_due = false;
         let Some(replica) = &self.replica else { return };
-        let first = replica.epochs().last().is_none();
         let previous = replica.epochs().last().map(|epoch| epoch.position);
         let epoch_id = Guid(self.random.u128(..).to_le_bytes());
         let body = EpochBody { epoch_id, leader: self.state.node, previous };
         self.append_control(RecordKind::Epoch, &body.encode(), Some(epoch_id));
-        if first && let Some(list) = self.cluster().cloned() {
+        if !self.is_list_in_log
+            && let Some(list) = self.list_to_write()
+        {
             self.append_list(list);
         }
         self.accept_from = self.replica.as_ref().map(Replica::log_end);
@@ -165,10 +166,8 @@ impl Engine {
             self.actions.push(Action::Reply(Reply { answer, ..pending.reply }));
         }
         let barriers = std::mem::take(&mut self.barriers);
-        let asked = barriers.asked.into_iter().flat_map(|(_, tickets)| tickets);
-        for ticket in barriers.waiting.into_iter().chain(asked) {
-            self.reply(ticket, Answer::NotLeader);
-        }
+        let asked = barriers.asked.into_iter().flat_map(|(_, unproven)| unproven);
+        self.refuse_unproven(barriers.waiting.into_iter().chain(asked));
         for follower in std::mem::take(&mut self.feeds).into_keys() {
             self.actions.push(Action::CloseFollower { follower });
         }
@@ -191,9 +190,19 @@ impl Engine {
         if self.barriers.asked.as_ref().is_none_or(|(asked, _)| *asked > round) {
             return;
         }
-        let (_, tickets) = self.barriers.asked.take().expect("just seen");
-        let end = self.replica.as_ref().map_or(LogPosition::ZERO, Replica::commit_position);
-        tickets.into_iter().for_each(|ticket| self.reply(ticket, Answer::Confirmed { end }));
+        let (_, unproven) = self.barriers.asked.take().expect("just seen");
+        self.answer_proven(unproven);
+    }
+
+    /// Answers what waited for the proof that this node leads.
+    pub(super) fn answer_proven(&mut self, unproven: Vec<Unproven>) {
+        let committed = self.replica.as_ref().map_or(LogPosition::ZERO, Replica::commit_position);
+        for question in unproven {
+            match question {
+                Unproven::Barrier(ticket) => self.reply(ticket, Answer::Confirmed { end: committed }),
+                Unproven::Refusal { append, answer, end } => self.answer_when_committed(append, answer, end),
+            }
+        }
     }
 
     fn finish_resignation(&mut self) {

@@ -92,6 +92,15 @@ impl Engine {
         Some(plan)
     }
 
+    /// A place at or before `position`, in its chunk, where a record begins: the nearest that is known without reading.
+    #[must_use]
+    pub fn record_before(&self, position: LogPosition) -> LogPosition {
+        let layout = self.options.layout;
+        // A chunk begins with a record.
+        let start = layout.chunk_start(layout.chunk_of(position));
+        self.heads.index().record_at_or_before(position).max(start)
+    }
+
     /// Sends a message of the replica. A follower that is at work on what it was sent need not be woken for a commit
     /// position alone: it learns of it with the next data, or when it has acknowledged everything. (What it has not flushed
     /// is not committed for it anyway.)

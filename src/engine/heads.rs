@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
-use crate::index::{Index, StreamHead};
+use crate::index::{Index, NotReady, StreamHead};
 use crate::limits::{HEADS_KEPT_MAX, RECENT_IDS_MAX, UNAPPLIED_APPENDS_MAX, UNAPPLIED_EVENTS_MAX};
 use crate::types::{EventId, LogPosition};
 
@@ -98,6 +98,11 @@ pub(super) struct Heads {
 }
 
 impl Heads {
+    /// What they stand over.
+    pub(super) fn index(&self) -> &Index {
+        &self.index
+    }
+
     /// The seed keeps others from making names clash on purpose.
     pub(super) fn new(index: Arc<Index>, seed: u64) -> Heads {
         Heads {
@@ -126,26 +131,52 @@ impl Heads {
         StreamName { text, hash: self.hasher.hash_one(text) }
     }
 
-    pub(super) fn get(&self, name: StreamName<'_>) -> Head {
+    /// # Errors
+    /// [`NotReady`]: a part of the index is missing that may know the stream.
+    pub(super) fn get(&self, name: StreamName<'_>) -> Result<Head, NotReady> {
         if let Some(found) = self.find(name).filter(|&slot| self.is_valid(slot)) {
-            return self.slots[found as usize].head;
+            return Ok(self.slots[found as usize].head);
         }
-        let StreamHead { last_event_number, soft_deleted, has_metadata, .. } = self.index.head(name.text);
-        Head { last_event_number, soft_deleted, has_metadata, end: LogPosition::ZERO }
+        let StreamHead { last_event_number, soft_deleted, has_metadata, .. } = self.index.head(name.text)?;
+        Ok(Head { last_event_number, soft_deleted, has_metadata, end: LogPosition::ZERO })
+    }
+
+    /// Has an entry for the stream, so that [`Heads::known`] may be asked about it until the end of the turn.
+    ///
+    /// # Errors
+    /// As [`Heads::get`].
+    pub(super) fn learn(&mut self, name: StreamName<'_>) -> Result<(), NotReady> {
+        if let Some(slot) = self.find(name).filter(|&slot| self.is_valid(slot)) {
+            // Or it might be the one that makes room.
+            self.unlist(slot);
+            self.list_as_newest(slot);
+        } else {
+            let head = self.get(name)?;
+            self.set(name, head, Validity::Term);
+        }
+        Ok(())
+    }
+
+    /// The head of a stream that was [learned](Heads::learn) or written to in this turn.
+    pub(super) fn known(&self, name: StreamName<'_>) -> Head {
+        self.get(name).expect("a stream that a write changes is looked up before it is written")
     }
 
     /// The number under which this event was written to `stream` lately, and the end of its record if the index may not
     /// have applied it.
-    pub(super) fn recent(&self, stream: StreamName<'_>, id: EventId) -> Option<(i64, LogPosition)> {
+    ///
+    /// # Errors
+    /// As [`Heads::get`].
+    pub(super) fn recent(&self, stream: StreamName<'_>, id: EventId) -> Result<Option<(i64, LogPosition)>, NotReady> {
         if let Some(found) = self.recent.get(stream.hash, id) {
-            return Some(found);
+            return Ok(Some(found));
         }
         // Once this leader has written as many as the index keeps, the index has no others.
         let may_be_inherited = self.remembered < RECENT_IDS_MAX;
         if !may_be_inherited && !self.recent.may_know(stream.hash, id) {
-            return None;
+            return Ok(None);
         }
-        self.index.recent(stream.text, id).map(|number| (number, LogPosition::ZERO))
+        Ok(self.index.recent(stream.text, id)?.map(|number| (number, LogPosition::ZERO)))
     }
 
     /// Remembers the identifier of an event, written to `stream` under `number` in the record that ends at `end`.
@@ -354,7 +385,7 @@ mod tests {
         heads.set(heads.name("orders"), head(3, 64), Validity::Term);
         heads.set(heads.name("bills"), head(5, 128), Validity::UntilApplied);
         heads.set(heads.name("bills"), head(6, 192), Validity::Term);
-        let last = |heads: &Heads, stream| heads.get(heads.name(stream)).last_event_number;
+        let last = |heads: &Heads, stream| heads.get(heads.name(stream)).unwrap().last_event_number;
         assert_eq!((last(&heads, "orders"), last(&heads, "bills")), (3, 6));
         heads.applied = LogPosition(128);
         assert_eq!(
@@ -409,7 +440,7 @@ mod tests {
         heads.applied = end;
         let orders = heads.name("orders");
         let (orders, others) = (StreamName { text: "orders", ..orders }, heads.name("others").hash);
-        let known = |heads: &Heads, n| heads.recent(orders, id(n));
+        let known = |heads: &Heads, n| heads.recent(orders, id(n)).unwrap();
         assert_eq!(known(&heads, 3), Some((3, LogPosition::ZERO)), "inherited");
         for n in INHERITED..INHERITED + WRITTEN {
             heads.remember(orders, id(n), n as i64, end);
@@ -419,7 +450,7 @@ mod tests {
         for n in [0, INHERITED, INHERITED + 1, WRITTEN / 2] {
             assert_eq!(known(&heads, n), Some((n as i64, LogPosition::ZERO)), "from the index");
         }
-        assert_eq!(heads.recent(StreamName { text: "others", hash: others }, id(INHERITED)), None);
+        assert_eq!(heads.recent(StreamName { text: "others", hash: others }, id(INHERITED)), Ok(None));
         // Now this leader has written as many as the index keeps: only what the filter has is asked for.
         let rest = RECENT_IDS_MAX - WRITTEN;
         for n in 0..rest {
@@ -434,7 +465,7 @@ mod tests {
     fn a_long_name_is_kept_until_it_is_applied() {
         let mut heads = heads();
         let name = |n: usize| format!("{}-{n}", "x".repeat(NAME_KEPT_BYTES));
-        let last = |heads: &Heads, stream: &str| heads.get(heads.name(stream)).last_event_number;
+        let last = |heads: &Heads, stream: &str| heads.get(heads.name(stream)).unwrap().last_event_number;
         let apply = |heads: &mut Heads, applied| {
             heads.applied = LogPosition(applied);
             heads.free_applied();
@@ -480,7 +511,7 @@ mod tests {
         assert_eq!([1, 2, 3, 4].map(|number| is_kept(&heads, number)), [true, false, false, true]);
         assert_eq!(heads.slots.len(), HEADS_KEPT_MAX + 2, "two more, because the index lacks all others");
         for number in (4..=HEADS_KEPT_MAX + 4).chain([1]) {
-            assert_eq!(heads.get(heads.name(&format!("stream-{number}"))).last_event_number, number as i64);
+            assert_eq!(heads.get(heads.name(&format!("stream-{number}"))).unwrap().last_event_number, number as i64);
         }
     }
 }

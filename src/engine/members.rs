@@ -71,9 +71,19 @@ impl Engine {
         self.positions().0
     }
 
+    /// What a leader writes into a log that has no list of its cluster.
+    pub(super) fn list_to_write(&self) -> Option<MembershipBody> {
+        self.lists.as_ref().map(|lists| lists.last().clone())
+    }
+
     /// The record of a list is in the log: it is in force.
     pub(super) fn take_list(&mut self, position: LogPosition, record: MembershipRecord) {
         let (Some(replica), Some(lists)) = (&mut self.replica, &mut self.lists) else { return };
+        // Of the cluster whose log was restored for this one: it says nothing about this one's members.
+        if record.list.cluster != replica.options().cluster {
+            return;
+        }
+        self.is_list_in_log = true;
         replica.handle_list(position, ids(&record.list.members));
         lists.push(position, record.list);
         self.list_changed();
@@ -83,6 +93,8 @@ impl Engine {
     pub(super) fn cut_lists(&mut self, end: LogPosition) {
         if self.lists.as_mut().is_some_and(|lists| lists.truncate(end)) {
             tracing::info!("the record of the last member list was cut: the list before is in force again");
+            // Perhaps it was the only one: a list that is written once more than needed does no harm.
+            self.is_list_in_log = false;
             self.list_changed();
         }
     }
@@ -136,3 +148,7 @@ impl Engine {
 pub(super) fn ids(members: &[MemberRecord]) -> Vec<NodeId> {
     members.iter().map(|member| member.node).collect()
 }
+
+#[cfg(test)]
+#[path = "members_tests.rs"]
+mod tests;

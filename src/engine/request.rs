@@ -162,10 +162,15 @@ pub enum Answer {
     NotLeader,
     /// Leadership was lost before the write was known to be committed: it may or may not survive.
     Unknown,
+    /// The index of this node is being rebuilt, and what the write must know is in the part that is missing. Nothing was
+    /// written.
+    NotReady,
     /// Too much is waiting.
     TooBusy,
     /// No room on the disk below the reserve: writes wait for the operator, reads go on.
     DiskFull,
+    /// The next chunk file is needed and cannot be made for another reason than room.
+    ChunkFailed,
     /// The record does not fit a chunk.
     TooLarge {
         /// Bytes of the record.
@@ -249,6 +254,8 @@ pub struct NodeView {
     pub epochs: Arc<Vec<Epoch>>,
     /// True when writes are refused for want of disk space.
     pub disk_full: bool,
+    /// True when the next chunk file cannot be made for another reason: writes are refused once those that are there are full.
+    pub chunk_failed: bool,
     /// On a leader: what each follower has made durable.
     pub followers: Vec<FollowerView>,
 }

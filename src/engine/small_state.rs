@@ -54,9 +54,12 @@ impl Engine {
     }
 
     pub(super) fn start_replica(&mut self) {
-        let (Some(list), Some(recovered)) = (self.cluster().cloned(), self.recovered.take()) else {
+        let (Some(list), Some(mut recovered)) = (self.cluster().cloned(), self.recovered.take()) else {
             return;
         };
+        // A log that was restored for a new cluster begins with the old one's: its lists are nobody's here.
+        recovered.membership = recovered.membership.filter(|(_, record)| record.list.cluster == list.cluster);
+        self.is_list_in_log = recovered.membership.is_some();
         let options = ReplicaOptions {
             node: self.state.node,
             cluster: list.cluster,

@@ -9,6 +9,9 @@ use crate::types::{Guid, NodeId};
 /// Version of the format; a node refuses others.
 const FORMAT: u32 = 1;
 
+/// Version of the format of exchanges, for people.
+pub const EXCHANGE_FORMAT: u32 = FORMAT;
+
 /// Nodes that gossip keeps at most, the own one included: members and clones.
 pub(super) const NODES_MAX: usize = 64;
 

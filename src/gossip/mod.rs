@@ -25,6 +25,6 @@ mod founding_tests;
 
 pub use self::core::{Gossip, GossipOptions, Heard};
 pub use directory::{Addresses, Directory, KnownNode};
-pub use exchange::{EXCHANGE_MAX_BYTES, Exchange, ExchangeError, Relayed};
+pub use exchange::{EXCHANGE_FORMAT, EXCHANGE_MAX_BYTES, Exchange, ExchangeError, Relayed};
 pub use founding::{Founding, Standing, Step};
 pub use member::{EpochReport, Member, MemberState, Report};

@@ -10,7 +10,7 @@ use crate::codec::record::{BatchView, Header, RecordKind, RecordView};
 use crate::limits::RECORD_STARTS_BYTES;
 use crate::types::{EventId, LogPosition, METASTREAM_PREFIX, base_stream};
 
-use super::streams::{GROUP_MAX, Growth, StreamAppend};
+use super::streams::{GROUP_MAX, Growth, Name, StreamAppend};
 use super::{Index, IndexError, IndexFigures, StreamMetadata};
 
 /// Other threads learn how far the log is applied each time that it is about this much: told of each record, they would
@@ -28,17 +28,24 @@ pub(super) struct Applier {
     positions: Vec<u64>,
     ids: Vec<EventId>,
     /// Applied up to here; at most some records more than was published.
-    reached: LogPosition,
-    last_event: Option<LogPosition>,
+    pub(super) reached: LogPosition,
+    pub(super) last_event: Option<LogPosition>,
     /// The record start noted last, and those that were not published.
-    last_start: Option<LogPosition>,
+    pub(super) last_start: Option<LogPosition>,
     starts: Vec<u64>,
-    figures: IndexFigures,
+    pub(super) figures: IndexFigures,
+    /// The record applied last, and its checksum.
+    pub(super) last_record: Option<(LogPosition, u32)>,
     /// The log up to here was given back.
     pub(super) passed: LogPosition,
 }
 
 impl Applier {
+    /// One that goes on at this position.
+    pub(super) fn from(position: LogPosition) -> Applier {
+        Applier { reached: position, passed: position, ..Applier::default() }
+    }
+
     fn note_start(&mut self, position: LogPosition) {
         if self.last_start.is_none_or(|last| position.since(last) >= RECORD_STARTS_BYTES) {
             self.starts.push(position.0);
@@ -51,11 +58,12 @@ impl Applier {
         if header.kind.is_visible() {
             self.note_start(header.position);
         }
+        self.last_record = Some((header.position, header.crc));
         self.reached = header.end();
     }
 
     fn grew(&mut self, growth: Growth, events: u64) {
-        self.figures.streams += u64::from(growth.is_new);
+        self.figures.streams += u64::from(growth.is_first);
         self.figures.events += events;
         self.figures.bytes += growth.bytes;
     }
@@ -145,7 +153,7 @@ impl Index {
             applier.ids.truncate(start);
             return None;
         }
-        let (name, header) = (self.streams.name(batch.stream()), record.header);
+        let (name, header) = (Name::new(batch.stream()), record.header);
         Some(StreamAppend { name, header, first: batch.first_event_number(), events })
     }
 
@@ -153,10 +161,11 @@ impl Index {
     fn apply_group(&self, applier: &mut Applier, group: &mut Vec<StreamAppend<'_>>) -> Result<(), IndexError> {
         let (positions, ids) = (std::mem::take(&mut applier.positions), std::mem::take(&mut applier.ids));
         let mut outcome = Ok(());
-        self.streams.append_all(group, &positions, |append, appended| match appended {
+        self.streams().append_all(group, &positions, |append, appended| match appended {
             Ok(growth) => {
-                applier.grew(growth, append.events.len() as u64);
-                self.recent.insert(append.name.hash, growth.ordinal, append.first, &ids[append.events.clone()]);
+                let events = append.events.clone();
+                applier.grew(growth, events.len() as u64);
+                self.recent.insert(append.name.hash, append.first, &ids[events.clone()], &positions[events]);
                 applier.last_event = Some(append.header.position);
                 applier.went_past(&append.header);
             }
@@ -195,8 +204,7 @@ impl Index {
             RecordKind::Delete => {
                 let batch = BatchView::read(record).ok_or_else(unreadable("delete"))?;
                 let (tombstone, _) = batch.entries().next().ok_or_else(unreadable("delete"))?;
-                let name = self.streams.name(batch.stream());
-                applier.grew(self.streams.set_tombstone(name, tombstone.0), 1);
+                applier.grew(self.streams().set_tombstone(Name::new(batch.stream()), tombstone.0), 1);
                 applier.last_event = Some(position);
             }
             RecordKind::TransactionStart => {
@@ -233,7 +241,7 @@ impl Index {
         let metadata =
             batch.events().filter_map(|event| StreamMetadata::of_event(event.event_type, event.is_json, event.data));
         if let Some(metadata) = metadata.last() {
-            applier.grew(self.streams.set_metadata(self.streams.name(base), metadata), 0);
+            applier.grew(self.streams().set_metadata(Name::new(base), metadata), 0);
         }
     }
 }

@@ -53,6 +53,22 @@ impl StreamMetadata {
         Some(document.and_then(|document| read(&document).ok()).unwrap_or_default())
     }
 
+    /// A document that [`StreamMetadata::of_event`] reads as the same metadata.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut document = Map::new();
+        let mut put = |key: &str, number: Option<i64>| {
+            document.extend(number.map(|number| (key.to_owned(), Value::from(number))));
+        };
+        let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        put("$maxCount", self.max_count);
+        put("$maxAge", self.max_age.map(seconds));
+        put("$tb", self.truncate_before);
+        put("$cacheControl", self.cache_control.map(seconds));
+        document.extend(self.acl.as_ref().map(|acl| ("$acl".to_owned(), acl.to_json())));
+        Value::Object(document).to_string()
+    }
+
     /// True when the stream is soft-deleted.
     #[must_use]
     pub fn is_soft_deleted(&self) -> bool {
@@ -66,6 +82,22 @@ impl StreamMetadata {
         let Some(max_age) = self.max_age else { return false };
         let seconds = i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX);
         timestamp < now.saturating_sub(seconds.saturating_mul(TIMESTAMPS_PER_SECOND))
+    }
+}
+
+impl Acl {
+    fn to_json(&self) -> Value {
+        let mut lists = Map::new();
+        let mut put = |key: &str, roles: &Option<Vec<Box<str>>>| {
+            let roles = roles.as_ref().map(|roles| roles.iter().map(|role| Value::from(&**role)).collect());
+            lists.extend(roles.map(|roles| (key.to_owned(), Value::Array(roles))));
+        };
+        put("$r", &self.read);
+        put("$w", &self.write);
+        put("$d", &self.delete);
+        put("$mr", &self.metadata_read);
+        put("$mw", &self.metadata_write);
+        Value::Object(lists)
     }
 }
 
@@ -120,6 +152,26 @@ mod tests {
 
     fn parse(json: &str) -> StreamMetadata {
         StreamMetadata::of_event("$metadata", true, json.as_bytes()).unwrap()
+    }
+
+    /// Read, written and read again: the same.
+    fn metadata_of(json: &str) -> String {
+        let (metadata, written) = (parse(json), parse(json).to_json());
+        assert_eq!(parse(&written), metadata, "{written}");
+        written
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        assert_eq!(metadata_of(""), "{}");
+        assert_eq!(metadata_of(r#"{"$tb":7,"$maxCount":5,"mine":1}"#), r#"{"$maxCount":5,"$tb":7}"#);
+        for json in [
+            r#"{"$maxAge":9223372036854775807,"$cacheControl":3}"#,
+            r#"{"$acl":{}}"#,
+            r#"{"$acl":{"$r":"$all","$w":["ops","an\"n"],"$d":[],"$mr":["x"],"$mw":"root"}}"#,
+        ] {
+            metadata_of(json);
+        }
     }
 
     #[test]

@@ -1,39 +1,61 @@
-//! The index: stream, event number → log position. Kept in memory, derived from the log and rebuilt from it at start.
+//! The index: stream, event number → log position. Derived from the log, and rebuilt from it wherever it is lost.
 //!
 //! Promises: what [`Index::applied`] covers is visible to every reader that saw that value; a record is applied once,
 //! whoever calls how often; the events of one record become visible together. (A stream may show the events of up to 32 KiB
-//! of log, or of one longer record, before [`Index::applied`] has moved past them.) Leaves to others: what is committed (the
-//! log thread says so), reading the events themselves (edges, with [`LogRead`]), and uncommitted stream heads (the log
-//! thread's overlay).
+//! of log, or of one longer record, before [`Index::applied`] has moved past them.) What a file of the index says is
+//! checked whenever it is read: who needs what is damaged is told [`NotReady`], and never something wrong. Leaves to
+//! others: what is committed (the log thread says so), reading the events themselves (edges, with [`LogRead`]), and
+//! uncommitted stream heads (the log thread's overlay).
 //!
-//! Any number of threads read; one at a time applies. Memory: about 8 bytes an event and 100 a stream, and for the newest
-//! identifiers up to 21 MB (26 on a leader).
+//! The newest part is in memory. An index that was [opened](Index::open) has the rest in tables: immutable files, which
+//! its [`Upkeep`] writes, merges, checks, and makes again from the log where they are damaged; a start applies the log
+//! from where the tables end. One that was made [with a seed](Index::with_seed) has everything in memory.
+//!
+//! Any number of threads read; one at a time applies. Memory: about 8 bytes an event and 100 a stream of the newest part,
+//! for the newest identifiers up to 21 MB (26 on a leader), and for the tables what [`IndexFigures`] says: at most 64 MiB
+//! for filters, and 24 bytes for each 4 KiB of them.
 #![forbid(unsafe_code)]
 
 mod apply;
+mod entry;
 mod error;
+mod filter;
+mod lookup;
+mod manifest;
+mod merge;
 mod metadata;
+mod open;
+mod pages;
+mod parts;
 mod recent;
 mod slots;
+mod store;
 mod streams;
+mod table;
 mod transactions;
+mod upkeep;
+mod writer;
 
 pub use error::IndexError;
 pub use metadata::{Acl, METADATA_EVENT_TYPE, StreamMetadata};
+pub use parts::NotReady;
+pub use store::{FileStore, TableFile, TableStore};
 pub use transactions::Transaction;
+pub use upkeep::{Upkeep, UpkeepBounds, UpkeepLinks};
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::limits::{RECENT_IDS_MAX, RECORD_STARTS_BYTES, TRANSACTION_WRITES_MAX, TRANSACTIONS_MAX};
+use crate::limits::{RECENT_IDS_MAX, TRANSACTION_WRITES_MAX, TRANSACTIONS_MAX};
 use crate::storage::{ChunkLayout, LogRead};
-use crate::types::{EventId, LogPosition, base_stream};
+use crate::types::LogPosition;
 
 use apply::{Applier, Pass};
+use parts::Tables;
 use recent::RecentIds;
-use streams::{StreamEntry, Streams};
+use streams::Streams;
 use transactions::Transactions;
 
 /// The log is told what the index has passed each time that it is this much, so that mappings do not pile up in memory.
@@ -41,12 +63,6 @@ const PASSED_BYTES: u64 = 16 << 20;
 
 /// "No event yet".
 const NO_POSITION: u64 = u64::MAX;
-
-/// The metadata of every metadata stream: only its last event is readable.
-static METASTREAM_METADATA: LazyLock<Arc<StreamMetadata>> =
-    LazyLock::new(|| Arc::new(StreamMetadata { max_count: Some(1), ..StreamMetadata::default() }));
-
-static NO_METADATA: LazyLock<Arc<StreamMetadata>> = LazyLock::new(Arc::default);
 
 /// What the log thread must know of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,27 +119,51 @@ pub enum Attempt {
     Advanced,
     /// Another thread is at it.
     Elsewhere,
+    /// The index is behind, and its upkeep takes it on: come back in a while.
+    Rebuilding,
 }
 
 /// Figures for `/stats`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IndexFigures {
-    /// Streams, including those that have metadata only.
+    /// Streams. Those that have metadata only count as long as they are in memory only.
     pub streams: u64,
     /// Events, tombstones included.
     pub events: u64,
     /// Memory, about.
     pub bytes: u64,
+    /// Events of which only memory knows.
+    pub memory_events: u64,
+    /// Tables.
+    pub tables: u64,
+    /// Bytes of their files.
+    pub table_bytes: u64,
+    /// Merges, since the start.
+    pub merges: u64,
+    /// Tables that were found damaged, since the start.
+    pub damaged: u64,
+    /// Pieces of the log that were indexed again, since the start.
+    pub rebuilds: u64,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct Index {
-    streams: Streams,
+    /// The streams of the newest part of the log, and those of the part before it, while that is written to a table.
+    slots: [Streams; 2],
+    /// Which of them is which.
+    current: AtomicUsize,
+    /// Odd while the parts of the index change places; another number after that.
+    generation: AtomicU64,
+    /// None: everything is in memory.
+    tables: Option<Tables>,
+    /// Committed when the index was opened, and far ahead of it: up to here it is not ready.
+    behind_to: AtomicU64,
+    is_behind: AtomicBool,
     recent: RecentIds,
     transactions: Mutex<Transactions>,
-    /// Starts of records that readers see, ascending: each one that begins [`RECORD_STARTS_BYTES`] or more behind the one
-    /// noted before it.
+    /// Starts of records that readers see and that no table has, ascending: each one that begins
+    /// [`RECORD_STARTS_BYTES`](crate::limits::RECORD_STARTS_BYTES) or more behind the one noted before it.
     starts: RwLock<Vec<u64>>,
     /// Held by the thread that applies.
     applier: Mutex<Applier>,
@@ -133,6 +173,16 @@ pub struct Index {
     stream_count: AtomicU64,
     event_count: AtomicU64,
     stream_bytes: AtomicU64,
+    /// What was applied since the start: before the newest part begins, and in parts that are in tables now.
+    older: Counts,
+    written: Counts,
+}
+
+/// Events and streams.
+#[derive(Debug, Default)]
+struct Counts {
+    events: AtomicU64,
+    streams: AtomicU64,
 }
 
 impl Default for Index {
@@ -142,27 +192,40 @@ impl Default for Index {
 }
 
 impl Index {
-    /// An empty index, always the same: for tests and simulations.
+    /// An empty index in memory, always the same: for tests and simulations.
     #[must_use]
     pub fn new() -> Index {
         Index::with_seed(1)
     }
 
-    /// An empty index. A random seed keeps clients from making the hashes of their events fall together on purpose; nothing
-    /// else depends on it.
+    /// An empty index in memory. A random seed keeps clients from making the hashes of their events fall together on
+    /// purpose; nothing else depends on it.
     #[must_use]
     pub fn with_seed(seed: u64) -> Index {
+        Index::of(seed, None, LogPosition::ZERO, true)
+    }
+
+    /// An index that goes on at `from`. `is_whole`: nothing is known before that.
+    fn of(seed: u64, tables: Option<Tables>, from: LogPosition, is_whole: bool) -> Index {
+        let applier = Applier::from(from);
         Index {
-            streams: Streams::new(),
+            slots: [Streams::new(is_whole), Streams::new(is_whole)],
+            current: AtomicUsize::new(0),
+            generation: AtomicU64::new(0),
+            tables,
+            behind_to: AtomicU64::new(0),
+            is_behind: AtomicBool::new(false),
             recent: RecentIds::new(RECENT_IDS_MAX, seed),
             transactions: Mutex::new(Transactions::new(TRANSACTIONS_MAX, TRANSACTION_WRITES_MAX)),
             starts: RwLock::default(),
-            applier: Mutex::default(),
-            applied: AtomicU64::new(0),
+            applier: Mutex::new(applier),
+            applied: AtomicU64::new(from.0),
             last_event_position: AtomicU64::new(NO_POSITION),
             stream_count: AtomicU64::new(0),
             event_count: AtomicU64::new(0),
             stream_bytes: AtomicU64::new(0),
+            older: Counts::default(),
+            written: Counts::default(),
         }
     }
 
@@ -192,6 +255,19 @@ impl Index {
     /// # Errors
     /// See [`Index::apply_to`].
     pub fn try_apply(
+        &self,
+        log: &dyn LogRead,
+        layout: ChunkLayout,
+        limit: LogPosition,
+        bytes: u64,
+    ) -> Result<Attempt, IndexError> {
+        if self.is_behind() {
+            return Ok(Attempt::Rebuilding);
+        }
+        self.try_apply_of(log, layout, limit, bytes)
+    }
+
+    fn try_apply_of(
         &self,
         log: &dyn LogRead,
         layout: ChunkLayout,
@@ -244,48 +320,6 @@ impl Index {
         (position != NO_POSITION).then_some(LogPosition(position))
     }
 
-    /// The head of a stream.
-    #[must_use]
-    pub fn head(&self, stream: &str) -> StreamHead {
-        let head = self.streams.look(self.streams.name(stream), |entry| StreamHead {
-            last_event_number: entry.last_event_number(),
-            soft_deleted: entry.metadata().is_some_and(|metadata| metadata.is_soft_deleted()),
-            has_metadata: entry.metadata().is_some(),
-        });
-        head.unwrap_or(StreamHead::NONE)
-    }
-
-    /// What readers must know; `None` when the stream has neither events nor metadata.
-    #[must_use]
-    pub fn stream(&self, stream: &str) -> Option<StreamInfo> {
-        let fixed = if base_stream(stream).is_some() { &METASTREAM_METADATA } else { &NO_METADATA };
-        self.streams.look(self.streams.name(stream), |entry| StreamInfo {
-            last_event_number: entry.last_event_number(),
-            hard_deleted: entry.tombstone().is_some(),
-            metadata: Arc::clone(entry.metadata().unwrap_or(fixed)),
-            oldest_event_number: entry.oldest_event_number(),
-        })
-    }
-
-    /// Replaces `out` with the prepare positions of at most `count` events from number `first` on, and gives the number of
-    /// the first of them (more than `first` when older events are not in the index). For [`EventNumber::TOMBSTONE`] the
-    /// tombstone's.
-    ///
-    /// [`EventNumber::TOMBSTONE`]: crate::types::EventNumber::TOMBSTONE
-    pub fn positions(&self, stream: &str, first: i64, count: usize, out: &mut Vec<LogPosition>) -> i64 {
-        out.clear();
-        let look = |entry: &StreamEntry| entry.positions(first, count, out);
-        self.streams.look(self.streams.name(stream), look).unwrap_or(first)
-    }
-
-    /// The event number of a recently committed event. The last [`RECENT_IDS_MAX`] at least are known; unlike in v5 also
-    /// after a restart.
-    #[must_use]
-    pub fn recent(&self, stream: &str, id: EventId) -> Option<i64> {
-        let name = self.streams.name(stream);
-        self.recent.get(name.hash, id, || self.streams.ordinal(name))
-    }
-
     /// Takes about `events` steps towards answering [`Index::recent`] at once, which otherwise the first who asks must do.
     /// For a node that is about to lead. True when there are more to take.
     pub fn prepare_recent(&self, events: u64) -> bool {
@@ -305,38 +339,35 @@ impl Index {
         self.transactions.lock().stream(id)
     }
 
-    /// Where to begin to walk over the records so as to meet each one that readers see and that begins at or behind
-    /// `position`: the start of such a record at or before it, or of the log.
-    #[must_use]
-    pub fn record_at_or_before(&self, position: LogPosition) -> LogPosition {
-        let starts = self.starts.read();
-        let after = starts.partition_point(|&start| start <= position.0);
-        LogPosition(after.checked_sub(1).map_or(0, |index| starts[index]))
-    }
-
-    /// For a walk that has come to `position`: where to go on. That is `position` itself when a record that readers see may
-    /// be near, and otherwise the start of the next one; `None` when none begins there or behind it, as far as the log is
-    /// applied. So a walk passes at most [`RECORD_STARTS_BYTES`] and one record of what readers do not see.
-    #[must_use]
-    pub fn next_visible(&self, position: LogPosition) -> Option<LogPosition> {
-        let starts = self.starts.read();
-        let after = starts.partition_point(|&start| start <= position.0);
-        let is_near = after.checked_sub(1).is_some_and(|index| position.0 - starts[index] < RECORD_STARTS_BYTES);
-        if is_near { Some(position) } else { starts.get(after).copied().map(LogPosition) }
-    }
-
     /// Figures for `/stats`.
     #[must_use]
     pub fn figures(&self) -> IndexFigures {
         let starts = (self.starts.read().capacity() * size_of::<u64>()) as u64;
-        let recent = self.recent.bytes();
-        IndexFigures {
-            streams: self.stream_count.load(Ordering::Relaxed),
-            events: self.event_count.load(Ordering::Relaxed),
-            bytes: self.stream_bytes.load(Ordering::Relaxed) + starts + recent,
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let events = count(&self.event_count).saturating_sub(count(&self.written.events));
+        let mut figures = IndexFigures {
+            streams: count(&self.stream_count).saturating_sub(count(&self.written.streams)),
+            events,
+            bytes: count(&self.stream_bytes) + starts + self.recent.bytes(),
+            memory_events: events,
+            ..IndexFigures::default()
+        };
+        if let Some(tables) = &self.tables {
+            for table in tables.view().tables() {
+                figures.streams += table.footer.new_streams;
+                figures.events += table.footer.events;
+                figures.tables += 1;
+                figures.table_bytes += table.file_bytes();
+                figures.bytes += table.memory();
+            }
+            (figures.merges, figures.damaged) = (count(&tables.merges), count(&tables.damaged));
+            figures.rebuilds = count(&tables.rebuilds);
         }
+        figures
     }
 }
 
+#[cfg(test)]
+mod table_tests;
 #[cfg(test)]
 mod tests;

@@ -28,9 +28,9 @@ const NO_GENERATION: u64 = u64::MAX;
 #[derive(Debug, Default)]
 struct Entry {
     id: [AtomicU64; 2],
-    /// The stream, by its hash and by its ordinal: the one makes the hash of the event, the other makes sure.
+    /// The stream, by its hash, and where the event lies: the one makes the hash of the event, the other makes sure.
     stream_hash: AtomicU64,
-    stream: AtomicU64,
+    position: AtomicU64,
     number: AtomicU64,
 }
 
@@ -39,8 +39,18 @@ struct Entry {
 struct Event {
     id: [u64; 2],
     stream_hash: u64,
-    stream: u64,
+    position: u64,
     number: i64,
+}
+
+/// An event as a table of the index keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RecentEvent {
+    pub(super) id: EventId,
+    pub(super) stream_hash: u64,
+    pub(super) number: i64,
+    /// Where its entry lies.
+    pub(super) position: u64,
 }
 
 /// Where the events of a generation are listed.
@@ -89,12 +99,12 @@ impl RecentIds {
         }
     }
 
-    /// Remembers events with consecutive numbers of the stream with this hash and ordinal; they may be found from now on,
-    /// and must be after [`RecentIds::settle`]. For one thread at a time.
-    pub(super) fn insert(&self, stream_hash: u64, stream: u64, first: i64, ids: &[EventId]) {
+    /// Remembers events with consecutive numbers of the stream with this hash; they may be found from now on, and must be
+    /// after [`RecentIds::settle`]. For one thread at a time.
+    pub(super) fn insert(&self, stream_hash: u64, first: i64, ids: &[EventId], positions: &[u64]) {
         let mut sequence = self.begun.load(Ordering::Relaxed);
         // The identifiers first: behind the last of them there may be no number.
-        for (&id, number) in ids.iter().zip(first..) {
+        for ((&id, &position), number) in ids.iter().zip(positions).zip(first..) {
             let (entry, id) = (self.ring.make(sequence as usize), words(id));
             sequence += 1;
             self.begun.store(sequence, Ordering::Relaxed);
@@ -103,7 +113,7 @@ impl RecentIds {
             entry.id[0].store(id[0], Ordering::Relaxed);
             entry.id[1].store(id[1], Ordering::Relaxed);
             entry.stream_hash.store(stream_hash, Ordering::Relaxed);
-            entry.stream.store(stream, Ordering::Relaxed);
+            entry.position.store(position, Ordering::Relaxed);
             entry.number.store(number.cast_unsigned(), Ordering::Relaxed);
         }
     }
@@ -136,8 +146,9 @@ impl RecentIds {
         self.listed.load(Ordering::Acquire) < settled
     }
 
-    /// The number of an event; `stream` gives the ordinal of its stream, and is asked only when the identifier is known.
-    pub(super) fn get(&self, stream_hash: u64, id: EventId, stream: impl Fn() -> Option<u64>) -> Option<i64> {
+    /// The number of an event. Streams may have the same hash: `is_it` says whether the event with this number of the stream
+    /// in question lies at this position, and is asked only when the identifier is known.
+    pub(super) fn get(&self, stream_hash: u64, id: EventId, mut is_it: impl FnMut(i64, u64) -> bool) -> Option<i64> {
         let settled = self.settled.load(Ordering::Acquire);
         self.want(settled);
         if self.listed.load(Ordering::Acquire) < settled {
@@ -147,10 +158,11 @@ impl RecentIds {
         let id = words(id);
         let hash = self.hash(stream_hash, id);
         let newest = self.listed.load(Ordering::Acquire).checked_sub(1)? >> self.limit_bits;
-        let is_it = |event: Event| event.id == id && Some(event.stream) == stream();
-        let find = |generation| {
+        let mut is_it =
+            |event: &Event| event.id == id && event.stream_hash == stream_hash && is_it(event.number, event.position);
+        let mut find = |generation| {
             let table = self.table(generation);
-            let judge = |place| self.read(self.sequence(generation, place)).filter(|&event| is_it(event));
+            let judge = |place| self.read(self.sequence(generation, place)).filter(|event| is_it(event));
             let is_there = table.generation.load(Ordering::Acquire) == generation;
             if is_there { table.slots.find(hash, judge) } else { None }
         };
@@ -183,7 +195,7 @@ impl RecentIds {
             let Some(event) = self.read(sequence) else { continue };
             let is_same = |place| {
                 let older = self.read(self.sequence(generation, place));
-                older.is_some_and(|older| older.id == event.id && older.stream == event.stream)
+                older.is_some_and(|older| older.id == event.id && older.stream_hash == event.stream_hash)
             };
             let place = (sequence & ((1 << self.limit_bits) - 1)) as u32;
             table.slots.insert(self.hash(event.stream_hash, event.id), place, is_same);
@@ -197,12 +209,37 @@ impl RecentIds {
         let event = Event {
             id: [entry.id[0].load(Ordering::Relaxed), entry.id[1].load(Ordering::Relaxed)],
             stream_hash: entry.stream_hash.load(Ordering::Relaxed),
-            stream: entry.stream.load(Ordering::Relaxed),
+            position: entry.position.load(Ordering::Relaxed),
             number: entry.number.load(Ordering::Relaxed).cast_signed(),
         };
         // Pairs with the one in `insert`: all words are of this event, or the ring has gone past it.
         fence(Ordering::Acquire);
         (self.begun.load(Ordering::Relaxed) <= sequence + (2 << self.limit_bits)).then_some(event)
+    }
+
+    /// The sequence number of the next event. For the thread that inserts.
+    pub(super) fn next_sequence(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// The events from sequence number `from` to `to` that are still in the ring: all of the last generation are.
+    pub(super) fn events(&self, from: u64, to: u64) -> Vec<RecentEvent> {
+        let from = from.max(to.saturating_sub(1 << self.limit_bits));
+        let event = |event: Event| RecentEvent {
+            id: id_of(event.id),
+            stream_hash: event.stream_hash,
+            number: event.number,
+            position: event.position,
+        };
+        (from..to).filter_map(|sequence| self.read(sequence).map(event)).collect()
+    }
+
+    /// Remembers events that were kept in tables. For the thread that inserts.
+    pub(super) fn restore(&self, events: impl Iterator<Item = RecentEvent>) {
+        for event in events {
+            self.insert(event.stream_hash, event.number, &[event.id], &[event.position]);
+        }
+        self.settle();
     }
 
     fn sequence(&self, generation: u64, place: u32) -> u64 {
@@ -229,6 +266,10 @@ fn words(EventId(Guid(bytes)): EventId) -> [u64; 2] {
     [whole as u64, (whole >> 64) as u64]
 }
 
+fn id_of(words: [u64; 2]) -> EventId {
+    EventId(Guid((u128::from(words[0]) | u128::from(words[1]) << 64).to_le_bytes()))
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -242,7 +283,7 @@ mod tests {
     }
 
     fn get(recent: &RecentIds, stream: u64, n: u64) -> Option<i64> {
-        recent.get(stream, id(n), || Some(stream))
+        recent.get(stream, id(n), |_, position| position == stream)
     }
 
     #[test]
@@ -250,21 +291,20 @@ mod tests {
         let recent = RecentIds::new(4, 1);
         assert_eq!(get(&recent, 7, 0), None);
         for n in 0..40 {
-            recent.insert(7, 7, n as i64, &[id(n)]);
+            recent.insert(7, n as i64, &[id(n)], &[7]);
             recent.settle();
             let known: Vec<u64> = (0..50).filter(|&n| get(&recent, 7, n) == Some(n as i64)).collect();
             let from = (n / 4 * 4).saturating_sub(4);
             assert_eq!(known, (from..=n).collect::<Vec<_>>());
             assert_eq!(get(&recent, 8, n), None, "another stream");
-            assert_eq!(recent.get(7, id(n), || Some(8)), None, "another stream with the same hash");
-            assert_eq!(recent.get(7, id(n), || None), None);
+            assert_eq!(recent.get(7, id(n), |_, position| position == 8), None, "another stream with the same hash");
         }
     }
 
     #[test]
     fn the_last_number_of_all_is_remembered() {
         let recent = RecentIds::new(4, 1);
-        recent.insert(7, 7, i64::MAX - 2, &[id(0), id(1)]);
+        recent.insert(7, i64::MAX - 2, &[id(0), id(1)], &[7, 7]);
         recent.settle();
         assert_eq!((get(&recent, 7, 0), get(&recent, 7, 1)), (Some(i64::MAX - 2), Some(i64::MAX - 1)));
     }
@@ -282,7 +322,8 @@ mod tests {
                 let (stream, count) = (random.u64(0..4), random.usize(1..12));
                 let written: Vec<u64> = (0..count).map(|_| random.u64(0..ids)).collect();
                 let first = random.i64(0..1000);
-                recent.insert(stream % 2, stream, first, &written.iter().copied().map(id).collect::<Vec<_>>());
+                let of_events: Vec<EventId> = written.iter().copied().map(id).collect();
+                recent.insert(stream, first, &of_events, &vec![stream; of_events.len()]);
                 all.extend((first..).zip(written).map(|(number, n)| (stream, n, number)));
                 if random.bool() {
                     recent.settle();
@@ -296,7 +337,7 @@ mod tests {
                     all[known_from..settled].iter().map(|&(stream, n, number)| ((stream, n), number)).collect();
                 for _ in 0..100 {
                     let (stream, n) = (random.u64(0..4), random.u64(0..ids));
-                    let found = recent.get(stream % 2, id(n), || Some(stream));
+                    let found = recent.get(stream, id(n), |_, position| position == stream);
                     match newest.get(&(stream, n)) {
                         // What the ring overwrote before it was settled may be lost.
                         Some(&number) if all.len() == settled => assert_eq!(found, Some(number), "seed {seed}"),
@@ -314,7 +355,7 @@ mod tests {
         let mut next = 0;
         let mut write = |count: u64| {
             for _ in 0..count {
-                recent.insert(7, 7, next as i64, &[id(next)]);
+                recent.insert(7, next as i64, &[id(next)], &[7]);
                 recent.settle();
                 next += 1;
             }
@@ -338,7 +379,7 @@ mod tests {
     fn tables_are_prepared_step_by_step_and_kept_so() {
         let recent = RecentIds::new(64, 1);
         let write = |n: u64| {
-            recent.insert(7, 7, n as i64, &[id(n)]);
+            recent.insert(7, n as i64, &[id(n)], &[7]);
             recent.settle();
         };
         (0..1000).for_each(write);
@@ -369,7 +410,7 @@ mod tests {
             scope.spawn(|| {
                 for first in (0..EVENTS).step_by(8) {
                     let ids: Vec<EventId> = (first..first + 8).map(id).collect();
-                    recent.insert(first % 5, first % 5, first as i64, &ids);
+                    recent.insert(first % 5, first as i64, &ids, &[first % 5; 8]);
                     recent.settle();
                     settled.store(first + 8, Ordering::Release);
                 }

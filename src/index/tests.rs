@@ -9,20 +9,20 @@ use crate::codec::record::{
 };
 use crate::limits::{RECORD_HEADER_BYTES, RECORD_STARTS_BYTES};
 use crate::storage::memory::MemoryLog;
-use crate::types::{EventNumber, Guid, Term};
+use crate::types::{EventId, EventNumber, Guid, Term};
 
-const LAYOUT: ChunkLayout = ChunkLayout { chunk_size: 256 << 10 };
+pub(super) const LAYOUT: ChunkLayout = ChunkLayout { chunk_size: 256 << 10 };
 
 /// A log under construction.
-struct Log {
-    log: MemoryLog,
-    end: LogPosition,
+pub(super) struct Log {
+    pub(super) log: MemoryLog,
+    pub(super) end: LogPosition,
 }
 
 /// An event to write: identifier, type, data.
-type Event<'a> = (u64, &'a str, &'a [u8]);
+pub(super) type Event<'a> = (u64, &'a str, &'a [u8]);
 
-fn id(n: u64) -> EventId {
+pub(super) fn id(n: u64) -> EventId {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&n.to_le_bytes());
     bytes[15] = 1;
@@ -30,7 +30,7 @@ fn id(n: u64) -> EventId {
 }
 
 impl Log {
-    fn new() -> Log {
+    pub(super) fn new() -> Log {
         Log { log: MemoryLog { layout: LAYOUT, bytes: Vec::new() }, end: LogPosition::ZERO }
     }
 
@@ -61,7 +61,7 @@ impl Log {
         &mut self.log.bytes[start..start + length]
     }
 
-    fn batch(&mut self, kind: RecordKind, stream: &str, number: i64, events: &[Event<'_>]) -> LogPosition {
+    pub(super) fn batch(&mut self, kind: RecordKind, stream: &str, number: i64, events: &[Event<'_>]) -> LogPosition {
         let mut batch = BatchBuilder::new(stream, 0);
         for (n, event_type, data) in events {
             batch.event(id(*n), event_type, true, data, b"");
@@ -72,12 +72,12 @@ impl Log {
         self.record(kind, event_count, &body)
     }
 
-    fn append(&mut self, stream: &str, number: i64, ids: std::ops::Range<u64>) -> LogPosition {
+    pub(super) fn append(&mut self, stream: &str, number: i64, ids: std::ops::Range<u64>) -> LogPosition {
         let events: Vec<Event<'_>> = ids.map(|id| (id, "placed", &b"data"[..])).collect();
         self.batch(RecordKind::Append, stream, number, &events)
     }
 
-    fn metadata(&mut self, metastream: &str, number: i64, json: &str) -> LogPosition {
+    pub(super) fn metadata(&mut self, metastream: &str, number: i64, json: &str) -> LogPosition {
         self.batch(RecordKind::Append, metastream, number, &[(number as u64 + 1000, "$metadata", json.as_bytes())])
     }
 
@@ -99,7 +99,7 @@ impl Log {
 
 fn positions(index: &Index, stream: &str, first: i64, count: usize) -> (i64, Vec<LogPosition>) {
     let mut out = vec![LogPosition(1); 3];
-    let first = index.positions(stream, first, count, &mut out);
+    let first = index.positions(stream, first, count, &mut out).unwrap();
     (first, out)
 }
 
@@ -112,7 +112,7 @@ fn events_are_found_by_stream_and_number() {
     }
     let index = Index::new();
     log.apply(&index);
-    assert_eq!(index.head("orders"), StreamHead { last_event_number: 599, ..StreamHead::NONE });
+    assert_eq!(index.head("orders").unwrap(), StreamHead { last_event_number: 599, ..StreamHead::NONE });
     let (first, found) = positions(&index, "orders", 7, 500);
     assert_eq!((first, found.len()), (7, 500));
     for (number, position) in (7..).zip(found) {
@@ -122,7 +122,7 @@ fn events_are_found_by_stream_and_number() {
     assert_eq!(positions(&index, "orders", 600, 10), (600, vec![]));
     assert_eq!(positions(&index, "orders", i64::MAX, 10), (i64::MAX, vec![]));
     assert_eq!(positions(&index, "nothing", 0, 10), (0, vec![]));
-    assert_eq!((index.stream("nothing"), index.head("nothing")), (None, StreamHead::NONE));
+    assert_eq!((index.stream("nothing").unwrap(), index.head("nothing").unwrap()), (None, StreamHead::NONE));
     assert_eq!(log.read(positions(&index, "order-7", 0, 1).1[0]), ("order-7".to_owned(), id(5007)));
     let figures = index.figures();
     assert_eq!((figures.streams, figures.events), (201, 800));
@@ -136,7 +136,7 @@ fn a_log_that_begins_in_the_middle_of_a_stream_keeps_its_numbers() {
     log.append("orders", 42, 2..3);
     let index = Index::new();
     log.apply(&index);
-    let info = index.stream("orders").unwrap();
+    let info = index.stream("orders").unwrap().unwrap();
     assert_eq!((info.last_event_number, info.oldest_event_number, info.first_readable()), (42, 40, 40));
     let (first, found) = positions(&index, "orders", 0, 2);
     assert_eq!((first, log.read(found[0]).1, log.read(found[1]).1), (40, id(0), id(1)));
@@ -157,7 +157,7 @@ fn applying_is_idempotent_and_stops_in_front_of_a_record_across_the_limit() {
     assert_eq!(apply(end.0 - 8), second);
     for limit in [end.0, end.0, second.0, 0] {
         assert_eq!(apply(limit), end);
-        assert_eq!((index.head("a").last_event_number, index.applied()), (1, end));
+        assert_eq!((index.head("a").unwrap().last_event_number, index.applied()), (1, end));
     }
     assert_eq!(index.last_event_position(), Some(second));
     assert_eq!(index.figures().events, 2);
@@ -173,7 +173,7 @@ fn a_gap_in_the_numbers_is_an_error_that_changes_nothing() {
     for _ in 0..2 {
         let error = index.apply_to(&log.log, LAYOUT, log.end).unwrap_err();
         assert!(matches!(error, IndexError::EventNumber { position, expected: 2, found: 3, .. } if position == bad));
-        assert_eq!((index.applied(), index.head("a").last_event_number), (bad, 1));
+        assert_eq!((index.applied(), index.head("a").unwrap().last_event_number), (bad, 1));
     }
 }
 
@@ -184,7 +184,7 @@ fn numbers_that_no_event_can_have_are_errors() {
         log.append("a", number, 0..1);
         let index = Index::new();
         assert!(index.apply_to(&log.log, LAYOUT, log.end).is_err(), "{number}");
-        assert_eq!(index.stream("a"), None);
+        assert_eq!(index.stream("a").unwrap(), None);
     }
 }
 
@@ -220,26 +220,26 @@ fn metadata_is_about_the_base_stream() {
     log.metadata("$$$$x", 0, r#"{"$maxCount":9}"#);
     let index = Index::new();
     log.apply(&index);
-    let info = index.stream("x").unwrap();
+    let info = index.stream("x").unwrap().unwrap();
     assert_eq!((info.metadata.max_count, info.first_readable()), (Some(3), 7));
     let head = StreamHead { last_event_number: -1, soft_deleted: false, has_metadata: true };
-    assert_eq!(index.head("early"), head);
-    let info = index.stream("early").unwrap();
+    assert_eq!(index.head("early").unwrap(), head);
+    let info = index.stream("early").unwrap().unwrap();
     assert_eq!((info.last_event_number, info.first_readable()), (-1, 2));
     log.metadata("$$x", 1, r#"{"$tb":9223372036854775807}"#);
     log.apply(&index);
-    assert!(index.head("x").soft_deleted);
-    let info = index.stream("x").unwrap();
+    assert!(index.head("x").unwrap().soft_deleted);
+    let info = index.stream("x").unwrap().unwrap();
     assert!(info.is_soft_deleted() && info.last_event_number == 9 && info.first_readable() == i64::MAX);
     // A write of another type to the metadata stream changes nothing, metadata that is no JSON empties it.
     log.batch(RecordKind::Append, "$$x", 2, &[(1, "other", b"{}")]);
     log.apply(&index);
-    assert!(index.head("x").soft_deleted);
+    assert!(index.head("x").unwrap().soft_deleted);
     log.metadata("$$x", 3, "what");
     log.apply(&index);
-    assert_eq!(index.head("x"), StreamHead { last_event_number: 9, soft_deleted: false, has_metadata: true });
+    assert_eq!(index.head("x").unwrap(), StreamHead { last_event_number: 9, soft_deleted: false, has_metadata: true });
     // The metadata stream itself: the last event only, whatever is written about it.
-    let info = index.stream("$$x").unwrap();
+    let info = index.stream("$$x").unwrap().unwrap();
     assert_eq!((info.last_event_number, info.first_readable(), info.metadata.max_count), (3, 3, Some(1)));
 }
 
@@ -272,12 +272,12 @@ fn a_tombstone_is_found_and_ends_the_stream() {
     log.batch(RecordKind::Delete, "never", i64::MAX, &[(8, "$streamDeleted", b"")]);
     let index = Index::new();
     index.apply_to(&log.log, LAYOUT, delete).unwrap();
-    assert_eq!(index.head("x").last_event_number, 1);
+    assert_eq!(index.head("x").unwrap().last_event_number, 1);
     log.apply(&index);
     assert!(index.last_event_position() > Some(delete));
-    let info = index.stream("x").unwrap();
+    let info = index.stream("x").unwrap().unwrap();
     assert!(info.hard_deleted && info.last_event_number == i64::MAX);
-    assert_eq!(index.head("never").last_event_number, i64::MAX);
+    assert_eq!(index.head("never").unwrap().last_event_number, i64::MAX);
     let (first, found) = positions(&index, "x", i64::MAX, 1);
     assert_eq!((first, log.read(found[0]).1), (i64::MAX, id(7)));
     assert_eq!(positions(&index, "x", 0, 10).1.len(), 2);
@@ -291,8 +291,8 @@ fn recent_identifiers_are_known_by_stream() {
     log.append("b", 0, 11..12);
     let index = Index::new();
     log.apply(&index);
-    assert_eq!((index.recent("a", id(12)), index.recent("a", id(11))), (Some(2), Some(1)));
-    assert_eq!((index.recent("b", id(11)), index.recent("b", id(12))), (Some(0), None));
+    assert_eq!((index.recent("a", id(12)).unwrap(), index.recent("a", id(11)).unwrap()), (Some(2), Some(1)));
+    assert_eq!((index.recent("b", id(11)).unwrap(), index.recent("b", id(12)).unwrap()), (Some(0), None));
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn transactions_are_gathered_and_stay_after_their_commit() {
     let second = log.batch(RecordKind::TransactionWrite, "x", start.as_i64(), &[(2, "t", b"2")]);
     let index = Index::new();
     log.apply(&index);
-    assert_eq!(index.stream("x"), None, "nothing of it is visible before its commit");
+    assert_eq!(index.stream("x").unwrap(), None, "nothing of it is visible before its commit");
     let expected = Transaction { stream: "x".into(), expected_version: -2, writes: vec![first, second] };
     assert_eq!(index.transaction(start), Some(expected.clone()));
     assert_eq!(index.transaction(first), None);
@@ -320,7 +320,7 @@ fn a_write_of_no_events_leaves_no_trace() {
     log.append("x", 0, 0..0);
     let index = Index::new();
     log.apply(&index);
-    assert_eq!((index.stream("x"), index.last_event_position()), (None, None));
+    assert_eq!((index.stream("x").unwrap(), index.last_event_position()), (None, None));
 }
 
 #[test]
@@ -375,9 +375,9 @@ fn readers_see_what_applied_covers_while_several_threads_apply() {
                 while index.applied() < log.end {
                     let applied = index.applied();
                     let rounds = ends.partition_point(|&end| end <= applied) as i64;
-                    let last = index.head("all").last_event_number;
+                    let last = index.head("all").unwrap().last_event_number;
                     assert!(last >= rounds * 2 - 1 && last % 2 != 0, "{last} after {rounds} rounds");
-                    index.positions("all", 0, usize::MAX, &mut out);
+                    index.positions("all", 0, usize::MAX, &mut out).unwrap();
                     assert!(out.len() as i64 > last && out.is_sorted());
                     assert!(index.record_at_or_before(applied) <= applied);
                 }
@@ -386,7 +386,7 @@ fn readers_see_what_applied_covers_while_several_threads_apply() {
     });
     assert_eq!(index.applied(), log.end);
     assert_eq!(index.figures().events, 9000);
-    assert_eq!(index.head("s-7").last_event_number, 59);
+    assert_eq!(index.head("s-7").unwrap().last_event_number, 59);
 }
 
 #[test]
@@ -468,13 +468,13 @@ fn it_agrees_with_a_list_of_all_writes() {
         let figures = index.figures();
         assert_eq!((figures.streams, figures.events), (expected.len() as u64, events as u64), "seed {seed}");
         let all = expected.iter().flat_map(|(stream, ids)| ids.iter().map(move |&id| (stream, id)));
-        assert!(all.clone().all(|(stream, id)| index.recent(stream, id).is_some()), "seed {seed}");
+        assert!(all.clone().all(|(stream, id)| index.recent(stream, id).unwrap().is_some()), "seed {seed}");
         for (stream, ids) in &expected {
             let found = positions(&index, stream, 0, usize::MAX).1;
-            assert_eq!(index.head(stream).last_event_number + 1, ids.len() as i64);
+            assert_eq!(index.head(stream).unwrap().last_event_number + 1, ids.len() as i64);
             for (number, (&position, &id)) in found.iter().zip(ids).enumerate() {
                 assert_eq!(log.read(position), (stream.clone(), id), "seed {seed}");
-                assert_eq!(index.recent(stream, id), Some(number as i64));
+                assert_eq!(index.recent(stream, id).unwrap(), Some(number as i64));
             }
         }
     }
@@ -493,7 +493,7 @@ fn an_error_within_a_group_leaves_what_came_before() {
         let error = index.apply_to(&log.log, LAYOUT, log.end).unwrap_err();
         assert!(matches!(error, IndexError::EventNumber { expected: 1, found: 7, .. }), "{error}");
         assert_eq!((index.applied(), index.figures().events), (bad, 5));
-        assert_eq!((index.head("s-4").last_event_number, index.recent("s-4", id(9))), (0, None));
-        assert_eq!((index.recent("s-4", id(4)), index.last_event_position() < Some(bad)), (Some(0), true));
+        assert_eq!((index.head("s-4").unwrap().last_event_number, index.recent("s-4", id(9)).unwrap()), (0, None));
+        assert_eq!((index.recent("s-4", id(4)).unwrap(), index.last_event_position() < Some(bad)), (Some(0), true));
     }
 }

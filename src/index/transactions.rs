@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
+use crate::limits::{TRANSACTION_WRITES_MAX, TRANSACTIONS_MAX};
 use crate::types::LogPosition;
 
 /// An explicit transaction, open or committed.
@@ -23,7 +24,7 @@ pub struct Transaction {
 }
 
 /// The bounded table.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Transactions {
     count_limit: usize,
     write_limit: usize,
@@ -65,6 +66,39 @@ impl Transactions {
         self.by_id.get(&id.0).map(|transaction| Arc::clone(&transaction.stream))
     }
 
+    /// As a table of the index keeps them; see the manual.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for id in &self.order {
+            let transaction = &self.by_id[id];
+            out.extend_from_slice(&id.to_le_bytes());
+            out.extend_from_slice(&transaction.expected_version.to_le_bytes());
+            out.extend_from_slice(&(transaction.stream.len() as u32).to_le_bytes());
+            out.extend_from_slice(&(transaction.writes.len() as u32).to_le_bytes());
+            out.extend_from_slice(transaction.stream.as_bytes());
+            transaction.writes.iter().for_each(|write| out.extend_from_slice(&write.0.to_le_bytes()));
+        }
+        out
+    }
+
+    /// `None` when the bytes make no sense.
+    pub(super) fn decode(mut bytes: &[u8]) -> Option<Transactions> {
+        let mut table = Transactions::new(TRANSACTIONS_MAX, TRANSACTION_WRITES_MAX);
+        while !bytes.is_empty() {
+            let id = u64::from_le_bytes(*take_array(&mut bytes)?);
+            let expected_version = i64::from_le_bytes(*take_array(&mut bytes)?);
+            let length = u32::from_le_bytes(*take_array(&mut bytes)?);
+            let writes = u32::from_le_bytes(*take_array(&mut bytes)?);
+            let (stream, rest) = bytes.split_at_checked(length as usize)?;
+            bytes = rest;
+            table.start(LogPosition(id), std::str::from_utf8(stream).ok()?, expected_version);
+            for _ in 0..writes {
+                table.write(i64::try_from(id).ok()?, LogPosition(u64::from_le_bytes(*take_array(&mut bytes)?)));
+            }
+        }
+        Some(table)
+    }
+
     fn keep_bounds(&mut self) {
         while self.order.len() > self.count_limit || self.write_count > self.write_limit {
             let oldest = self.order.pop_front().expect("a table over its bounds is not empty");
@@ -74,9 +108,29 @@ impl Transactions {
     }
 }
 
+fn take_array<'a, const N: usize>(bytes: &mut &'a [u8]) -> Option<&'a [u8; N]> {
+    let (taken, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(taken)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_encoded_is_decoded() {
+        let mut table = Transactions::new(8, 8);
+        table.start(LogPosition(64), "orders", -2);
+        table.start(LogPosition(128), "", 7);
+        table.write(64, LogPosition(256));
+        table.write(64, LogPosition(320));
+        let bytes = table.encode();
+        let decoded = Transactions::decode(&bytes).unwrap();
+        assert_eq!((&decoded.by_id, &decoded.order, decoded.write_count), (&table.by_id, &table.order, 2));
+        assert!((1..bytes.len()).all(|end| Transactions::decode(&bytes[..end]).is_none() || end == 46));
+        assert!(Transactions::decode(&[]).unwrap().order.is_empty());
+    }
 
     #[test]
     fn writes_are_gathered_and_strangers_ignored() {

@@ -97,11 +97,39 @@
 //! An edge looks the events' positions up in the index and reads the events in the chunk files, which are mapped into
 //! memory. An event is copied once, from there into the answer. Neighbours in a chunk cost one look at the file, events
 //! of one record one look at the record. A page ends when it is full (in events or in bytes) or when its time is over; the
-//! clock is read once for each 4 KiB of log. The whole log is read without the index: the log is the order. Checksums are
-//! not computed again: they were checked when the record was appended or received, and when the node started.
+//! clock is read once for each 4 KiB of log. The whole log is read without the index: the log is the order.
+//!
+//! Every record is checked (CRC-32C) where it is used: once for each look at it by a reader, by the index, by the
+//! subscriptions of an edge, and before its last byte goes to a follower from a chunk file. Events of one record in one page
+//! are one look.
 //!
 //! A subscription is fed with each new piece of the log that the index has applied, read once for all subscribers of the
 //! edge. An event is encoded once for all who see the same of it.
+//!
+//! # When the disk loses bits
+//!
+//! What was flushed may rot. Nobody is served a record that does not check out; it is reported, and repaired:
+//!
+//! | who meets it | what they do |
+//! | --- | --- |
+//! | a read, a subscription that begins | `NotHandled: NotReady` in a cluster, so that the client asks again; alone, the read's result Error with words |
+//! | live subscriptions | wait up to 30 s for the repair, then they are dropped with a message |
+//! | a write that must be compared with what is there | `NotHandled: NotReady`: neither answer is known to be true |
+//! | the index | stands still there and goes on when it is repaired |
+//! | a leader that serves a follower from chunk files | holds that follower back, and reads again each 100 ms |
+//! | another node that asks for that piece of the log | is refused with words: damage is never handed on |
+//! | the start of a member | asks the other nodes for the range, says every 5 s how it stands, and goes on with the start |
+//! | the start of a node that is alone | refuses, and names chunk, position, file offset and what to do |
+//!
+//! The repairer (`background`) takes the reports. It looks once more, asks the other nodes in turn, the leader first, with
+//! `GET /log/bytes` on 2112, and passes over those that have not committed so far. What comes must be good records from
+//! the range's first byte to its last, of the terms that the node's own epochs ask for; it is written in place, flushed and
+//! read back. `/stats` counts ranges found, waiting and repaired in `storage`.
+//!
+//! Two limits. A node that mends its log before its start serves nobody meanwhile, so of three nodes one must run. And the
+//! state file cannot be repaired from elsewhere: where both slots are bad the node's vote is unknown, and it comes back as
+//! a new node. A disk that gives an error for a page instead of wrong bytes ends the process (SIGBUS): chunk files are
+//! mapped for reading.
 //!
 //! # Inside an edge
 //!
@@ -128,6 +156,21 @@
 //!
 //! Every node keeps the identifiers of the last 262,144 events at least, in a ring. They are listed in a hash table only
 //! on a node that is asked for them, which is a leader.
+//!
+//! That is the newest part of the index. When it has 1,048,576 events (or 96 MiB, or comes from 256 MiB of log), the
+//! background thread lets a new part begin and writes the old one to a table below `index/`; tables of like size that lie
+//! side by side are merged. A start opens the tables, of which it reads footers, filters and places, and applies the log
+//! from where they end. Every page of a table is checked whenever it is read, and all of them are read round and round at
+//! 8 MiB/s. A damaged table is dropped and its piece of the log is indexed again; so is everything when the folder is
+//! removed. What needs a part that is missing is answered `NotHandled: NotReady` until then.
+//!
+//! ```text
+//!   positions ▶ 0 ─────────────── tables ───────────────▶ covered ── complete ──▶ ── newest ──▶ applied
+//! ```
+//!
+//! Questions go from the newest part to the oldest until the answer is certain. A counter that is odd while parts change
+//! places makes a reader look again. An entry of the newest part learns what the older ones know of its stream when it is
+//! first asked for that, so that hot streams are answered from one cache line.
 //!
 //! # The log
 //!
@@ -161,8 +204,23 @@
 //!
 //! **Founding.** A node has a random id, made once and kept in its data directory. A cluster is founded when
 //! `ClusterSize` empty nodes that found each other by gossip have *all* made the same member list durable; so two lists
-//! cannot both be founded over one node. From then on only that list votes. A node beyond the list is a *clone*: it
+//! cannot both be founded over one node. From then on only the list votes. A node beyond the list is a *clone*: it
 //! copies the log and counts for nothing. A member that lost its disk comes back under a new id, so as a clone.
+//!
+//! **Changing the list** (thesis ch. 4): the leader appends a record with the new list, one member more or less. The list
+//! is in force on each node from the moment that its record is in the node's log, committed or not; a cut brings the one
+//! before back, which the record names, too. A change begins only when the one before is committed and the leader has
+//! committed something in its own term, and only when a majority of the new list is connected and up to date. A member is
+//! replaced by adding the new one first: the cluster has an even size for a while. A leader that leaves commits the list
+//! without counting itself, asks a successor and becomes a clone. The state file and gossip follow what is committed.
+//!
+//! **Handing over.** A leader hands over when it is asked to, when a caught-up member has a higher `NodePriority`, and when
+//! its flushes take more than eight times and 50 ms longer than those of its followers, who tell it with each answer to a
+//! heartbeat. The latter two after five seconds of it (a flush that does not end: at once, when it has taken longer than an
+//! election), once a minute, and never while the list changes. Nobody hands over to a node that would hand back.
+//!
+//! **Suspect nodes.** A node whose disk lost what had been flushed may lack what it has acknowledged. Its vote counts only
+//! if all members give theirs, until it has everything again: the argument is in `consensus/election.rs`.
 //!
 //! # The replication link
 //!
@@ -204,7 +262,7 @@
 //! | 1 | `ring` | the raw io_uring driver, provided buffers, mapped memory; the only home of unsafe code |
 //! | 1 | `queue` | bounded queues between threads, with an eventfd to wake |
 //! | 2 | `storage` | chunk files, durable state, recovery, preparation, reading; over a `Disk` of five methods |
-//! | 2 | `index` | stream and event number to log position, in memory, rebuilt from the log |
+//! | 2 | `index` | stream and event number to log position: the newest part in memory, the rest in tables; rebuilt from the log |
 //! | 2 | `http` | a small HTTP/1.1 reader and writer; knows no routes |
 //! | 3 | `engine` | the log thread's brain: consensus, log writer and stream heads in one deterministic machine |
 //! | 4 | `transport` | the log thread's body: the engine over a real ring |
@@ -238,6 +296,7 @@
 //! | why did the node not start | `src/storage/recovery.rs`, `src/ring/probe.rs`; the message says the next step |
 //! | what is in this file | [`log_format`](super::log_format) |
 //! | what do these bytes on 1112 mean | [`wire`](super::wire) |
+//! | what happens to a flipped bit | `src/background/repairer.rs`, `src/storage/repair.rs`, `src/node/mend.rs` |
 //! | who may read this stream | `src/api/access.rs` |
 //! | where does the time of a write go | `stages` above; `src/engine/stopwatch.rs` takes them |
 //! | how fast is it, and how do I compare | [`measuring`](super::measuring) |

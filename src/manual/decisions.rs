@@ -2,6 +2,61 @@
 //!
 //! New ones go on top. A decision that no longer holds stays, with a line that says which one replaced it.
 //!
+//! # 2026-11-22: The index in tables, read with pread, names in full
+//!
+//! *Context.* An index in memory makes a start as long as the log and memory as large as the number of events. *Choice.* The
+//! newest part in memory (1,048,576 events, 96 MiB or 256 MiB of log, whichever is first), the rest in immutable tables that
+//! are merged in steps of 2 MiB. Tables have the names of their streams in full: the hash finds, the name decides, so that
+//! no accident and no attacker makes two streams one. (The plan was "a hash is only a hint, the record decides": that reads
+//! the log for each head, on the thread that writes it.) Recent events are told apart by their position for the same
+//! reason. Pages are read with `pread` into the reader's memory and checked each time. *Turned down.* Mapping the files:
+//! what was checked can be read again from the disk behind our back, a bad sector is a signal that ends the process, and
+//! mapped pages count as the node's memory. The price of a call and a checksum is a microsecond. *Accepted.* A stream that
+//! the newest part does not know costs a look at a filter for each table, and a page or two of the tables whose filter says
+//! "perhaps"; where that page is not in memory, a read from the disk, also on the log thread. It keeps the heads of 65,536
+//! streams, and asks once for each. After a part was completed, the first question about a stream in the new one goes to
+//! the older parts, and the answer is kept. *Would change our mind:* leaders that write to millions of old streams in turn
+//! on slow disks; then the head would be looked up on the edge before.
+//!
+//! # 2026-11-22: A damaged table is dropped, and its piece of the log indexed again
+//!
+//! *Context.* Files of the index rot like others. *Choice.* Whoever meets a page that does not check out drops the whole
+//! table; the background thread indexes its piece of the log again, with the checksum of each record. Meanwhile what needs
+//! that piece is answered "not ready". After a start that is far behind the log (no manifest, or a table missing that has
+//! recent identifiers) no stream is known until the log was applied; the whole log can be read nevertheless, from the
+//! beginning of a chunk where no better place is known, and such a leader takes no writes. *Turned down.* Mending single
+//! pages: the table is made as quickly. Answering from what is left: a head could be wrong. *Would change our mind:* tables
+//! so large that rebuilding one takes hours; then they would be cut.
+//!
+//! # 2026-11-22: A record of a member list names the list before, too
+//!
+//! *Context.* A list counts from its append, so when its record is cut the one before must be in force again; and recovery,
+//! which believes footers, knows the last list only. *Choice.* The record carries both, at most 528 bytes. Two are enough: a
+//! leader begins a change only when the one before is committed, so at most the last list in any log is uncommitted, and
+//! what is committed is never cut. *Turned down.* Reading the log back to the record before: a second kind of recovery in a
+//! running node. The list in the state file: it follows commits, so it would have to be durable before the next record
+//! may be received. *Would change our mind:* changes of several members at once (joint consensus), which nobody has missed.
+//!
+//! # 2026-11-22: Suspect nodes may stand, and all votes together elect
+//!
+//! *Context.* A node that knows that its disk lost something must not help one to lead who lacks what is committed. *Choice.*
+//! Votes of sound nodes must make a majority, or else all members must vote. A suspect node may stand, later than others:
+//! after a power cut that all disks lie about, only one of them can lead, and unanimity picks the one that has most.
+//! *Turned down.* Suspect nodes that never stand: then such a cluster needs an operator although nothing may be lost. A
+//! suspect node counted as lost (a new id, a copy of the whole log): safe, but a power cut would take a majority away. *The
+//! price:* with a minority suspect and another node gone there may be no leader until that is back. *Would change our mind:* disks
+//! that never lie.
+//!
+//! # 2026-11-22: A leader judges its disk against its followers'
+//!
+//! *Context.* A leader with a slow disk slows everyone's reads of its own log and holds up what it alone must write; one whose
+//! flush hangs leads on, because heartbeats need no disk. *Choice.* Followers tell how long their flushes take; eight
+//! times their median and 50 ms more, for five seconds, and the leader hands over. A hanging flush counts with its age.
+//! Equally slow disks have no such factor between them, so nothing moves. Commits go on meanwhile: the leader's own
+//! disk is one vote like any other. *Turned down.* An absolute limit: a cluster on slow disks would hand leadership around.
+//! Stepping down without a successor: with no follower at hand that is worse. *Would change our mind:* a field report of a
+//! leader that should have gone and did not.
+//!
 //! # 2026-11-22: Buffered writes and fdatasync, one flush in flight
 //!
 //! *Context.* The disk can be written in several ways; which one gives most is a question for a measurement. *Measured*
@@ -194,6 +249,8 @@
 //! two shapes of events. *Would change our mind:* large transactions in wide use.
 //!
 //! # 2026-11-22: The index lives in memory
+//!
+//! Replaced by *The index in tables* above.
 //!
 //! *Context.* The first cluster should be complete and simple. *Choice.* Dense lists of positions in memory, about 8
 //! bytes an event and 100 a stream, rebuilt from the log at start. *Turned down, for now:* sorted files with filters,

@@ -3,10 +3,10 @@
 //! | word | what we mean |
 //! | --- | --- |
 //! | node | the process, and what it keeps in its data directory |
-//! | member | a node as gossip sees it; *cluster member*: one of the list that the cluster was founded with |
+//! | member | a node as gossip sees it; *cluster member*: one of the member list |
 //! | leader | the node that orders writes in a term |
 //! | follower | a member whose acknowledgements count toward the majority |
-//! | clone | a node beyond the member list: it copies the log and counts for nothing |
+//! | clone | a node beyond the member list: it copies the log and counts for nothing; it becomes a member by a change |
 //! | pre-leader | elected; its epoch is not committed and applied yet, so it takes no writes yet |
 //! | pre-replica | knows a leader, has no link to it yet |
 //! | catching up | receives the leader's log from an old position |
@@ -40,6 +40,11 @@
 //! | hint, progress | a message that says nothing which cannot be seen elsewhere: more of the log is readable |
 //! | forwarding | a follower's edge handing a request to an edge of the leader |
 //! | gossip seed | an endpoint that is asked first to find the other nodes |
+//! | member list, list in force | who votes; the last list in a node's log counts there, committed or not |
+//! | change | a new member list with one member more or less; *pending* until it is committed |
+//! | hand-over, successor | a leader gives leadership to a follower of its choice, which stands for election at once |
+//! | suspect | a node that may lack what it has acknowledged, because its disk has lost something |
+//! | sound | not suspect |
 //! | founding | all nodes of a new cluster make the same member list durable |
 //! | internal plane, external plane | the ports between the nodes (1112, 2112); the ports for clients (1113, 2113) |
 //! | control, data and forward link | the three kinds of connection on port 1112 |

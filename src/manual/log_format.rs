@@ -8,13 +8,18 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | `ringstore.lock` | locked (`flock`) by the process that has the directory open; its text says which process |
-//! | `node.state` | 8192 bytes: the durable small state, two slots |
+//! | `node.state` | 8192 bytes: the durable small state, in two slots |
 //! | `chunk-NNNNNN.000000` | chunk NNNNNN of the log (six digits or more, from 0), `4096 + chunk size + 4096` bytes |
+//! | `index/manifest` | which tables make up the index |
+//! | `index/table-NNNNNNNNNN` | a table of the index (ten digits or more, from 1) |
 //! | `….tmp` | one of the above while it is being made; removed at start |
 //!
 //! Other files are left alone. A file is made under its temporary name: room reserved, header and zeros written, flushed,
 //! renamed, directory flushed. So a chunk or state file is there with its full length or not at all. The log thread's
 //! writes then only overwrite, and a flush carries no metadata of the file system.
+//!
+//! The folder `index` may be removed while the node is stopped: it is made again from the log. Files in it that the manifest
+//! does not name are removed at start.
 //!
 //! # Positions
 //!
@@ -170,12 +175,13 @@
 //!
 //! # Durable state
 //!
-//! `node.state`: slot 0 at offset 0, slot 1 at offset 4096; a state goes to slot `sequence % 2`, and the good slot with the
-//! highest sequence holds. [`DurableState`](crate::storage::DurableState).
+//! `node.state`: slot 0 at offset 0, slot 1 at offset 4096. A state is written into slot 0, flushed, written into slot 1 and
+//! flushed, and counts as saved only then; the good slot with the highest sequence holds.
+//! [`DurableState`](crate::storage::DurableState).
 //!
 //! ```text
 //!    0  8  magic "RSSTATE\0"
-//!    8 u32 format version: 1
+//!    8 u32 format version: 2
 //!   12 u32 term
 //!   16 u64 sequence
 //!   24  16 node id
@@ -190,8 +196,10 @@
 //! 4092 u32 crc of bytes 0..4092
 //! ```
 //!
-//! No file: a new node. One good slot: the state before the write that was torn, and no answer that depended on the torn
-//! one has left. No good slot: the node stops, because it may have voted; it must come back as a new node.
+//! No file: a new node. Two good slots that differ, or one good slot: the node stopped in the midst of a save, or a slot has
+//! rotted. In the first case no answer that depended on the new state has left, in the second both held the same; so the
+//! best that is there is the truth, and it is written into both again. No good slot: the node stops, because it may have
+//! voted; it must come back as a new node.
 //!
 //! # Recovery
 //!
@@ -204,7 +212,7 @@
 //!
 //! | the end is | then |
 //! | --- | --- |
-//! | below what is durable | damage: the node stops and names chunk, position, file offset and reason; nothing is changed |
+//! | below what is durable | damage: a member of a cluster fetches the range from another node and recovers again; a node that is alone stops and names chunk, position, file offset and reason, and nothing is changed |
 //! | elsewhere, and only zeros behind it | the end of the log |
 //! | elsewhere, and anything else behind it | a torn tail: cut |
 //!
@@ -240,7 +248,72 @@
 //!
 //! | version | since |
 //! | --- | --- |
-//! | chunk 1, state 1 | the first |
+//! | chunk 2, state 2 | chunks have a footer page; both slots of the state hold the same, and a log may be suspect |
+//! | chunk 1, state 1 | the first; not read any more |
+//!
+//! # Tables of the index
+//!
+//! A table is the index of a piece of the log, `from` to `to`, both ends of records. It is a sequence of bytes, cut into
+//! pieces of 4092; each page of 4096 bytes of the file is such a piece and the crc of: u64 number of the table, u64 number
+//! of the page, the piece. Sections begin with a page, and what is behind them in their last page is zero. A varint has
+//! seven bits in a byte, lowest first; the high bit says that more follow.
+//!
+//! Section *entries*: the streams, by hash (of the name, foldhash with a fixed seed) and then by name (as bytes), each of
+//! them in one entry or more; an entry has at most 1024 events.
+//!
+//! ```text
+//!    u64    hash
+//!    varint bytes that follow
+//!    u8     flags: 1 the stream's first entry, 2 tombstone, 4 metadata
+//!    varint length of the name, then the name
+//!    varint (first entry) events in all entries of the stream
+//!    varint (tombstone) where the tombstone's entry lies in the log
+//!    varint (metadata) length, then the metadata as the JSON of an event that sets it
+//!    varint number of the first event of this entry
+//!    varint events of this entry, then a varint for each: its position, less that of the event before it
+//! ```
+//!
+//! Section *places*: u64 hash, i64 number of the first event, u64 place of an entry; one for the first entry, and for each
+//! that begins 4096 bytes or more behind the one before. *Starts*: u64 for each record start that the index notes (see
+//! [`RECORD_STARTS_BYTES`](crate::limits::RECORD_STARTS_BYTES)). *Recents*: the last events of the piece, at most 262,144:
+//! 16 bytes identifier, u64 hash of the stream, i64 number, u64 position. *Transactions*: the explicit transactions as they
+//! were at `to`, oldest first: u64 identifier, i64 expected version, u32 length of the stream's name, u32 number of writes,
+//! the name, u64 position of each write. *Filter*: u64 words, eight to a block; a stream's hash `h` picks block
+//! `h * blocks >> 64` and sets six bits in it. It is left out for very many streams.
+//!
+//! The last page of the file is the footer:
+//!
+//! ```text
+//!    0  8  magic "RSTABLE\0"
+//!    8 u32 version: 1
+//!   12 u32 crc that the last record of the piece has
+//!   16 u64 number of the table
+//!   24 u64 from    32 u64 to
+//!   40 u64 streams in it    48 u64 events, tombstones included    56 u64 streams that begin in it
+//!   64 u64 position of the last record that readers see, or 2^64-1
+//!   72 u64 position of the last record
+//!   80     six sections, each u64 place and u64 length: entries, places, starts, recents, transactions, filter
+//! ```
+//!
+//! A table whose last record is not in the log at `to`, with that crc, is of another log and not used.
+//!
+//! # The manifest of the index
+//!
+//! ```text
+//!    0  8  magic "RSINDEX\0"
+//!    8 u32 version: 1
+//!   12 u32 number of tables
+//!   16 u64 sequence: one more with each manifest
+//!   24 u64 number of the next table
+//!   32 u64 chunk size of the log
+//!   40 u64 covered: the log is in tables up to here
+//!   48     for each table, in the order of the log: u64 number, u64 from, u64 to
+//!      u32 crc of everything before
+//! ```
+//!
+//! What lies between two tables, or between the last one and `covered`, is to be indexed again. Files are written under
+//! `….tmp`, flushed, renamed, the folder flushed: first a table, then the manifest that names it, then those that it replaces
+//! are removed. A manifest of another version is treated like one that does not check out: the index is made again.
 
 #[cfg(test)]
 mod tests {

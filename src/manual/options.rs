@@ -74,6 +74,7 @@
 //! | `Db` | `--db` | `EVENTSTORE_DB` | `/var/lib/ringstore` | Directory of the log. One node only may use it. Must be a path; for example `./data`. |
 //! | `ChunkSize` | `--chunk-size` | `EVENTSTORE_CHUNK_SIZE` | `256MiB` | Size of a chunk file; a multiple of 4096 and at least twice MaxAppendSize. The same on all nodes, and fixed once the node has started for the first time. Must be a size from 1048576 to 1073741824 bytes, plain or with KiB, MiB or GiB; for example `64MiB`. |
 //! | `MaxAppendSize` | `--max-append-size` | `EVENTSTORE_MAX_APPEND_SIZE` | `16MiB` | Largest write of a client: all events of one request together. Must be a size from 4096 to 25165824 bytes, plain or with KiB, MiB or GiB; for example `1MiB`. |
+//! | `ScrubMibPerSecond` | `--scrub-mib-per-second` | `EVENTSTORE_SCRUB_MIB_PER_SECOND` | `20` | MiB of full chunks that are read and checked each second, round and round, to find what the disk has lost. 0 = off. Must be a whole number from 0 to 10000; for example `100`. |
 //! | `UnsafeDisableFlushToDisk` | `--unsafe-disable-flush-to-disk` | `EVENTSTORE_UNSAFE_DISABLE_FLUSH_TO_DISK` | `false` | Acknowledge writes that are not on disk. Unsafe: a power failure loses acknowledged writes. Must be true or false; for example `true`. |
 //!
 //! ## Thread options

@@ -35,6 +35,26 @@
 //! | --- | --- | --- |
 //! | `GET /gossip` | none | the node's view, in v5's shape |
 //! | `POST /gossip` | the sender's view | the receiver's view after merging |
-//! | `POST /elections/pre-vote`, `/elections/vote` | [`VoteRequest`](crate::consensus::VoteRequest) | [`VoteResponse`](crate::consensus::VoteResponse) |
+//! | `POST /elections/pre-vote`, `/elections/vote` | [`VoteRequest`](crate::consensus::VoteRequest) in [`Versioned`](crate::consensus::Versioned) | [`VoteResponse`](crate::consensus::VoteResponse) |
 //! | `POST /elections/transfer` | [`TransferRequest`](crate::consensus::TransferRequest) | done, or why not |
 //! | `POST /admin/resign` | none | done, or why not |
+//!
+//! # Versions and upgrades
+//!
+//! Four numbers say what a release speaks. A node that meets another one refuses it with both versions and what to do, in the
+//! answer and in its own log; it never guesses.
+//!
+//! | where | number | now | if it does not fit |
+//! | --- | --- | --- | --- |
+//! | greeting on 1112 | version of the link protocol: greeting, control frames, what a data link carries | 2 | the connection is refused |
+//! | elections on 2112 | `ringstoreElections` in requests and answers | 2 | status 400; the vote does not count |
+//! | gossip on 2112 | `ringstoreGossip` in exchanges | 1 | status 400; the node is not shown |
+//! | files | format version in the chunk's header page and in the state file | see [`log_format`](super::log_format) | the node does not start |
+//!
+//! **The rule for a rolling upgrade.** A release speaks its own version and understands the one before, in each of these: a
+//! node of the release before can then be leader or follower of the new one, and what is sent is in the older of the two.
+//! So nodes are upgraded one at a time, from any release to the next and none skipped: first the clones, then the
+//! followers, each when the one before it has caught up (`ringstore admin status`), the leader last, after leadership was
+//! handed over. A release that writes something into the log that the one before cannot read does so only when every
+//! member's greeting has said the new version, and the way back ends there. (Version 1 of the link and of the elections was
+//! in no release, so version 2 is the oldest that is understood.)

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use crate::index::IndexError;
 use crate::storage::{RecoveryError, StorageError};
 use crate::transport::LogThreadError;
+use crate::types::NodeId;
 
 /// See the module. All of these end the process.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,12 @@ pub enum NodeError {
     /// The log cannot be used.
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
+    /// The damaged log could not be repaired.
+    #[error("the damaged log could not be repaired before the start: {message}")]
+    Mend {
+        /// Why not.
+        message: String,
+    },
     /// The index cannot be filled.
     #[error("the index cannot be filled from the log: {0}")]
     Index(#[from] IndexError),
@@ -55,10 +62,10 @@ pub enum NodeError {
         /// The directory.
         db: PathBuf,
     },
-    /// The cluster's size is fixed when it is founded.
+    /// A member of a cluster was started as a node on its own.
     #[error(
-        "ClusterSize is {configured}, but the cluster in data directory {} was founded with {founded} members; set \
-         ClusterSize to {founded}, or give the node an empty directory",
+        "ClusterSize is {configured}, a node on its own, but the cluster in data directory {} has {founded} members; set \
+         ClusterSize to {founded} and GossipSeed to the others, or give the node an empty directory",
         db.display()
     )]
     ClusterSize {
@@ -66,6 +73,18 @@ pub enum NodeError {
         configured: usize,
         /// In the directory.
         founded: usize,
+        /// The directory.
+        db: PathBuf,
+    },
+    /// A read-only replica must not count.
+    #[error(
+        "ReadOnlyReplica is true, but node {node} of data directory {} is a voting member of its cluster; take it out with \
+         `ringstore admin remove {node}` first, or start it without ReadOnlyReplica",
+        db.display()
+    )]
+    ReadOnlyMember {
+        /// The node.
+        node: NodeId,
         /// The directory.
         db: PathBuf,
     },
@@ -114,11 +133,13 @@ impl NodeError {
         match self {
             NodeError::ChunkSize { .. }
             | NodeError::ClusterSize { .. }
+            | NodeError::ReadOnlyMember { .. }
             | NodeError::Storage(StorageError::InUse { .. }) => 2,
             NodeError::Storage(StorageError::StateCorrupt { .. }) => 4,
             NodeError::Storage(_) | NodeError::Disk { .. } | NodeError::Recovery(RecoveryError::Io { .. }) => 3,
             NodeError::Index(IndexError::Read { .. }) => 3,
             NodeError::Recovery(_) | NodeError::Index(_) => 4,
+            NodeError::Mend { .. } => 3,
             NodeError::Listen { .. } => 5,
             NodeError::Log(error) => error.exit_status(),
             NodeError::Thread { .. } | NodeError::Stuck { .. } | NodeError::Panicked { .. } => 6,

@@ -5,6 +5,7 @@
 
 mod error;
 mod logging;
+mod mend;
 mod sockets;
 mod store;
 mod threads;
@@ -52,7 +53,7 @@ pub fn run(loaded: &Loaded) -> Result<(), NodeError> {
     raise_file_limit();
     let mut config = loaded.config.clone();
     let mut store = Store::open(&config)?;
-    store.check_cluster_size(&config)?;
+    store.check_membership(&config)?;
     let sockets = Sockets::bind(&mut config)?;
     store.found_alone(&config)?;
     starting.store(false, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! Opens the data directory: identity, recovery of the log, the index up to what is known to be committed.
+//! Opens the data directory: identity, recovery of the log, the tables of the index and what came after them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,17 +6,22 @@ use std::time::{Duration, Instant};
 
 use crate::codec::record::{MemberRecord, MembershipBody};
 use crate::config::Config;
-use crate::index::Index;
+use crate::index::{FileStore, Index, IndexError};
+use crate::limits::{INDEX_START_EVENTS, INDEX_START_LOG_BYTES};
 use crate::storage::{
     ChunkHeader, ChunkLayout, Disk as _, DurableState, FileDisk, FileName, LogReader, Recovered, RecoveryError,
     ScanProgress, recover,
 };
 use crate::types::{ClusterId, LogPosition, NodeId, Term};
 
+use super::mend::{Loss, Mender};
 use super::{NodeError, random_seed};
 
 /// Between two lines about long work.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Where the tables of the index are, below the data directory.
+const INDEX_FOLDER: &str = "index";
 
 /// Log bytes that the index applies in one step at start.
 const INDEX_STEP_BYTES: u64 = 16 << 20;
@@ -38,58 +43,100 @@ impl Store {
         let disk = FileDisk::open(&config.db)?;
         let disk = if config.unsafe_disable_flush_to_disk { disk.unsafe_without_flush() } else { disk };
         let layout = ChunkLayout { chunk_size: config.chunk_size_bytes };
-        let state = open_state(&disk, layout, &config.db)?;
+        let mut state = open_state(&disk, layout, &config.db)?;
         if disk.list().map_err(|source| NodeError::Disk { attempt: "listed", source })?.len() < 2 {
             create_first_chunk(&disk, layout, &state)?;
         }
-        let mut recovered = recover(&disk, layout, &mut progress("checking the log"))?;
-        if !config.unsafe_disable_flush_to_disk {
-            recovered.check_committed(layout, state.commit_hint)?;
-        }
-        if let Some(tail) = &recovered.cut {
-            tracing::warn!(position = %tail.position, reason = %tail.reason,
-                "the log ends in what a write left that was under way when the node stopped; cut there, nothing durable is lost");
+        let mender = Mender::new(config, &state, layout);
+        let mut recovered = recover_or_mend(&disk, layout, config, state.commit_hint, mender.as_ref())?;
+        report_cut(&recovered, config);
+        if recovered.is_suspect && !config.unsafe_disable_flush_to_disk {
+            state.save_suspect(&disk)?;
         }
         recovered.erase_tail(&disk, layout)?;
         recovered.chunk_count = recovered.chunk_count.max(1);
         let reader = LogReader::new(&config.db, layout);
-        let index = Arc::new(Index::with_seed(random_seed()));
-        fill_index(&index, &reader, layout, state.commit_hint.min(recovered.end))?;
+        let index = open_index(&disk, &reader, layout, &recovered)?;
+        // Only what is committed comes into a table.
+        state.commit_hint = state.commit_hint.max(index.applied());
+        begin_index(&index, &reader, layout, state.commit_hint.min(recovered.end))?;
         tracing::info!(node = %state.node, log_end = %recovered.end, epochs = recovered.epochs.len(),
             chunks = recovered.chunk_count, "data directory {} opened", config.db.display());
-        Ok(Store { disk: Arc::new(disk), layout, state, recovered, reader, index })
+        Ok(Store { disk: Arc::new(disk), layout, state, recovered, reader, index: Arc::new(index) })
     }
 
-    /// A cluster of one is founded by its only node, at once.
+    /// A cluster of one is founded by its only node, at once. One that was founded and has written no member list yet (it
+    /// was restored from a backup) learns here where its node is.
     pub(super) fn found_alone(&mut self, config: &Config) -> Result<(), NodeError> {
-        if self.state.founded || config.is_cluster() {
-            return Ok(());
-        }
         let addresses = config.advertised();
-        let member = MemberRecord {
+        let own = MemberRecord {
             node: self.state.node,
             int_ip: addresses.int_ip(),
             int_tcp_port: addresses.int_tcp.port(),
             int_http_port: addresses.int_http.port(),
         };
-        self.state.founding = Some(MembershipBody { cluster: ClusterId::random(), members: vec![member] });
+        let cluster = match self.state.founding.as_ref().filter(|_| self.state.founded) {
+            None if config.is_cluster() => return Ok(()),
+            None => ClusterId::random(),
+            Some(list) => {
+                let is_alone = matches!(list.members[..], [member] if member.node == own.node && member != own);
+                if !is_alone || self.listed().is_some() {
+                    return Ok(());
+                }
+                list.cluster
+            }
+        };
+        self.state.founding = Some(MembershipBody { cluster, members: vec![own] });
         self.state.founded = true;
         self.state.sequence += 1;
         self.state.save(&*self.disk)?;
         Ok(())
     }
 
-    /// The configured size and the founded one must be the same: growing is an explicit change, never a restart.
-    pub(super) fn check_cluster_size(&self, config: &Config) -> Result<(), NodeError> {
-        let Some(list) = self.state.founding.as_ref().filter(|_| self.state.founded) else { return Ok(()) };
-        if list.members.len() == config.cluster_size {
-            return Ok(());
+    /// The last member list of this node's cluster in its log. A log that was restored for a new cluster begins with those
+    /// of the old one, which mean nothing here.
+    fn listed(&self) -> Option<&MembershipBody> {
+        let cluster = self.state.founding.as_ref().filter(|_| self.state.founded)?.cluster;
+        let (_, record) = self.recovered.membership.as_ref()?;
+        Some(&record.list).filter(|list| list.cluster == cluster)
+    }
+
+    /// Options that do not go with what the node is. `ClusterSize` counts until the founding; from then on the member list
+    /// does, which is changed by explicit commands and never by a restart. Only a node that is told to be on its own cannot
+    /// be a member of more: it would not listen for the others.
+    pub(super) fn check_membership(&self, config: &Config) -> Result<(), NodeError> {
+        let Some(founding) = self.state.founding.as_ref().filter(|_| self.state.founded) else { return Ok(()) };
+        let list = self.listed().unwrap_or(founding);
+        let (configured, founded) = (config.cluster_size, list.members.len());
+        if !config.is_cluster() && list.members.iter().any(|member| member.node != self.state.node) {
+            return Err(NodeError::ClusterSize { configured, founded, db: config.db.clone() });
         }
-        Err(NodeError::ClusterSize {
-            configured: config.cluster_size,
-            founded: list.members.len(),
-            db: config.db.clone(),
-        })
+        let is_member = list.members.iter().any(|member| member.node == self.state.node);
+        if config.read_only_replica && is_member {
+            return Err(NodeError::ReadOnlyMember { node: self.state.node, db: config.db.clone() });
+        }
+        if configured != founded {
+            tracing::info!(
+                "ClusterSize is {configured}, the cluster has {founded} members: the member list counts, and is changed with \
+                 `ringstore admin`"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn report_cut(recovered: &Recovered, config: &Config) {
+    let Some(tail) = &recovered.cut else { return };
+    let (position, reason) = (tail.position, &tail.reason);
+    if !recovered.is_suspect {
+        tracing::warn!(%position, %reason,
+            "the log ends in what a write left that was under way when the node stopped; cut there, nothing durable is lost");
+    } else if config.is_cluster() {
+        tracing::warn!(%position, %reason, "the log is cut in front of good records: a power cut leaves that, and so does \
+            damage to the disk. The node does not count itself up to date until it has caught up with a leader");
+    } else {
+        tracing::warn!(%position, %reason, "the log is cut in front of good records: a power cut leaves that, and so does \
+            damage to the disk. If the power did not fail, writes of the last moments may be lost: check the disk");
     }
 }
 
@@ -117,13 +164,60 @@ fn create_first_chunk(disk: &FileDisk, layout: ChunkLayout, state: &DurableState
         .map_err(|source| NodeError::Disk { attempt: "given its first chunk", source })
 }
 
-fn fill_index(index: &Index, reader: &LogReader, layout: ChunkLayout, limit: LogPosition) -> Result<(), NodeError> {
-    let mut report = progress("filling the index");
-    while index.applied() < limit {
-        let step = limit.min(index.applied().plus(INDEX_STEP_BYTES));
-        index.apply_to(reader, layout, step)?;
-        report(ScanProgress { position: index.applied(), limit });
+/// Recovers the log; where it is damaged and other nodes have it, as often as it takes to repair it first.
+fn recover_or_mend(
+    disk: &FileDisk,
+    layout: ChunkLayout,
+    config: &Config,
+    committed: LogPosition,
+    mender: Option<&Mender>,
+) -> Result<Recovered, NodeError> {
+    loop {
+        let recovered = recover(disk, layout, &mut progress("checking the log")).and_then(|recovered| {
+            if !config.unsafe_disable_flush_to_disk {
+                recovered.check_committed(layout, committed)?;
+            }
+            Ok(recovered)
+        });
+        let error = match recovered {
+            Ok(recovered) => return Ok(recovered),
+            Err(error) => error,
+        };
+        let (Some(mender), Some(loss)) = (mender, Loss::of(&error)) else { return Err(error.into()) };
+        mender.mend(disk, &config.db, &loss, None)?;
     }
+}
+
+/// The index as its tables have it.
+fn open_index(
+    disk: &FileDisk,
+    reader: &LogReader,
+    layout: ChunkLayout,
+    recovered: &Recovered,
+) -> Result<Index, NodeError> {
+    let folder = disk.directory().join(INDEX_FOLDER);
+    let store = FileStore::open(folder, disk.flushes())
+        .map_err(|source| NodeError::Disk { attempt: "given a folder for the index", source })?;
+    Ok(Index::open(Arc::new(store), reader, layout, recovered.end, random_seed()))
+}
+
+/// Brings the index to `limit`: at once where that is near; otherwise it is done in the background, and what needs the
+/// index is not ready until then.
+fn begin_index(index: &Index, reader: &LogReader, layout: ChunkLayout, limit: LogPosition) -> Result<(), NodeError> {
+    let is_near = limit.0.saturating_sub(index.applied().0) <= INDEX_START_LOG_BYTES;
+    let mut report = progress("filling the index");
+    while is_near && index.applied() < limit && index.figures().memory_events < INDEX_START_EVENTS {
+        let step = limit.min(index.applied().plus(INDEX_STEP_BYTES));
+        match index.apply_to(reader, layout, step) {
+            Ok(applied) => report(ScanProgress { position: applied, limit }),
+            Err(error @ IndexError::Record { .. }) => {
+                tracing::error!(%error, "the index is filled when the log has been repaired");
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    index.set_behind(limit);
     Ok(())
 }
 

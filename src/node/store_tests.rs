@@ -72,3 +72,91 @@ fn a_node_that_has_lost_all_its_chunks_does_not_begin_again_with_nothing() {
     assert!(matches!(error, NodeError::Recovery(RecoveryError::NoChunks { .. })), "{error}");
     assert!(!file.exists());
 }
+
+/// A cluster of one whose log holds no list of it yet learns where its node is; the options are held against the list.
+#[test]
+fn what_a_node_belongs_to_is_held_against_its_options() {
+    let directory = TempDirectory::new();
+    let alone = config(&directory);
+    let mut store = Store::open(&alone).unwrap();
+    store.found_alone(&alone).unwrap();
+    let founded = store.state.founding.clone().unwrap();
+    let elsewhere = Config { int_http_port: 9, cluster_size: 3, ..alone.clone() };
+    store.found_alone(&elsewhere).unwrap();
+    let moved = store.state.founding.clone().unwrap();
+    assert_eq!((moved.cluster, moved.members[0].int_http_port), (founded.cluster, 9));
+    assert_eq!(DurableState::load(&*store.disk).unwrap().unwrap().founding, Some(moved.clone()));
+    store.check_membership(&elsewhere).expect("it may grow");
+    let read_only = Config { read_only_replica: true, ..elsewhere.clone() };
+    assert_eq!(store.check_membership(&read_only).unwrap_err().exit_status(), 2);
+
+    let other = MemberRecord { node: NodeId(crate::types::Guid([7; 16])), ..moved.members[0] };
+    let list = |cluster, members| {
+        let list = MembershipBody { cluster, members };
+        crate::codec::record::MembershipRecord { before: list.members.clone(), list }
+    };
+    let old = list(ClusterId(crate::types::Guid([66; 16])), vec![other, other, other]);
+    store.recovered.membership = Some((LogPosition(64), old));
+    store.check_membership(&alone).expect("a list of another cluster says nothing");
+    store.recovered.membership = Some((LogPosition(64), list(moved.cluster, vec![moved.members[0], other])));
+    assert_eq!(store.check_membership(&alone).unwrap_err().exit_status(), 2);
+    store.check_membership(&elsewhere).unwrap();
+    store.recovered.membership = Some((LogPosition(64), list(moved.cluster, vec![other])));
+    store.check_membership(&read_only).expect("it was taken out");
+}
+
+#[test]
+fn an_index_that_was_removed_is_made_again() {
+    let directory = TempDirectory::new();
+    let config = config(&directory);
+    stopped_node(&config);
+    let end = LogPosition(3 * RECORD_BYTES);
+    for _ in 0..2 {
+        let store = Store::open(&config).unwrap();
+        assert_eq!((store.index.applied(), store.index.is_complete()), (end, true));
+        drop(store);
+        let folder = directory.path().join(INDEX_FOLDER);
+        std::fs::write(folder.join("manifest"), b"nonsense").unwrap();
+        let store = Store::open(&config).unwrap();
+        assert_eq!((store.index.applied(), store.index.is_complete()), (end, true));
+        drop(store);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}
+
+#[test]
+fn a_log_cut_in_front_of_good_records_is_remembered_as_suspect() {
+    let directory = TempDirectory::new();
+    let config = config(&directory);
+    stopped_node(&config);
+    {
+        let disk = FileDisk::open(&config.db).unwrap();
+        let mut state = DurableState::load(&disk).unwrap().unwrap();
+        (state.commit_hint, state.sequence) = (LogPosition::ZERO, state.sequence + 1);
+        state.save(&disk).unwrap();
+        let second = LogPosition(RECORD_BYTES + 40);
+        disk.write_at(FileName::Chunk(0), LAYOUT.file_offset(second), &[8]).unwrap();
+    }
+    for _ in 0..2 {
+        let store = Store::open(&config).unwrap();
+        assert_eq!(store.recovered.end, LogPosition(RECORD_BYTES));
+        assert!(store.state.suspect, "also at the next start, when what showed it is erased");
+    }
+    assert!(DurableState::load(&FileDisk::open(&config.db).unwrap()).unwrap().unwrap().suspect);
+}
+
+#[test]
+fn a_torn_last_record_is_not_suspect() {
+    let directory = TempDirectory::new();
+    let config = config(&directory);
+    stopped_node(&config);
+    damage(&config);
+    {
+        let disk = FileDisk::open(&config.db).unwrap();
+        let mut state = DurableState::load(&disk).unwrap().unwrap();
+        (state.commit_hint, state.sequence) = (LogPosition::ZERO, state.sequence + 1);
+        state.save(&disk).unwrap();
+    }
+    let store = Store::open(&config).unwrap();
+    assert!(store.recovered.cut.is_some() && !store.recovered.is_suspect && !store.state.suspect);
+}

@@ -10,12 +10,12 @@ use crate::admin::{
 };
 use crate::api::users::Users;
 use crate::api::{Checks, Edge, EdgeLinks, EdgeOptions, EdgeSockets, HeartbeatOptions};
-use crate::background::{Background, Chore, Repairer, RepairerLinks, Sealer};
+use crate::background::{Background, Chore, IndexKeeper, Repairer, RepairerLinks, Scrubber, Sealer};
 use crate::codec::link::{Hello, Purpose};
 use crate::config::{Config, Heartbeat};
 use crate::engine::{ClientCounters, EdgeMessage, Engine, EngineOptions, Published, Request};
 use crate::gossip::{Directory, Standing};
-use crate::index::Index;
+use crate::index::{Index, Upkeep, UpkeepBounds, UpkeepLinks};
 use crate::limits::{
     CONTROL_QUEUE_MESSAGES, EDGE_QUEUE_MESSAGES, LOG_BUFFER_BYTES, LOG_QUEUE_REQUESTS, REPLICATION_WINDOW_BYTES,
 };
@@ -180,6 +180,14 @@ impl IndexFigures for Figures {
     fn last_event_position(&self) -> Option<LogPosition> {
         self.0.last_event_position()
     }
+
+    fn figures(&self) -> crate::index::IndexFigures {
+        self.0.figures()
+    }
+
+    fn is_complete(&self) -> bool {
+        self.0.is_complete()
+    }
 }
 
 fn spawn(
@@ -233,7 +241,13 @@ fn start_preparer(store: &Store, shell: Arc<Queue<ShellInput>>) -> Result<Arc<Pr
             insist(&shell, ShellInput::DiskFull(false));
         }
         PreparerReport::Failed { chunk, error } => {
-            tracing::error!(?chunk, %error, "a chunk file could not be prepared; it is tried again");
+            tracing::error!(?chunk, %error, "a chunk file cannot be prepared: writes are refused when the chunks that are \
+                there are full, reads go on. It is tried again each second; check the disk and the directory");
+            insist(&shell, ShellInput::ChunkFailed(true));
+        }
+        PreparerReport::WorksAgain => {
+            tracing::info!("chunk files can be prepared again: writes go on");
+            insist(&shell, ShellInput::ChunkFailed(false));
         }
     };
     let preparer = Preparer::start(Arc::clone(&store.disk), store.layout, report);
@@ -259,8 +273,30 @@ fn start_background(config: &Config, store: &Store, shared: &Shared) -> Result<B
         figures: Arc::clone(&shared.storage),
         has_peers: config.is_cluster(),
     });
-    let chores: Vec<Box<dyn Chore>> = vec![Box::new(sealer), Box::new(repairer)];
+    let scrubber = Scrubber::new(
+        Arc::clone(&store.disk),
+        store.layout,
+        shared.damage.clone(),
+        Arc::clone(&shared.storage),
+        config.scrub_bytes_per_second,
+    );
+    let index_keeper = index_keeper(store, shared);
+    let chores: Vec<Box<dyn Chore>> =
+        vec![Box::new(sealer), Box::new(scrubber), Box::new(repairer), Box::new(index_keeper)];
     Background::start(chores).map_err(|error| NodeError::Thread { thread: "background", message: error.to_string() })
+}
+
+/// The upkeep of the index's tables.
+fn index_keeper(store: &Store, shared: &Shared) -> IndexKeeper {
+    let published = Arc::clone(&shared.published);
+    let links = UpkeepLinks {
+        index: Arc::clone(&shared.index),
+        log: Box::new(store.reader.clone()),
+        layout: store.layout,
+        durable: Box::new(move || published.flushed()),
+        damage: shared.damage.clone(),
+    };
+    IndexKeeper::new(Upkeep::new(links, UpkeepBounds::default()))
 }
 
 fn spawn_control(
@@ -407,6 +443,7 @@ fn spawn_log(
         published: Arc::clone(&shared.published),
         directory: shared.directory.clone(),
         disk,
+        damage: shared.damage.clone(),
         prepare_chunk: Box::new(move |chunk| preparer.need(chunk)),
     };
     spawn("ring-log".to_owned(), "log", events, move || {

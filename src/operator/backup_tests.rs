@@ -1,3 +1,5 @@
+//! Backups from a stand-in for a node. Goal: only what is missing is fetched, and nothing is kept that is not the log.
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::sync::Arc;

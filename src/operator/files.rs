@@ -31,13 +31,16 @@ pub(super) trait LogSource {
     ) -> Result<(), OperatorError>;
 }
 
+/// Takes whole records, and where they lie.
+pub(super) type Sink<'a> = dyn FnMut(LogPosition, &[u8]) -> Result<(), OperatorError> + 'a;
+
 /// Walks `check` on to `until`, in one chunk, and gives each piece of whole records to `sink`. What does not go on with
 /// the log ends it.
 pub(super) fn walk(
     source: &mut dyn LogSource,
     check: &mut LogCheck,
     until: LogPosition,
-    sink: &mut dyn FnMut(LogPosition, &[u8]) -> Result<(), OperatorError>,
+    sink: &mut Sink<'_>,
 ) -> Result<Option<Break>, OperatorError> {
     let mut buffer = Vec::new();
     let mut wanted = PIECE_BYTES;

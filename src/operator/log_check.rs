@@ -4,7 +4,9 @@
 //! A record that cannot be one is a [`Break`]: nothing behind it can be believed until a place is found where records
 //! go on. What contradicts the rest of the log, in a record that checks out, is a complaint, and the walk goes on.
 
-use crate::codec::record::{BatchView, EpochBody, Header, MembershipBody, RecordError, RecordKind, RecordView};
+use crate::codec::record::{
+    BatchView, EpochBody, Header, MembershipBody, MembershipRecord, RecordError, RecordKind, RecordView,
+};
 use crate::storage::{ChunkFooter, ChunkLayout};
 use crate::types::{Epoch, Guid, LogPosition, Term};
 
@@ -88,10 +90,6 @@ impl LogCheck {
             streams: numbers.then(StreamNumbers::default),
             complaints: Vec::new(),
         }
-    }
-
-    pub(super) fn layout(&self) -> ChunkLayout {
-        self.layout
     }
 
     /// Where the next record begins.
@@ -249,8 +247,8 @@ impl LogCheck {
     }
 
     fn take_membership(&mut self, record: &RecordView<'_>) {
-        match MembershipBody::decode(record.body()) {
-            Some(list) if !list.members.is_empty() => {
+        match MembershipRecord::decode(record.body()) {
+            Some(MembershipRecord { list, .. }) if !list.members.is_empty() => {
                 self.membership = Some((record.header.position, list));
                 self.chunk.membership = Some(record.header.position);
             }

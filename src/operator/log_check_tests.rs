@@ -1,3 +1,5 @@
+//! Goal: a good log has no complaint however it is cut into pieces, and whatever is wrong with one is named at its place.
+
 use super::*;
 use crate::codec::record::{BatchBuilder, seal};
 use crate::limits::RECORD_HEADER_BYTES;

@@ -1,3 +1,5 @@
+//! Goal: a restored directory is the log of the backup under a new identity, or it cannot be started.
+
 use super::*;
 use crate::operator::backup::tests::backup_of;
 use crate::operator::testing::{CLUSTER, LAYOUT, Log, NODE, members};

@@ -1,3 +1,5 @@
+//! Goal: damage anywhere in a data directory is found and named, and what is no damage is not.
+
 use std::fs;
 
 use super::*;

@@ -267,11 +267,12 @@ impl World {
         let mut positions = Vec::new();
         for (name, stream) in &self.reference.streams {
             let last = if stream.deleted { i64::MAX } else { stream.ids.len() as i64 - 1 };
-            let found = node.applied.head(name).last_event_number;
+            let found = node.applied.head(name).expect("all of it is in memory").last_event_number;
             if found != last {
                 return Some(format!("n{index}: {name} ends with {found} in the index, with {last} in the log"));
             }
-            let first = node.applied.positions(name, 0, stream.ids.len(), &mut positions);
+            let first =
+                node.applied.positions(name, 0, stream.ids.len(), &mut positions).expect("all of it is in memory");
             let same = |(&position, id): (&LogPosition, &crate::types::EventId)| {
                 let mut bytes = [0; 16];
                 let read = node.disk.with_chunk(position, &mut |chunk| bytes.copy_from_slice(&chunk[8..24]));

@@ -183,7 +183,8 @@ impl World {
         let Task::Read { stream, .. } = task else { return };
         self.count("reads judged");
         let node = &self.nodes[index];
-        let (applied, last) = (node.applied.applied(), node.applied.head(stream).last_event_number);
+        let (applied, head) = (node.applied.applied(), node.applied.head(stream));
+        let last = head.expect("all of it is in memory").last_event_number;
         let Some(asked) = self.workload.attempts.get(&attempt) else { return };
         if applied < asked.floor_end || last < asked.floor_number {
             let detail = format!(
@@ -199,7 +200,7 @@ impl World {
     /// A read that any node may answer, from what it has. The index is derived from what is committed and in the files.
     fn read_here(&mut self, index: usize, attempt: u64, stream: &str) {
         let node = &self.nodes[index];
-        let last = node.applied.head(stream).last_event_number;
+        let last = node.applied.head(stream).expect("all of it is in memory").last_event_number;
         let anywhere = Some(((index, node.life), self.now));
         if last >= 0 && self.reference.committed_at(stream, last).is_none() {
             let detail = format!("n{index} shows number {last} of {stream}, which nobody has committed");
@@ -222,6 +223,7 @@ impl World {
         let node = &self.nodes[index];
         let mut positions = Vec::new();
         let first = node.applied.positions(stream, claimed + 1, events.len(), &mut positions);
+        let first = first.expect("all of it is in memory");
         let same = |(position, (id, _)): (&LogPosition, &(EventId, usize))| {
             let mut bytes = Vec::new();
             node.disk.read_log(position.plus(8), position.plus(24), &mut bytes);

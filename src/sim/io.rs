@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::engine::{BufferToken, WriteSource};
-use crate::storage::{ChunkHeader, Disk, DurableMark, DurableState, FileName};
+use crate::storage::{ChunkHeader, Disk, DurableMark, DurableState, FileName, STATE_SLOT_OFFSETS};
 use crate::types::LogPosition;
 
 use super::Checker;
@@ -50,13 +50,16 @@ pub(super) enum Io {
         chunks: (u32, u32),
         order: u64,
     },
+    /// A slot of the state file; the next one follows its flush.
     State {
         sequence: u64,
-        file: (FileName, u64),
+        slot: usize,
         bytes: Vec<u8>,
     },
     StateFlush {
         sequence: u64,
+        slot: usize,
+        bytes: Vec<u8>,
         order: u64,
     },
 }
@@ -65,9 +68,8 @@ impl Io {
     /// What it writes, if it does: file, offset, bytes.
     pub(super) fn write(&self) -> Option<(FileName, u64, &[u8])> {
         match self {
-            Io::Write { file, bytes, .. } | Io::Mark { file, bytes, .. } | Io::State { file, bytes, .. } => {
-                Some((file.0, file.1, bytes))
-            }
+            Io::Write { file, bytes, .. } | Io::Mark { file, bytes, .. } => Some((file.0, file.1, bytes)),
+            Io::State { slot, bytes, .. } => Some((FileName::State, STATE_SLOT_OFFSETS[*slot], bytes)),
             Io::Flush { .. } | Io::StateFlush { .. } => None,
         }
     }
@@ -146,9 +148,7 @@ impl World {
     }
 
     pub(super) fn save(&mut self, index: usize, state: &DurableState) {
-        let (offset, slot) = state.encode();
-        let file = (FileName::State, offset);
-        self.begin_io(index, Io::State { sequence: state.sequence, file, bytes: slot.to_vec() });
+        self.begin_io(index, Io::State { sequence: state.sequence, slot: 0, bytes: state.encode().to_vec() });
     }
 
     pub(super) fn io_done(&mut self, index: usize, io: u64) {
@@ -178,10 +178,16 @@ impl World {
                 (chunks.0..=chunks.1).for_each(|chunk| node.disk.flushed(FileName::Chunk(chunk), order));
                 self.input(index, Input::Flushed { id });
             }
-            Io::State { sequence, .. } => self.begin_io(index, Io::StateFlush { sequence, order }),
-            Io::StateFlush { sequence, order } => {
+            Io::State { sequence, slot, bytes } => {
+                self.begin_io(index, Io::StateFlush { sequence, slot, bytes, order });
+            }
+            Io::StateFlush { sequence, slot, bytes, order } => {
                 node.disk.flushed(FileName::State, order);
-                self.input(index, Input::Saved { sequence });
+                if slot + 1 < STATE_SLOT_OFFSETS.len() {
+                    self.begin_io(index, Io::State { sequence, slot: slot + 1, bytes });
+                } else {
+                    self.input(index, Input::Saved { sequence });
+                }
             }
         }
     }

@@ -9,7 +9,7 @@ use fastrand::Rng;
 use crate::consensus::Message;
 use crate::engine::{Action, BufferToken, ControlInput, Engine, EngineOptions, Request, SendPlan};
 use crate::index::Index;
-use crate::storage::{ChunkLayout, Disk, DurableState, Recovered, RecoveryError, erase_tail, recover};
+use crate::storage::{ChunkLayout, Disk, DurableState, Recovered, RecoveryError, recover};
 use crate::types::{Guid, LogPosition, NodeId, Term, Ticks};
 
 use super::Checker;
@@ -343,7 +343,7 @@ impl World {
 
     fn recover(&mut self, index: usize) -> Result<(DurableState, Recovered), RecoveryError> {
         let node = &self.nodes[index];
-        let state = match DurableState::load(&node.disk).expect("a state file") {
+        let mut state = match DurableState::load(&node.disk).expect("a state file") {
             Some(state) => state,
             None => {
                 let state = DurableState::new(node.id, self.layout.chunk_size);
@@ -361,7 +361,10 @@ impl World {
         let disk: &dyn Disk = &node.disk;
         let recovered = recover(disk, self.layout, &mut |_| {})?;
         recovered.check_committed(self.layout, state.commit_hint)?;
-        erase_tail(&node.disk, self.layout, recovered.end)?;
+        if recovered.is_suspect {
+            state.save_suspect(&node.disk).expect("a state file");
+        }
+        recovered.erase_tail(&node.disk, self.layout)?;
         Ok((state, recovered))
     }
 

@@ -17,6 +17,9 @@ const IDENTITY_BYTES: usize = 32;
 /// Bytes of a mark's slot: a sector, the smallest piece that a disk writes whole.
 const SLOT_BYTES: usize = 512;
 
+/// Bytes of a mark in its slot.
+const MARK_BYTES: usize = 20;
+
 /// Where the first of the two slots lies.
 const SLOTS_OFFSET: u64 = 512;
 
@@ -55,6 +58,25 @@ impl ChunkHeader {
             && page[0..8] == MAGIC
             && crc32c::crc32c(&page[..IDENTITY_BYTES - 4]) == u32_at(page, IDENTITY_BYTES - 4);
         is_good.then(|| u32_at(page, 8))
+    }
+
+    /// What of `page`, the header page of this chunk, is not as it must be: where it begins, and the right bytes. The marks
+    /// themselves are left out: nobody but the log thread knows what they must hold, and a bad one counts as none.
+    #[must_use]
+    pub fn wrong_parts(&self, page: &[u8]) -> Vec<(usize, Vec<u8>)> {
+        assert_eq!(page.len(), PAGE_BYTES);
+        let first = SLOTS_OFFSET as usize;
+        let second = first + SLOT_BYTES;
+        let parts = [
+            0..IDENTITY_BYTES,
+            IDENTITY_BYTES..first,
+            first + MARK_BYTES..second,
+            second + MARK_BYTES..second + SLOT_BYTES,
+            second + SLOT_BYTES..PAGE_BYTES,
+        ];
+        let right = self.encode();
+        let wrong = parts.into_iter().filter(|part| page[part.clone()] != right[part.clone()]);
+        wrong.map(|part| (part.start, right[part].to_vec())).collect()
     }
 
     /// Checks that `page`, the first page of a file, is that of this chunk.
@@ -179,6 +201,27 @@ mod tests {
         assert_eq!(other.check(&good), Err("it says that it is chunk 7, its name says 8".to_owned()));
         let other = ChunkHeader { layout: ChunkLayout { chunk_size: 2 << 20 }, ..HEADER };
         assert_eq!(other.check(&good), Err("its chunk size is 1048576, this log's is 2097152".to_owned()));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_page_is_told_wherever_it_is_but_in_the_marks() {
+        let mut good = HEADER.encode();
+        for sequence in 1..3 {
+            let (offset, slot) = DurableMark::encode_slot(sequence, LogPosition(800));
+            good[offset as usize..offset as usize + SLOT_BYTES].copy_from_slice(&slot);
+        }
+        assert_eq!(HEADER.wrong_parts(&good), []);
+        for at in 0..PAGE_BYTES {
+            let mut page = good.clone();
+            page[at] ^= 0x40;
+            let parts = HEADER.wrong_parts(&page);
+            let is_mark = (512..532).contains(&at) || (1024..1044).contains(&at);
+            assert_eq!(parts.len(), usize::from(!is_mark), "byte {at}");
+            for (start, bytes) in parts {
+                page[start..start + bytes.len()].copy_from_slice(&bytes);
+                assert!(page == good, "byte {at}");
+            }
+        }
     }
 
     #[test]

@@ -141,6 +141,12 @@ impl FileDisk {
         self
     }
 
+    /// False when nothing is ever flushed.
+    #[must_use]
+    pub fn flushes(&self) -> bool {
+        self.flush
+    }
+
     /// The directory.
     #[must_use]
     pub fn directory(&self) -> &Path {

@@ -45,6 +45,18 @@ pub enum StorageError {
         #[source]
         source: io::Error,
     },
+    /// The state file was written by another version of this program.
+    #[error(
+        "{} has format version {found}, this program reads version {reads}: {}",
+        FileName::State,
+        version_advice(*found, *reads)
+    )]
+    StateVersion {
+        /// Its version.
+        found: u32,
+        /// The version that this program reads and writes.
+        reads: u32,
+    },
     /// The state file has the wrong length or neither of its slots checks out.
     #[error(
         "{} is damaged ({reason}): the node's term and vote are unknown, so it must not vote again. Move the data \

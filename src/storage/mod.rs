@@ -42,4 +42,9 @@ pub use recovery::{Recovered, ScanProgress, TornTail, erase_range, erase_tail, r
 pub use repair::{
     FetchError, RangeSource, RepairError, Repaired, damage_at, damaged_range, repair_range, report_damage,
 };
-pub use state::{DurableState, STATE_FILE_BYTES, STATE_SLOT_BYTES};
+pub use state::{DurableState, STATE_FILE_BYTES, STATE_SLOT_BYTES, STATE_SLOT_OFFSETS};
+
+/// Format version of chunk files.
+pub const CHUNK_FORMAT_VERSION: u32 = chunk::FORMAT_VERSION;
+/// Format version of the state file.
+pub const STATE_FORMAT_VERSION: u32 = state::FORMAT_VERSION;

@@ -53,13 +53,16 @@ pub enum PreparerReport {
         /// Bytes free now.
         available: u64,
     },
-    /// A chunk cannot be made, or the free space not be told, for another reason than room. Tried again each second.
+    /// A chunk cannot be made, or the free space not be told, for another reason than room: writes should be refused when
+    /// the chunk is needed. Tried again each second, reported once, until [`PreparerReport::WorksAgain`].
     Failed {
         /// The chunk, when one was being made.
         chunk: Option<u32>,
         /// Why not.
         error: io::Error,
     },
+    /// What had failed has worked.
+    WorksAgain,
 }
 
 /// Bytes of free space below which the node takes no writes: one chunk, but no less than 16 MiB and no more than 64 MiB.
@@ -98,7 +101,16 @@ impl Preparer {
         report: impl FnMut(PreparerReport) + Send + 'static,
     ) -> io::Result<Preparer> {
         let orders = Arc::new(Orders::default());
-        let mut worker = Worker { disk, layout, interval, available, report, orders: Arc::clone(&orders), full: false };
+        let mut worker = Worker {
+            disk,
+            layout,
+            interval,
+            available,
+            report,
+            orders: Arc::clone(&orders),
+            full: false,
+            failing: false,
+        };
         let thread = std::thread::Builder::new().name("chunk-preparer".to_owned()).spawn(move || worker.run())?;
         Ok(Preparer { orders, thread: Some(thread) })
     }
@@ -155,6 +167,8 @@ struct Worker<A, R> {
     orders: Arc<Orders>,
     /// True between the reports of a full disk and of room.
     full: bool,
+    /// True between the reports of another failure and of its end.
+    failing: bool,
 }
 
 impl<A: FnMut() -> io::Result<u64>, R: FnMut(PreparerReport)> Worker<A, R> {
@@ -184,7 +198,7 @@ impl<A: FnMut() -> io::Result<u64>, R: FnMut(PreparerReport)> Worker<A, R> {
         let available = match (self.available)() {
             Ok(available) => available,
             Err(error) => {
-                (self.report)(PreparerReport::Failed { chunk: None, error });
+                self.report_failed(None, error);
                 return false;
             }
         };
@@ -200,6 +214,10 @@ impl<A: FnMut() -> io::Result<u64>, R: FnMut(PreparerReport)> Worker<A, R> {
         if made && self.full && available >= required {
             self.full = false;
             (self.report)(PreparerReport::RoomAgain { available });
+        }
+        if made && self.failing {
+            self.failing = false;
+            (self.report)(PreparerReport::WorksAgain);
         }
         made
     }
@@ -218,6 +236,13 @@ impl<A: FnMut() -> io::Result<u64>, R: FnMut(PreparerReport)> Worker<A, R> {
         }
     }
 
+    fn report_failed(&mut self, chunk: Option<u32>, error: io::Error) {
+        if !self.failing {
+            self.failing = true;
+            (self.report)(PreparerReport::Failed { chunk, error });
+        }
+    }
+
     /// Makes the chunk when it is not there, and hands it over. False when that did not work.
     fn prepare(&mut self, chunk: u32, available: u64, required: u64) -> bool {
         match self.make_up_to(chunk) {
@@ -233,7 +258,7 @@ impl<A: FnMut() -> io::Result<u64>, R: FnMut(PreparerReport)> Worker<A, R> {
                 false
             }
             Err(error) => {
-                (self.report)(PreparerReport::Failed { chunk: Some(chunk), error });
+                self.report_failed(Some(chunk), error);
                 false
             }
         }
@@ -360,21 +385,18 @@ mod tests {
     }
 
     #[test]
-    fn another_failure_is_reported_and_tried_again() {
+    fn another_failure_is_reported_once_and_tried_again() {
         let setup = start(LAYOUT);
         let obstacle = setup.directory.path().join("chunk-000000.000000.tmp");
         std::fs::create_dir(&obstacle).unwrap();
         setup.preparer.need(0);
         let report = setup.next();
         assert!(matches!(report, PreparerReport::Failed { chunk: Some(0), .. }), "{report:?}");
+        std::thread::sleep(Duration::from_millis(30));
+        assert!(setup.reports.try_recv().is_err());
         std::fs::remove_dir(&obstacle).unwrap();
-        loop {
-            match setup.next() {
-                PreparerReport::Failed { .. } => {}
-                PreparerReport::Ready { chunk, .. } => return assert_eq!(chunk, 0),
-                other => panic!("{other:?}"),
-            }
-        }
+        setup.expect_ready(0);
+        assert!(matches!(setup.next(), PreparerReport::WorksAgain));
     }
 
     #[test]

@@ -68,7 +68,12 @@ impl LogThread {
             Action::Control(output) => self.control_output(output),
             Action::ViewChanged => self.publish_view(),
             Action::ClusterKnown(list) => {
-                tracing::info!(cluster = %list.cluster, members = list.members.len(), "this node belongs to a cluster");
+                let members = list.members.len();
+                match &self.cluster {
+                    None => tracing::info!(cluster = %list.cluster, members, "this node belongs to a cluster"),
+                    Some(known) if *known == list => {}
+                    Some(_) => tracing::info!(members, "the cluster has another member list"),
+                }
                 self.cluster = Some(list);
             }
             Action::Fatal(reason) => return Err(LogThreadError::Consensus { reason }),
@@ -143,8 +148,9 @@ impl LogThread {
                 }
             }
             (Tag::SyncState, Outcome::Synced(result)) => {
-                let sequence = self.files.state_synced(result)?;
-                self.engine.handle_state_saved(sequence);
+                if let Some(sequence) = self.files.state_synced(&mut self.driver, result)? {
+                    self.engine.handle_state_saved(sequence);
+                }
             }
             (tag, outcome) => unreachable!("{outcome:?} for {tag:?}"),
         }

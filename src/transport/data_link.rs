@@ -6,10 +6,13 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::codec::record::RecordError;
 use crate::ring::{Failure, Slice, Source, Window};
-use crate::types::{Guid, NodeId};
+use crate::storage::Damage;
+use crate::types::{Guid, LogPosition, NodeId};
 
 use super::connections::{DataIn, Stage};
+use super::file_feed::{FileFeed, Piece};
 use super::tag::{ConnectionId, Tag};
 use super::thread::LogThread;
 
@@ -57,12 +60,15 @@ pub(super) struct DataOut {
     zero_copy: ZeroCopy,
     /// A buffer to read into again.
     spare: Vec<u8>,
+    files: FileFeed,
 }
 
 impl DataOut {
-    pub(super) fn new(follower: NodeId, subscription: Guid, zero_copy: bool) -> DataOut {
+    /// `start`: where the link begins, at a record.
+    pub(super) fn new(follower: NodeId, subscription: Guid, start: LogPosition, zero_copy: bool) -> DataOut {
         let zero_copy = if zero_copy { ZeroCopy::Trying { copies: 0 } } else { ZeroCopy::Off };
-        DataOut { follower, subscription, sending: true, in_flight: 0, next: None, zero_copy, spare: Vec::new() }
+        let (files, spare) = (FileFeed::new(start), Vec::new());
+        DataOut { follower, subscription, sending: true, in_flight: 0, next: None, zero_copy, spare, files }
     }
 
     /// A range of the log buffer that is held for this link but not being sent.
@@ -130,27 +136,52 @@ impl LogThread {
     /// Asks the engine what comes next, when nothing is ready or being read.
     fn plan(&mut self, id: ConnectionId) {
         let Some(link) = self.connections.data_out(id).filter(|link| link.next.is_none()) else { return };
+        match link.files.is_paused(self.now) {
+            Some(true) => return,
+            Some(false) => return self.read_file(id),
+            None => {}
+        }
         let Some(plan) = self.engine.plan_send(link.follower) else { return };
         if plan.from_file {
-            link.next = Some(Next::Reading);
-            let mut buffer = std::mem::take(&mut link.spare);
-            buffer.resize(plan.length, 0);
-            let chunk = self.files.layout.chunk_of(plan.position);
-            let file = match self.files.chunk(&mut self.driver, chunk) {
-                Ok(file) => file,
-                // Without this file one follower cannot be served; nobody else is concerned.
-                Err(error) => {
-                    self.broken(id, &error.to_string());
-                    return;
-                }
-            };
-            let offset = self.files.layout.file_offset(plan.position);
-            self.driver.read(file, buffer, offset, Tag::ReadLog(id).pack());
+            let position = plan.position;
+            link.files.want(plan, || self.engine.record_before(position));
+            self.read_file(id);
         } else {
             let length = u32::try_from(plan.length).expect("a send is below 4 GiB");
             link.next = Some(Next::Buffered(self.engine.buffer().window(plan.position, length)));
             self.holds.add(id, plan.position);
             self.update_hold(id);
+        }
+    }
+
+    /// Reads the next piece for a follower from its chunk file.
+    fn read_file(&mut self, id: ConnectionId) {
+        let Some(link) = self.connections.data_out(id) else { return };
+        let (position, length) = link.files.next_read();
+        link.next = Some(Next::Reading);
+        let mut buffer = std::mem::take(&mut link.spare);
+        buffer.resize(length, 0);
+        let chunk = self.files.layout.chunk_of(position);
+        let file = match self.files.chunk(&mut self.driver, chunk) {
+            Ok(file) => file,
+            // Without this file one follower cannot be served; nobody else is concerned.
+            Err(error) => {
+                self.broken(id, &error.to_string());
+                return;
+            }
+        };
+        let offset = self.files.layout.file_offset(position);
+        self.driver.read(file, buffer, offset, Tag::ReadLog(id).pack());
+    }
+
+    /// A record that a follower needs is damaged here.
+    fn report_damage(&self, from: LogPosition, error: &RecordError) {
+        let layout = self.files.layout;
+        let committed = self.engine.positions().2;
+        let to = from.plus(layout.room(from)).min(committed);
+        if from < to {
+            let damage = Damage { chunk: layout.chunk_of(from), from, to, reason: error.to_string() };
+            self.links.damage.report(damage);
         }
     }
 
@@ -180,9 +211,21 @@ impl LogThread {
     /// A piece of a chunk file was read for a follower.
     pub(super) fn handle_log_read(&mut self, id: ConnectionId, buffer: Vec<u8>, result: Result<u32, Failure>) {
         let length = buffer.len();
+        let log_end = self.engine.positions().0;
         let Some(link) = self.connections.data_out(id) else { return };
         match result {
             Ok(count) if count as usize == length => {
+                match link.files.take(self.files.layout, log_end, &buffer, self.now) {
+                    Piece::Good => {}
+                    Piece::Before => {
+                        link.spare = buffer;
+                        return self.read_file(id);
+                    }
+                    Piece::Damaged { record, error } => {
+                        (link.next, link.spare) = (None, buffer);
+                        return self.report_damage(record, &error);
+                    }
+                }
                 link.next = Some(Next::Ready(buffer));
                 let (follower, subscription) = (link.follower, link.subscription);
                 // It is ours now, so the next piece may be planned while this one is on its way.
@@ -300,13 +343,13 @@ mod tests {
 
     #[test]
     fn zero_copy_is_given_up_after_some_copies_in_a_row_only() {
-        let mut link = DataOut::new(NodeId::default(), Guid::ZERO, true);
+        let mut link = DataOut::new(NodeId::default(), Guid::ZERO, LogPosition::ZERO, true);
         assert!(!link.report(true));
         assert!(!link.report(true));
         assert!(link.report(true), "falls back, and says so once");
         assert!(!link.report(true));
         assert_eq!(link.zero_copy, ZeroCopy::Off);
-        let mut link = DataOut::new(NodeId::default(), Guid::ZERO, true);
+        let mut link = DataOut::new(NodeId::default(), Guid::ZERO, LogPosition::ZERO, true);
         assert!(!link.report(true));
         assert!(!link.report(false));
         assert!((0..10).all(|_| !link.report(true)), "it was seen to work");

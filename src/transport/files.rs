@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::engine::BufferToken;
 use crate::ring::{Driver, Failure, FileId, Slice, Source};
-use crate::storage::{ChunkLayout, DurableMark, DurableState, FileDisk, FileName};
+use crate::storage::{ChunkLayout, DurableMark, DurableState, FileDisk, FileName, STATE_SLOT_OFFSETS};
 use crate::types::{LogPosition, Ticks};
 
 use super::error::LogThreadError;
@@ -27,6 +27,15 @@ struct Flush {
     last_chunk: u32,
     /// Chunks not flushed yet.
     remaining: u32,
+}
+
+/// A save of the state that the engine waits for: into one slot, a flush, into the other, a flush.
+#[derive(Debug)]
+struct Saving {
+    sequence: u64,
+    slot: Vec<u8>,
+    /// Slots that are done.
+    done: usize,
 }
 
 /// What the engine asks of [`LogFiles::flush`].
@@ -79,8 +88,8 @@ pub(super) struct LogFiles {
     flushes: bool,
     chunks: BTreeMap<u32, FileId>,
     state: Option<FileId>,
-    /// The sequence of the state that is being saved.
-    saving: Option<u64>,
+    /// The state that is being saved.
+    saving: Option<Saving>,
     flush: Option<Flush>,
     mark_sequence: u64,
     marked_at: Ticks,
@@ -220,17 +229,21 @@ impl LogFiles {
     /// Begins to save the small state.
     pub(super) fn save_state(&mut self, driver: &mut Driver, state: &DurableState) -> Result<(), LogThreadError> {
         assert!(self.saving.is_none(), "one save of the state in flight");
-        self.saving = Some(state.sequence);
-        let file = match self.state {
-            Some(file) => file,
-            None => *self.state.insert(driver.attach(self.open(FileName::State)?)),
-        };
-        let (offset, slot) = state.encode();
-        driver.write(file, Source::Owned(slot.to_vec()), offset, Tag::WriteState.pack());
+        self.saving = Some(Saving { sequence: state.sequence, slot: state.encode().to_vec(), done: 0 });
+        if self.state.is_none() {
+            self.state = Some(driver.attach(self.open(FileName::State)?));
+        }
+        self.write_slot(driver);
         Ok(())
     }
 
-    /// The state is in its file. `Some`: it is saved, because flushing is switched off.
+    fn write_slot(&self, driver: &mut Driver) {
+        let saving = self.saving.as_ref().expect("a save is in flight");
+        let source = Source::Owned(saving.slot.clone());
+        driver.write(self.state.expect("it is open"), source, STATE_SLOT_OFFSETS[saving.done], Tag::WriteState.pack());
+    }
+
+    /// A slot of the state is in its file. `Some`: the state is saved, because flushing is switched off.
     pub(super) fn state_written(
         &mut self,
         driver: &mut Driver,
@@ -238,15 +251,30 @@ impl LogFiles {
     ) -> Result<Option<u64>, LogThreadError> {
         result.map_err(|failure| LogThreadError::State { failure })?;
         if !self.flushes {
-            return Ok(self.saving.take());
+            return Ok(self.slot_done(driver));
         }
         driver.sync(self.state.expect("it was written to"), Tag::SyncState.pack());
         Ok(None)
     }
 
-    /// The state is durable: its sequence.
-    pub(super) fn state_synced(&mut self, result: Result<(), Failure>) -> Result<u64, LogThreadError> {
+    /// A slot of the state is durable. `Some`: the state is saved; its sequence.
+    pub(super) fn state_synced(
+        &mut self,
+        driver: &mut Driver,
+        result: Result<(), Failure>,
+    ) -> Result<Option<u64>, LogThreadError> {
         result.map_err(|failure| LogThreadError::State { failure })?;
-        Ok(self.saving.take().expect("a save is in flight"))
+        Ok(self.slot_done(driver))
+    }
+
+    /// Goes on with the next slot, if there is one.
+    fn slot_done(&mut self, driver: &mut Driver) -> Option<u64> {
+        let saving = self.saving.as_mut().expect("a save is in flight");
+        saving.done += 1;
+        if saving.done < STATE_SLOT_OFFSETS.len() {
+            self.write_slot(driver);
+            return None;
+        }
+        self.saving.take().map(|saving| saving.sequence)
     }
 }

@@ -145,7 +145,7 @@ impl LogThread {
         }
         let zero_copy = self.options.zero_copy && self.driver.capabilities().zero_copy_send;
         let Some(connection) = self.connections.get_mut(id) else { return Ok(()) };
-        connection.stage = Stage::DataOut(Box::new(DataOut::new(hello.node, hello.subscription, zero_copy)));
+        connection.stage = Stage::DataOut(Box::new(DataOut::new(hello.node, hello.subscription, start, zero_copy)));
         connection.deadline = None;
         let file = connection.file;
         self.driver.send(file, Source::Owned(Welcome::accept().to_vec()), Tag::Send(id).pack());

@@ -16,6 +16,7 @@ mod control_link;
 mod data_link;
 mod edges;
 mod error;
+mod file_feed;
 mod files;
 mod greeting;
 pub mod messages;

@@ -14,7 +14,7 @@ use crate::gossip::Directory;
 use crate::limits::{LINK_BUFFER_BYTES, LINK_BUFFER_COUNT};
 use crate::queue::Queue;
 use crate::ring::{Completion, Driver, FileId, GroupId, Wait, monotonic_now, pin_thread};
-use crate::storage::{ChunkLayout, DurableMark, FileDisk};
+use crate::storage::{ChunkLayout, DamageReports, DurableMark, FileDisk};
 use crate::types::{LogPosition, NodeId, Term, Ticks, WallTime};
 
 use super::connections::{Connections, Holds};
@@ -56,6 +56,8 @@ pub enum ShellInput {
     },
     /// The disk has no room for another chunk, or has room again.
     DiskFull(bool),
+    /// A chunk cannot be made for another reason, or can be made again.
+    ChunkFailed(bool),
     /// Stop: hand leadership over, finish what is written, and return.
     Stop,
 }
@@ -97,6 +99,8 @@ pub struct LogThreadLinks {
     pub directory: Directory,
     /// The data directory.
     pub disk: Arc<FileDisk>,
+    /// Where damage is reported that is met on the way to a follower.
+    pub damage: DamageReports,
     /// Says that a chunk is needed soon; answered by [`ShellInput::ChunkReady`]. Must not wait.
     pub prepare_chunk: Box<dyn FnMut(u32) + Send>,
 }
@@ -334,6 +338,7 @@ impl LogThread {
                     self.engine.handle_chunk_ready(chunk);
                 }
                 ShellInput::DiskFull(full) => self.engine.handle_disk_full(full),
+                ShellInput::ChunkFailed(failed) => self.engine.handle_chunk_failed(failed),
                 ShellInput::Stop => {
                     self.stop_at.get_or_insert(self.now.after(STOP_PATIENCE));
                     self.engine.handle_stop();

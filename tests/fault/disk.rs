@@ -9,6 +9,9 @@ use anyhow::{Context as _, bail, ensure};
 /// Bytes a second that a device may write, of the first version of control groups; the root group holds for everybody.
 const THROTTLE: &str = "/sys/fs/cgroup/blkio/blkio.throttle.write_bps_device";
 
+/// The file that says why a folder is kept.
+const KEPT: &str = "kept";
+
 /// A mounted file system in a file; gone when dropped, with the device, but not the file.
 #[derive(Debug)]
 pub(crate) struct Disk {
@@ -112,7 +115,7 @@ impl Disk {
         Ok(found)
     }
 
-    /// Breaks the disk below the bytes of `file` from `offset` on: whoever writes there gets EIO.
+    /// Breaks the disk below the bytes of `file` from `offset` on: whoever writes there gets an error (ENOSPC or EIO, as the kernel says it).
     ///
     /// The file of this disk must lie on a file system without room: a hole is punched into it there, `then_fill` takes
     /// the room that this gave, and so the next write finds none.
@@ -143,7 +146,8 @@ impl Drop for Disk {
     }
 }
 
-/// Unmounts what is mounted below `folder`, frees loop devices over files there, and removes the folder.
+/// Unmounts what is mounted below `folder`, frees loop devices over files there, and removes the folder unless it is to
+/// be [kept](keep).
 pub(crate) fn remove_below(folder: &Path) -> anyhow::Result<()> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     // The last mounted first: a disk may lie in a file on another.
@@ -160,5 +164,15 @@ pub(crate) fn remove_below(folder: &Path) -> anyhow::Result<()> {
             run(&["losetup", "--detach", device])?;
         }
     }
+    if folder.join(KEPT).exists() {
+        return Ok(());
+    }
     fs::remove_dir_all(folder).with_context(|| folder.display().to_string())
+}
+
+/// Marks the data of a run that failed: later runs leave it alone.
+pub(crate) fn keep(folder: &Path, why: &str) {
+    if let Err(error) = fs::write(folder.join(KEPT), why) {
+        println!("fault: {} cannot be marked to be kept: {error}", folder.display());
+    }
 }

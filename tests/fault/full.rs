@@ -1,9 +1,10 @@
 //! Full disks and failing disks, one after the other, told in plain words.
 //!
 //! Full: at the leader, at a follower, at two nodes. Writes go on or are refused with words, as the quorum allows; reads
-//! go on at every node; nobody ends; and all comes back by itself when there is room. Failing: writes to the log get EIO;
+//! go on at every node; nobody ends; and all comes back by itself when there is room. Failing: the disk refuses what is written to the log;
 //! the node must end with its own exit status and say why, and the others go on.
 
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ use crate::workload::Workload;
 use crate::{Arguments, verify};
 
 /// Small disks and chunks: both are soon full.
-const DISK_MIB: u64 = 512;
+const DISK_MIB: u64 = 256;
 const CHUNK_SIZE: u64 = 2 << 20;
 
 /// How long disks stay full: several chunks could be written in this time.
@@ -156,14 +157,17 @@ impl Memory {
         Ok(Memory(place))
     }
 
-    /// Takes all the room.
+    /// Takes all the room, to the last page.
     fn fill(&self, name: &str) -> anyhow::Result<()> {
-        let free = rustix::fs::statvfs(&self.0).map(|free| free.f_bavail * free.f_frsize)?;
-        let file = std::fs::File::create(self.0.join(name))?;
-        if free > 0 {
-            rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, free)?;
+        let mut file = std::fs::File::create(self.0.join(name))?;
+        let page = [0; 4096];
+        loop {
+            match file.write_all(&page) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(()),
+                Err(error) => return Err(error).context("filling a file system in memory"),
+            }
         }
-        Ok(())
     }
 }
 

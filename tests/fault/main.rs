@@ -127,6 +127,7 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         Err(error) => {
+            disk::keep(&folder, &format!("{error:#}"));
             println!("fault: FAILED (data kept in {})\n{error:#}", folder.display());
             ExitCode::FAILURE
         }

@@ -1,10 +1,12 @@
 //! The real program as an operator and a client see it: its options, its ports, its files, its end.
 
 mod bench;
+mod bit_flips;
 mod cluster;
 mod disk_full;
 mod frames;
 mod garbage;
+mod operator;
 mod options;
 mod single;
 #[path = "../support/mod.rs"]

@@ -63,7 +63,7 @@ fn defaults_are_those_of_v5_for_everything_on_the_network() {
 #[test]
 fn defaults_of_sizes_agree_with_the_limits() {
     let config = Config::default();
-    assert_eq!(config.chunk_size_bytes, CHUNK_SIZE_DEFAULT_BYTES);
+    assert_eq!((config.chunk_size_bytes, config.scrub_bytes_per_second), (CHUNK_SIZE_DEFAULT_BYTES, 20 << 20));
     assert_eq!(config.append_size_max_bytes, APPEND_SIZE_DEFAULT_BYTES);
 }
 

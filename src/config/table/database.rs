@@ -36,6 +36,17 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         support: Support::Present,
     },
     OptionSpec {
+        name: "ScrubMibPerSecond",
+        kind: Kind::Integer { min: 0, max: 10_000 },
+        default: "20",
+        example: "100",
+        group: Group::Database,
+        help: "MiB of full chunks that are read and checked each second, round and round, to find what the disk has lost. \
+            0 = off.",
+        is_secret: false,
+        support: Support::Present,
+    },
+    OptionSpec {
         name: "UnsafeDisableFlushToDisk",
         kind: Kind::Switch,
         default: "false",

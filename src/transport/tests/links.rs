@@ -66,6 +66,14 @@ fn who_does_not_belong_is_refused_with_the_reason() {
     let mut damaged = hello(Purpose::Control).encode();
     damaged[20] ^= 1;
     assert!(String::from_utf8_lossy(&conversation(&node, &damaged)).contains("checksum"));
+    // A node of an older release: it reads the words as it always has.
+    let mut old = hello(Purpose::Control).encode();
+    old[8] = 1;
+    let crc = crc32c::crc32c(&old[..92]);
+    old[92..].copy_from_slice(&crc.to_le_bytes());
+    let answer = conversation(&node, &old);
+    assert_eq!(&answer[..4], b"RSNO");
+    assert!(String::from_utf8_lossy(&answer[8..]).starts_with("it speaks version 1 of the link protocol, this node"));
     let client = conversation(&node, &[0x12; 96]);
     assert_eq!(client[4], 0xF0, "a client gets a BadRequest: {client:02x?}");
     assert_eq!(client.len(), 4 + u32::from_le_bytes(client[..4].try_into().unwrap()) as usize);

@@ -19,7 +19,7 @@ use crate::index::Index;
 use crate::queue::Queue;
 use crate::ring::listen;
 use crate::storage::{
-    ChunkHeader, ChunkLayout, Disk, DurableState, FileDisk, FileName, LogReader, erase_tail, recover,
+    ChunkHeader, ChunkLayout, DamageReports, Disk, DurableState, FileDisk, FileName, LogReader, erase_tail, recover,
 };
 use crate::transport::{LogThread, LogThreadError, LogThreadLinks, LogThreadOptions, ShellInput, monotonic_now};
 use crate::types::{EventId, ExpectedVersion, NodeId, Ticks};
@@ -129,6 +129,7 @@ impl Node {
             published: Arc::clone(&published),
             directory: Directory::default(),
             disk: Arc::clone(&disk),
+            damage: DamageReports::default(),
             prepare_chunk,
         };
         let thread = std::thread::spawn({

@@ -1,0 +1,141 @@
+//! A log with damage, and other nodes that speak HTTP over loopback.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::thread;
+
+use super::super::testing::{Chunks, LAYOUT};
+use super::*;
+use crate::engine::NodeView;
+use crate::gossip::{Addresses, KnownNode};
+use crate::types::Guid;
+
+const CLUSTER: ClusterId = ClusterId(Guid([7; 16]));
+
+/// A node that has committed `bytes` of the log up to `committed`.
+fn peer(number: u8, bytes: Vec<u8>, committed: u64) -> KnownNode {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = vec![0; 4096];
+            let count = stream.read(&mut request).unwrap();
+            let request = String::from_utf8_lossy(&request[..count]).into_owned();
+            let target = request.split(' ').nth(1).unwrap();
+            let body = match target.strip_prefix("/log/bytes?from=").and_then(|query| query.split_once("&to=")) {
+                Some((from, to)) => bytes[from.parse().unwrap()..to.parse().unwrap()].to_vec(),
+                None => {
+                    format!("{{\"cluster\":\"{CLUSTER}\",\"commitPosition\":{committed},\"chunkSize\":65536}}").into()
+                }
+            };
+            let crc = crc32c::crc32c(&body);
+            let length = body.len();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nRing-Crc32c: {crc:08x}\r\n\r\n");
+            stream.write_all(&[head.into_bytes(), body].concat()).unwrap();
+        }
+    });
+    let addresses = Addresses { int_tcp: address, int_http: address, ext_tcp: address, ext_http: address };
+    KnownNode { node: NodeId(Guid([number; 16])), addresses, is_alive: true }
+}
+
+struct Bench {
+    chunks: Chunks,
+    good: Vec<u8>,
+    directory: Directory,
+    repairer: Repairer,
+}
+
+impl Bench {
+    fn new(has_peers: bool) -> Bench {
+        let chunks = Chunks::new(2);
+        chunks.published.set_view(NodeView { cluster: Some(CLUSTER), ..NodeView::default() });
+        let good =
+            (0..2).flat_map(|chunk| chunks.file(chunk)[4096..4096 + LAYOUT.chunk_size as usize].to_vec()).collect();
+        let directory = Directory::default();
+        let repairer = Repairer::new(RepairerLinks {
+            disk: Arc::clone(&chunks.disk),
+            log: LogReader::new(chunks.disk.directory(), LAYOUT),
+            node: NodeId(Guid([1; 16])),
+            published: Arc::clone(&chunks.published),
+            directory: directory.clone(),
+            damage: chunks.damage.clone(),
+            figures: Arc::clone(&chunks.figures),
+            has_peers,
+        });
+        Bench { chunks, good, directory, repairer }
+    }
+
+    fn report(&self, chunk: u32, from: u64, to: u64) {
+        let (from, to) = (LogPosition(from), LogPosition(to));
+        self.chunks.damage.report(Damage { chunk, from, to, reason: "seen".to_owned() });
+    }
+
+    /// Found, waiting, repaired.
+    fn figures(&self) -> [u64; 3] {
+        let figures = &self.chunks.figures;
+        [&figures.damage_found, &figures.damage_waiting, &figures.damage_repaired]
+            .map(|one| one.load(Ordering::Relaxed))
+    }
+
+    /// Steps at a time that is `later` than now.
+    fn steps(&mut self, later: Duration) {
+        for _ in 0..10 {
+            self.repairer.step(Instant::now() + later);
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        let chunk = |chunk: u32| self.chunks.file(chunk)[4096..4096 + LAYOUT.chunk_size as usize].to_vec();
+        (0..2).flat_map(chunk).eq(self.good.iter().copied())
+    }
+}
+
+#[test]
+fn damage_is_repaired_from_a_node_that_has_committed_it() {
+    let mut bench = Bench::new(true);
+    let behind = peer(2, bench.good.clone(), 3 << 10);
+    let good = peer(3, bench.good.clone(), 128 << 10);
+    bench.directory.replace(vec![behind, good], "".into());
+    // Two records in what was reported as one range, and another one.
+    for offset in [5 << 10, 9 << 10, (64 + 3) << 10] {
+        let at = LogPosition(offset + 100);
+        bench.chunks.flip(LAYOUT.chunk_of(at), LAYOUT.file_offset(at));
+    }
+    bench.report(0, 5 << 10, 64 << 10);
+    bench.report(1, 67 << 10, 68 << 10);
+    bench.steps(Duration::ZERO);
+    assert!(bench.is_whole());
+    assert_eq!(bench.figures(), [2, 0, 3]);
+}
+
+#[test]
+fn what_cannot_be_repaired_waits_and_is_tried_again() {
+    let mut bench = Bench::new(true);
+    bench.chunks.flip(0, 4096 + (5 << 10) + 77);
+    bench.report(0, 5 << 10, 6 << 10);
+    bench.steps(Duration::ZERO);
+    assert_eq!(bench.figures(), [1, 1, 0], "no other node is known");
+    bench.report(0, 5 << 10, 6 << 10);
+    let behind = peer(2, bench.good.clone(), 6 << 9);
+    bench.directory.replace(vec![behind], "".into());
+    bench.steps(Duration::from_secs(60));
+    assert_eq!(bench.figures(), [1, 1, 0], "the only other one is behind; the range counts once");
+    let good = peer(3, bench.good.clone(), 128 << 10);
+    bench.directory.replace(vec![behind, good], "".into());
+    bench.steps(Duration::from_secs(600));
+    assert!(bench.is_whole());
+    assert_eq!(bench.figures(), [1, 0, 1]);
+}
+
+#[test]
+fn damage_that_is_gone_is_forgotten_and_what_is_not_committed_is_left_alone() {
+    let mut bench = Bench::new(false);
+    bench.report(0, 5 << 10, 6 << 10);
+    bench.steps(Duration::ZERO);
+    assert_eq!(bench.figures(), [1, 0, 0]);
+    bench.report(2, 128 << 10, 129 << 10);
+    bench.steps(Duration::from_secs(60));
+    assert_eq!(bench.figures(), [2, 1, 0]);
+    assert!(bench.is_whole());
+}
