@@ -19,6 +19,7 @@ const KNOWN: [(&str, &[&str]); 8] = [
             "repeated writes found written",
             "refused writes",
             "soft deletes",
+            "metadata writes",
             "hard deletes",
             "revivals",
             "reads (leader)",

@@ -75,6 +75,14 @@ impl World {
                     ..plain(ticket, RecordKind::Append, ExpectedVersion::Any, body)
                 }
             }
+            Task::Limit { stream, id, count } => {
+                let metastream: Arc<str> = metastream_of(stream).into();
+                let mut body = BatchBuilder::new(&metastream, 0);
+                body.event(*id, METADATA_EVENT_TYPE, true, format!("{{\"$maxCount\":{count}}}").as_bytes(), b"");
+                let revival = revival.map(|last| self.revival(stream, last));
+                let metadata_of = Some(MetadataEffect { base: Arc::clone(stream), soft_deletes: false });
+                Append { revival, metadata_of, ..plain(ticket, RecordKind::Append, ExpectedVersion::Any, body) }
+            }
             Task::HardDelete { stream, id } => {
                 let mut body = BatchBuilder::new(stream, 0);
                 body.event(*id, "$streamDeleted", true, b"{}", b"");

@@ -29,6 +29,12 @@ pub(super) enum Task {
         stream: Arc<str>,
         id: EventId,
     },
+    /// Metadata that limits the stream to this many events.
+    Limit {
+        stream: Arc<str>,
+        id: EventId,
+        count: u32,
+    },
     /// `master`: only a node that proves to lead may answer.
     Read {
         stream: Arc<str>,
@@ -42,6 +48,7 @@ impl Task {
             Task::Write { stream, .. }
             | Task::Read { stream, .. }
             | Task::SoftDelete { stream, .. }
+            | Task::Limit { stream, .. }
             | Task::HardDelete { stream, .. } => stream,
         }
     }
@@ -142,6 +149,7 @@ impl Workload {
             (_, 0..5) => Task::Read { stream, master: random.u8(0..3) > 0 },
             ("soft", 5..8) => Task::SoftDelete { stream, id },
             ("hard", 5) => Task::HardDelete { stream, id },
+            ("soft" | "plai", 8) => Task::Limit { stream, id, count: random.u32(1..100) },
             (kind, _) => {
                 let expected = expected(random, kind, client.known.get(&stream).copied());
                 let count = if random.u8(0..4) == 0 { random.usize(2..=5) } else { 1 };
@@ -303,6 +311,10 @@ impl World {
             }
             (Task::SoftDelete { .. }, Outcome::Written { end, .. }) => {
                 self.count("soft deletes");
+                self.workload.acknowledged_end = self.workload.acknowledged_end.max(end);
+            }
+            (Task::Limit { .. }, Outcome::Written { end, .. }) => {
+                self.count("metadata writes");
                 self.workload.acknowledged_end = self.workload.acknowledged_end.max(end);
             }
             (Task::HardDelete { stream, .. }, Outcome::Written { end, .. }) => {
