@@ -9,6 +9,7 @@
 //! done about it before the node has started.
 
 use std::collections::VecDeque;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,8 +21,8 @@ use crate::engine::Published;
 use crate::gossip::Directory;
 use crate::limits::CHUNK_HEADER_BYTES;
 use crate::storage::{
-    ChunkFooter, ChunkLayout, Damage, DamageReports, FetchError, FileDisk, FileName, LogRead as _, LogReader,
-    ReadError, RepairError, Repaired, StorageFigures, damaged_range, repair_range,
+    COLD_READ_BYTES, ChunkFooter, ChunkLayout, ColdFile, Damage, DamageReports, Disk as _, FetchError, FileDisk,
+    FileName, LogRead as _, LogReader, ReadError, RepairError, Repaired, StorageFigures, damaged_range, repair_range,
 };
 use crate::types::{ClusterId, LogPosition, NodeId};
 
@@ -134,7 +135,7 @@ impl Repairer {
         let damage = match self.look(&task.damage, limit) {
             Ok(Some(damage)) => damage,
             Ok(None) if self.is_another(&task.damage) => task.damage.clone(),
-            Ok(None) => return Outcome::Whole,
+            Ok(None) => return self.write_back(&task.damage, limit),
             Err(error) => return Outcome::Later(error.to_string()),
         };
         let to = if task.is_wide { self.chunk_end(&damage).min(limit) } else { damage.to };
@@ -146,6 +147,48 @@ impl Repairer {
                 Outcome::Later(words)
             }
         }
+    }
+
+    /// The records of a reported range check out as readers see them, in the page cache: the disk may have others all the
+    /// same, which is what the scrubber looks at. Then what is in memory is written once more.
+    fn write_back(&self, reported: &Damage, limit: LogPosition) -> Outcome {
+        let damage = Damage { to: reported.to.min(limit), ..reported.clone() };
+        match self.try_write_back(&damage) {
+            Ok(0) => Outcome::Whole,
+            Ok(bytes) => {
+                let source = "this node's own memory: only the disk had lost it".to_owned();
+                Outcome::Repaired(damage, Repaired { bytes, records: 0, source })
+            }
+            Err(error) => Outcome::Later(format!("{}: {error}", FileName::Chunk(damage.chunk))),
+        }
+    }
+
+    /// Gives the bytes that the disk had otherwise or not at all.
+    fn try_write_back(&self, damage: &Damage) -> io::Result<u64> {
+        let (layout, name) = (self.layout(), FileName::Chunk(damage.chunk));
+        let map = self.links.log.chunk(damage.chunk).map_err(io::Error::other)?;
+        let mut cold = ColdFile::open(&self.links.disk, damage.chunk)?;
+        let (mut at, mut written) = (damage.from, 0);
+        while at < damage.to {
+            let (offset, length) = (layout.file_offset(at), damage.to.since(at).min(COLD_READ_BYTES as u64));
+            let start = usize::try_from(offset).expect("an offset fits the address space");
+            // It may give less than it is asked for. What cannot be read at all is written, too.
+            let (length, is_same) = match cold.read(offset, length) {
+                Ok(found) => (found.len(), *found == map[start..start + found.len()]),
+                Err(_) => (length as usize, false),
+            };
+            if !is_same {
+                // A copy: the mapping shows what is being written.
+                let good = map[start..start + length].to_vec();
+                self.links.disk.write_at(name, offset, &good)?;
+                written += length as u64;
+            }
+            at = at.plus(length as u64);
+        }
+        if written > 0 {
+            self.links.disk.sync(name)?;
+        }
+        Ok(written)
     }
 
     /// True for a whole sealed chunk whose records check out but are not those that were sealed: an old version of a page,
