@@ -42,6 +42,7 @@ impl Store {
         if disk.list().map_err(|source| NodeError::Disk { attempt: "listed", source })?.len() < 2 {
             create_first_chunk(&disk, layout, &state)?;
         }
+        let began = Instant::now();
         let mut recovered = recover(&disk, layout, &mut progress("checking the log"))?;
         if !config.unsafe_disable_flush_to_disk {
             recovered.check_committed(layout, state.commit_hint)?;
@@ -51,6 +52,8 @@ impl Store {
             state.save_suspect(&disk)?;
         }
         recovered.erase_tail(&disk, layout)?;
+        tracing::info!(end = %recovered.end, sealed = %recovered.sealed, chunks = recovered.chunk_count,
+            took = ?began.elapsed(), "the log is recovered");
         recovered.chunk_count = recovered.chunk_count.max(1);
         let reader = LogReader::new(&config.db, layout);
         let index = Arc::new(Index::with_seed(random_seed()));
