@@ -4,7 +4,7 @@ use crate::codec::record::{Header, RecordKind};
 use crate::engine::{Role, WriteSource};
 use crate::limits::RECORD_HEADER_BYTES;
 use crate::storage::{LogRead, Recovered};
-use crate::types::{Epoch, LogPosition, Term};
+use crate::types::{Epoch, LogPosition, NodeId, Term};
 
 use super::Checker;
 use super::agenda::{MILLISECOND, Moment};
@@ -65,6 +65,7 @@ impl World {
         let Some(replica) = engine.replica() else { return };
         let (end, flushed, commit, _) = engine.positions();
         let (term, leads, role) = (replica.term(), replica.is_leader(), engine.role());
+        node.voters_before.clone_from(&node.voters);
         if node.voters != replica.members() {
             node.voters = replica.members().to_vec();
         }
@@ -156,15 +157,17 @@ impl World {
 
     /// What is new in the reference lies on a majority of disks, and every later leader has it.
     fn check_majority(&mut self, index: usize, new: LogPosition) {
-        let voters = self.voters(index);
-        let members = voters.len();
         let bytes = &self.reference.bytes()[new.0 as usize..];
         let disks = self.nodes.iter().map(|node| (node.id, &node.disk));
         // What a disk had that was lost since counts: the node has told of it before.
         let lost = self.lost_disks.iter().map(|(id, disk)| (*id, disk));
-        let holders = disks.chain(lost).filter(|(id, disk)| voters.contains(id) && disk.holds(new, bytes)).count();
-        if holders <= members / 2 {
-            let end = self.reference.end();
+        let have: Vec<NodeId> =
+            disks.chain(lost).filter(|(_, disk)| disk.holds(new, bytes)).map(|(id, _)| id).collect();
+        let holders = |voters: &[NodeId]| voters.iter().filter(|id| have.contains(id)).count();
+        let node = &self.nodes[index];
+        // A list that came into force in this turn came behind what was committed in it.
+        if [&node.voters, &node.voters_before].iter().all(|voters| holders(voters) <= voters.len() / 2) {
+            let (end, holders, members) = (self.reference.end(), holders(&node.voters), node.voters.len());
             let detail =
                 format!("n{index} committed {new} to {end}, which {holders} of {members} members have flushed");
             self.object(Checker::DurableMajority, detail);

@@ -14,12 +14,6 @@ impl World {
         list.members.iter().map(|member| member.node).collect()
     }
 
-    /// The members as this node has them: the last list in its log.
-    pub(super) fn voters(&self, index: usize) -> Vec<NodeId> {
-        let replica = self.nodes[index].engine.as_ref().and_then(|engine| engine.replica());
-        replica.map_or_else(Vec::new, |replica| replica.members().to_vec())
-    }
-
     /// True when the cluster can do without what this node has: a member's disk is lost only while no change of the
     /// members is under way, also not in the log of a node that is down, and as long as a majority of the members keep
     /// theirs, without rot.

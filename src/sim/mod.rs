@@ -38,6 +38,7 @@ mod history;
 mod io;
 mod kinds;
 mod links;
+mod lives;
 mod members;
 mod node;
 #[cfg(test)]

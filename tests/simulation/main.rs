@@ -7,7 +7,7 @@ use std::time::Duration;
 use ringstore::sim::{Coverage, Options, run};
 
 /// Together below half a minute on one core.
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 500;
 
 fn check(seeds: std::ops::Range<u64>, options: &Options) {
     let failures: Vec<String> =
