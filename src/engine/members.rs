@@ -127,10 +127,11 @@ impl Engine {
     }
 
     /// The state file and gossip follow the list once it is committed. A node that copies an old part of the log meets lists
-    /// of the past there: it waits until it is near the end.
+    /// of the past there: it waits until it is near the end, of which it knows only once the leader has told.
     pub(super) fn poll_lists(&mut self) {
         let (Some(replica), Some(lists)) = (&self.replica, &self.lists) else { return };
-        if !self.list_unsaved || lists.is_pending(replica.commit_position()) || self.is_far_behind() {
+        let knows_the_end = replica.is_leader() || replica.leader_commit() > LogPosition::ZERO;
+        if !self.list_unsaved || lists.is_pending(replica.commit_position()) || !knows_the_end || self.is_far_behind() {
             return;
         }
         self.list_unsaved = false;
