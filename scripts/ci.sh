@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change lands, each step with its time; the last line counts them.
 #
-#   scripts/ci.sh [--only STEP]...      the steps: format lint docs test sim scripts clients failover faults benches
+#   scripts/ci.sh [--only STEP]...      the steps: format lint docs test sim fuzz scripts clients failover
+#                                       faults benches
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -28,6 +29,15 @@ failover() { scripts/failover.sh --rounds 2; }
 faults() {
   scripts/fault.sh --minutes 1 --seed 1 || return
   scripts/fault.sh --mode random-kill --rounds 5 --seed 1
+}
+
+# A short run of each fuzz target; its corpus is part of the tests in any case.
+fuzzing() {
+  if cargo +nightly fuzz --version >/dev/null 2>&1; then
+    scripts/fuzz.sh --seconds 5
+  else
+    say "there is no nightly compiler with cargo-fuzz; the corpora only"
+  fi
 }
 
 # Every bench with tiny inputs, so that it cannot rot.
@@ -64,6 +74,7 @@ need python3 python3
 ! wanted scripts || step "scripts" scripts_read
 ! wanted test || step "test" tests
 ! wanted sim || step "simulator, 200 seeds" simulator
+! wanted fuzz || step "fuzz targets, 5 s each" fuzzing
 ! wanted clients || step "real clients" scripts/compat.sh
 ! wanted failover || step "failover, 2 rounds a mode" failover
 ! wanted faults || step "faults, 1 minute" faults

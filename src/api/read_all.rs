@@ -77,7 +77,6 @@ impl Reader<'_> {
             Ok(next) => page.finish(next),
             Err(Refusal::Error(text)) => page.fail(ReadAllResult::Error, Some(&text)),
             Err(Refusal::Fetch(error)) if self.is_passing(&error) => {
-                drop(page);
                 out.truncate(start);
                 response::not_ready(out, correlation);
             }

@@ -180,7 +180,6 @@ impl Reader<'_> {
         match filled {
             Ok(end) => page.finish(level, StreamPageEnd { last_commit_position, ..end }),
             Err(Refusal::Fetch(error)) if self.is_passing(&error) => {
-                drop(page);
                 out.truncate(start);
                 response::not_ready(out, correlation);
             }

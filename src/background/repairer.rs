@@ -9,6 +9,7 @@
 //! done about it before the node has started.
 
 use std::collections::VecDeque;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,8 +21,8 @@ use crate::engine::Published;
 use crate::gossip::Directory;
 use crate::limits::CHUNK_HEADER_BYTES;
 use crate::storage::{
-    ChunkFooter, ChunkLayout, Damage, DamageReports, FetchError, FileDisk, FileName, LogRead as _, LogReader,
-    ReadError, RepairError, Repaired, StorageFigures, damaged_range, repair_range,
+    COLD_READ_BYTES, ChunkFooter, ChunkLayout, ColdFile, Damage, DamageReports, Disk as _, FetchError, FileDisk,
+    FileName, LogRead as _, LogReader, ReadError, RepairError, Repaired, StorageFigures, damaged_range, repair_range,
 };
 use crate::types::{ClusterId, LogPosition, NodeId};
 
@@ -133,7 +134,8 @@ impl Repairer {
         }
         let damage = match self.look(&task.damage, limit) {
             Ok(Some(damage)) => damage,
-            Ok(None) => return Outcome::Whole,
+            Ok(None) if self.is_another(&task.damage) => task.damage.clone(),
+            Ok(None) => return self.write_back(&task.damage, limit),
             Err(error) => return Outcome::Later(error.to_string()),
         };
         let to = if task.is_wide { self.chunk_end(&damage).min(limit) } else { damage.to };
@@ -145,6 +147,56 @@ impl Repairer {
                 Outcome::Later(words)
             }
         }
+    }
+
+    /// The records of a reported range check out as readers see them, in the page cache: the disk may have others all the
+    /// same, which is what the scrubber looks at. Then what is in memory is written once more.
+    fn write_back(&self, reported: &Damage, limit: LogPosition) -> Outcome {
+        let damage = Damage { to: reported.to.min(limit), ..reported.clone() };
+        match self.try_write_back(&damage) {
+            Ok(0) => Outcome::Whole,
+            Ok(bytes) => {
+                let source = "this node's own memory: only the disk had lost it".to_owned();
+                Outcome::Repaired(damage, Repaired { bytes, records: 0, source })
+            }
+            Err(error) => Outcome::Later(format!("{}: {error}", FileName::Chunk(damage.chunk))),
+        }
+    }
+
+    /// Gives the bytes that the disk had otherwise or not at all.
+    fn try_write_back(&self, damage: &Damage) -> io::Result<u64> {
+        let (layout, name) = (self.layout(), FileName::Chunk(damage.chunk));
+        let map = self.links.log.chunk(damage.chunk).map_err(io::Error::other)?;
+        let mut cold = ColdFile::open(&self.links.disk, damage.chunk)?;
+        let (mut at, mut written) = (damage.from, 0);
+        while at < damage.to {
+            let (offset, length) = (layout.file_offset(at), damage.to.since(at).min(COLD_READ_BYTES as u64));
+            let start = usize::try_from(offset).expect("an offset fits the address space");
+            // It may give less than it is asked for. What cannot be read at all is written, too.
+            let (length, is_same) = match cold.read(offset, length) {
+                Ok(found) => (found.len(), *found == map[start..start + found.len()]),
+                Err(_) => (length as usize, false),
+            };
+            if !is_same {
+                // A copy: the mapping shows what is being written.
+                let good = map[start..start + length].to_vec();
+                self.links.disk.write_at(name, offset, &good)?;
+                written += length as u64;
+            }
+            at = at.plus(length as u64);
+        }
+        if written > 0 {
+            self.links.disk.sync(name)?;
+        }
+        Ok(written)
+    }
+
+    /// True for a whole sealed chunk whose records check out but are not those that were sealed: an old version of a page,
+    /// for example, or a write that went to the wrong place.
+    fn is_another(&self, reported: &Damage) -> bool {
+        let (start, end) = (self.layout().chunk_start(reported.chunk), self.chunk_end(reported));
+        (reported.from, reported.to) == (start, end)
+            && self.checksums(reported.chunk).is_some_and(|(found, sealed)| found != sealed)
     }
 
     fn chunk_end(&self, damage: &Damage) -> LogPosition {
@@ -231,23 +283,32 @@ impl Repairer {
     /// A sealed chunk must have the checksum again that its footer says. When it has not there is more damage, which its
     /// own reader reports.
     fn check_footer(&self, chunk: u32) {
-        let layout = self.layout();
-        let Ok(map) = self.links.log.chunk(chunk) else { return };
-        let start = usize::try_from(CHUNK_HEADER_BYTES).expect("a page");
-        let end = usize::try_from(layout.footer_offset()).expect("an offset fits the address space");
-        if let Ok(Some(footer)) = ChunkFooter::decode(&map[end..], chunk, layout) {
-            let crc = crc32c::crc32c(&map[start..end]);
-            if crc == footer.crc {
+        match self.checksums(chunk) {
+            Some((found, sealed)) if found == sealed => {
                 tracing::info!(chunk, "the checksum of the whole chunk fits its footer again");
-            } else {
+            }
+            Some((found, sealed)) => {
                 tracing::warn!(
                     chunk,
-                    "the checksum of the whole chunk is {crc:08x}, its footer says {:08x}: there is more \
-                    damage, or the footer is wrong; the scrubber finds it",
-                    footer.crc
+                    "the checksum of the whole chunk is {found:08x}, its footer says {sealed:08x}: there \
+                    is more damage, and the scrubber finds it"
                 );
             }
+            None => {}
         }
+    }
+
+    /// The checksum of a sealed chunk's log bytes, and that in its footer; `None` when it is not sealed.
+    fn checksums(&self, chunk: u32) -> Option<(u32, u32)> {
+        let layout = self.layout();
+        let map = self.links.log.chunk(chunk).ok()?;
+        let start = usize::try_from(CHUNK_HEADER_BYTES).expect("a page");
+        let end = usize::try_from(layout.footer_offset()).expect("an offset fits the address space");
+        let footer = ChunkFooter::decode(&map[end..], chunk, layout).ok().flatten()?;
+        let found = crc32c::crc32c(&map[start..end]);
+        // Nobody reads all of it again soon.
+        self.links.log.passed(layout.chunk_start(chunk), layout.chunk_start(chunk + 1));
+        Some((found, footer.crc))
     }
 }
 

@@ -132,7 +132,6 @@ impl Scrubber {
     }
 
     fn found(&self, damage: Damage) {
-        self.figures.damage_found.fetch_add(1, Ordering::Relaxed);
         let offset = self.layout.file_offset(damage.from);
         tracing::error!(chunk = damage.chunk, position = %damage.from, end = %damage.to, offset, reason = damage.reason,
             "the disk has damaged the log; the range is repaired from another node as soon as one can be asked, and not \

@@ -13,14 +13,16 @@ use super::{Chore, Next};
 use crate::engine::Published;
 use crate::limits::CHUNK_FOOTER_BYTES;
 use crate::storage::{
-    COLD_READ_BYTES, ChunkCheck, ChunkFooter, ChunkLayout, ColdFile, DamageReports, Disk, FileDisk, FileName,
+    COLD_READ_BYTES, ChunkCheck, ChunkFooter, ChunkLayout, ColdFile, Damage, DamageReports, Disk, FileDisk, FileName,
     StorageFigures,
 };
 use crate::types::Term;
 
-/// Between two pieces while the sealer keeps up with the writer: some 60 MiB a second. The further behind, the shorter, so
-/// that a start never finds many chunks that are not sealed.
+/// Between two pieces while the sealer keeps up with the writer: some 60 MiB a second.
 const REST: Duration = Duration::from_millis(16);
+
+/// Pieces in one step when it does not keep up: a start must not find many chunks that are not sealed.
+const HURRIED_PIECES: u32 = 32;
 
 /// Until a chunk that was damaged is looked at again: it may have been repaired.
 const DAMAGED_REST: Duration = Duration::from_secs(60);
@@ -28,16 +30,11 @@ const DAMAGED_REST: Duration = Duration::from_secs(60);
 /// When no chunk is full.
 const IDLE_REST: Duration = Duration::from_secs(1);
 
-/// Chunks at the log's end that are likely in the page cache; older ones are read past it.
-const CACHED_CHUNKS: u32 = 2;
-
 /// A chunk on its way to its footer.
 #[derive(Debug)]
 struct Work {
     check: ChunkCheck,
-    /// For a chunk that is not in the page cache.
-    cold: Option<ColdFile>,
-    buffer: Vec<u8>,
+    file: ColdFile,
     is_damaged: bool,
 }
 
@@ -104,40 +101,36 @@ impl Sealer {
             self.sealed(&footer);
             return Ok(Next::Now);
         }
-        let is_cached = chunk + CACHED_CHUNKS >= full;
-        let cold = if is_cached { None } else { Some(ColdFile::open(&self.disk, chunk)?) };
-        let buffer = vec![0; if is_cached { COLD_READ_BYTES } else { 0 }];
-        let check = ChunkCheck::new(self.layout, chunk, self.term);
-        self.work = Some(Work { check, cold, buffer, is_damaged: false });
+        let (check, file) = (ChunkCheck::new(self.layout, chunk, self.term), ColdFile::open(&self.disk, chunk)?);
+        self.work = Some(Work { check, file, is_damaged: false });
         Ok(Next::Now)
     }
 
-    /// Reads and checks one piece.
+    /// Reads and checks one piece; more when chunks wait.
     fn read_on(&mut self, mut work: Work) -> io::Result<Next> {
-        let Some((position, left)) = work.check.wants() else { return self.finish(&work) };
-        let (offset, length) = (self.layout.file_offset(position), left.min(COLD_READ_BYTES as u64));
-        let read = match &mut work.cold {
-            Some(cold) => cold.read(offset, length),
-            None => {
-                let piece = &mut work.buffer[..length as usize];
-                self.disk.read_at(FileName::Chunk(work.check.chunk()), offset, piece).map(|()| &*piece)
-            }
-        };
-        let damage = match read {
-            Ok(bytes) => work.check.take(bytes, &*self.disk),
-            Err(error) => Some(work.check.unreadable(length, &error, &*self.disk)),
-        };
-        if let Some(damage) = damage {
-            work.is_damaged = true;
-            if self.damage.report(damage.clone()) {
-                let offset = self.layout.file_offset(damage.from);
-                tracing::error!(chunk = damage.chunk, position = %damage.from, end = %damage.to, offset,
-                    reason = damage.reason, "the log is damaged; the chunk is not sealed before the range is repaired");
+        let is_late = self.full_chunks() > self.next + 2;
+        for _ in 0..if is_late { HURRIED_PIECES } else { 1 } {
+            let Some((position, left)) = work.check.wants() else { return self.finish(&work) };
+            let length = left.min(COLD_READ_BYTES as u64);
+            let damage = match work.file.read_any(self.layout.file_offset(position), length) {
+                Ok(bytes) => work.check.take(bytes, &*self.disk),
+                Err(error) => Some(work.check.unreadable(length, &error, &*self.disk)),
+            };
+            if let Some(damage) = damage {
+                work.is_damaged = true;
+                self.found(damage);
             }
         }
         self.work = Some(work);
-        let behind = self.full_chunks().saturating_sub(self.next + 1);
-        Ok(if behind > 1 { Next::Now } else { Next::After(REST) })
+        Ok(if is_late { Next::Now } else { Next::After(REST) })
+    }
+
+    fn found(&self, damage: Damage) {
+        if self.damage.report(damage.clone()) {
+            let offset = self.layout.file_offset(damage.from);
+            tracing::error!(chunk = damage.chunk, position = %damage.from, end = %damage.to, offset,
+                reason = damage.reason, "the log is damaged; the chunk is not sealed before the range is repaired");
+        }
     }
 
     fn finish(&mut self, work: &Work) -> io::Result<Next> {
@@ -187,7 +180,7 @@ impl Chore for Sealer {
 mod tests {
     use super::super::testing::{Chunks, LAYOUT};
     use super::*;
-    use crate::storage::{Damage, recover};
+    use crate::storage::recover;
     use crate::types::LogPosition;
 
     fn sealer(chunks: &Chunks) -> Sealer {

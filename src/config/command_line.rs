@@ -22,6 +22,9 @@ const HELP_INDENT: usize = 10;
 /// Takes in the arguments, without the program's name.
 pub(super) fn collect(arguments: Vec<OsString>, raw: &mut RawOptions) -> Result<(), ConfigError> {
     let canonical = canonical(&unicode(arguments)?)?;
+    if canonical.is_empty() {
+        return Ok(());
+    }
     let parsed = command().no_binary_name(true).try_get_matches_from(canonical);
     let matches = parsed.map_err(|error| ConfigError::CommandLine { message: error.to_string() })?;
     for spec in table::all() {

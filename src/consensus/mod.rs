@@ -13,6 +13,8 @@ mod changing;
 mod effects;
 mod election;
 mod epochs;
+#[cfg(test)]
+mod exhaustive;
 mod following;
 mod handing_over;
 #[cfg(test)]

@@ -73,7 +73,7 @@ impl Mender {
         let mut seeds: Vec<_> = config.gossip_seeds.iter().map(ToString::to_string).collect();
         seeds.extend(config.dns.as_ref().map(|dns| format!("{}:{}", dns.name, dns.gossip_port)));
         let has_peers = config.is_cluster() && !(members.is_empty() && seeds.is_empty());
-        has_peers.then(|| Mender { cluster: list.cluster, node: state.node, members, seeds, layout })
+        has_peers.then_some(Mender { cluster: list.cluster, node: state.node, members, seeds, layout })
     }
 
     /// Repairs one damaged range, however long it takes, or for `patience`.

@@ -47,6 +47,7 @@ impl Store {
         if disk.list().map_err(|source| NodeError::Disk { attempt: "listed", source })?.len() < 2 {
             create_first_chunk(&disk, layout, &state)?;
         }
+        let began = Instant::now();
         let mender = Mender::new(config, &state, layout);
         let mut recovered = recover_or_mend(&disk, layout, config, state.commit_hint, mender.as_ref())?;
         report_cut(&recovered, config);
@@ -54,6 +55,8 @@ impl Store {
             state.save_suspect(&disk)?;
         }
         recovered.erase_tail(&disk, layout)?;
+        tracing::info!(end = %recovered.end, sealed = %recovered.sealed, chunks = recovered.chunk_count,
+            took = ?began.elapsed(), "the log is recovered");
         recovered.chunk_count = recovered.chunk_count.max(1);
         let reader = LogReader::new(&config.db, layout);
         let index = open_index(&disk, &reader, layout, &recovered)?;

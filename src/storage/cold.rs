@@ -1,8 +1,10 @@
 //! Reading chunk files as they are on the disk, not as the page cache has them, and without filling the cache.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
+
+use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::disk::{FileDisk, FileName};
 use super::layout::PAGE_BYTES;
@@ -61,6 +63,19 @@ impl ColdFile {
         Ok(&self.buffer[aligned + skip..aligned + skip + length])
     }
 
+    /// The same, from the page cache when all of it is there: for those who do not mind which copy they see, so that what
+    /// was just written need not come back from the disk.
+    ///
+    /// # Errors
+    /// As [`ColdFile::read`].
+    pub fn read_any(&mut self, offset: u64, length: u64) -> io::Result<&[u8]> {
+        let length = length.min(COLD_READ_BYTES as u64) as usize;
+        let into = &mut self.buffer[..length];
+        let read = preadv2(&self.file, &mut [IoSliceMut::new(into)], offset, ReadWriteFlags::NOWAIT);
+        // An error, too, means no more than that it must be read in another way.
+        if read == Ok(length) { Ok(&self.buffer[..length]) } else { self.read(offset, length as u64) }
+    }
+
     fn read_cached(&mut self, offset: u64, start: u64, aligned: usize, length: usize) -> io::Result<()> {
         let into = &mut self.buffer[aligned..aligned + length];
         self.file.read_exact_at(into, start)?;
@@ -101,6 +116,8 @@ mod tests {
         for (offset, length) in [(0, 4096), (4096, 1 << 20), (4104, 3000), ((3 << 20) - 8, 8), (8191, 2), (5000, 0)] {
             let read = file.read(offset, length).unwrap();
             assert_eq!(read, &bytes[offset as usize..(offset + length) as usize], "{offset} {length}");
+            let read = file.read_any(offset, length).unwrap();
+            assert_eq!(read, &bytes[offset as usize..(offset + length) as usize], "{offset} {length}");
         }
         let read = file.read(100, 3 << 20).unwrap();
         assert_eq!(read, &bytes[100..100 + read.len()]);
@@ -108,6 +125,7 @@ mod tests {
         // Through the page cache, and not flushed.
         disk.write_at(FileName::Chunk(0), 70_000, b"new").unwrap();
         assert_eq!(file.read(70_000, 3).unwrap(), b"new");
+        assert_eq!(file.read_any(70_000, 3).unwrap(), b"new");
         assert_eq!(file.read((3 << 20) - 4, 8).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 

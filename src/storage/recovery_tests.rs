@@ -233,6 +233,58 @@ fn sealed_chunks_are_believed_and_say_the_same_as_their_records() {
     }
 }
 
+/// A disk that counts what is read from it.
+struct Counting<'a> {
+    disk: &'a MemoryDisk,
+    read: std::cell::Cell<u64>,
+}
+
+impl Disk for Counting<'_> {
+    fn list(&self) -> std::io::Result<Vec<FileInfo>> {
+        self.disk.list()
+    }
+
+    fn create(&self, name: FileName, head: &[u8], length: u64) -> std::io::Result<()> {
+        self.disk.create(name, head, length)
+    }
+
+    fn read_at(&self, name: FileName, offset: u64, into: &mut [u8]) -> std::io::Result<()> {
+        self.read.set(self.read.get() + into.len() as u64);
+        self.disk.read_at(name, offset, into)
+    }
+
+    fn write_at(&self, name: FileName, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+        self.disk.write_at(name, offset, bytes)
+    }
+
+    fn sync(&self, name: FileName) -> std::io::Result<()> {
+        self.disk.sync(name)
+    }
+}
+
+#[test]
+fn a_start_reads_two_pages_of_each_sealed_chunk_and_the_rest_once() {
+    let mut log = Log::new(LAYOUT);
+    log.epoch(1);
+    log.member_list(1);
+    while log.disk.list().unwrap().len() < 40 {
+        log.record(RecordKind::Append, &[1; 2000]);
+    }
+    log.record(RecordKind::Append, &[1; 2000]);
+    log.add_chunk();
+    let (full, chunks) = (LAYOUT.chunk_of(log.end), log.disk.list().unwrap().len() as u64);
+    assert!((0..full).all(|chunk| log.seal(chunk)));
+    log.mark(1, log.end);
+    let disk = Counting { disk: &log.disk, read: Default::default() };
+    let found = recover(&disk, LAYOUT, &mut |_| ()).unwrap();
+    check_found(&log, &found, log.end);
+    found.erase_tail(&disk, LAYOUT).unwrap();
+    // The pages, the member list, the last chunk, what is behind the log's end.
+    let tail = LAYOUT.chunk_start(chunks as u32).since(log.end);
+    let most = chunks * 8192 + MEMBERSHIP_BYTES_MAX + LAYOUT.chunk_size + tail;
+    assert!(disk.read.get() <= most, "{} bytes read, {most} are enough", disk.read.get());
+}
+
 #[test]
 fn damage_in_front_of_a_sealed_chunk_is_never_a_torn_tail() {
     let (log, _) = random_log(3);
