@@ -97,6 +97,10 @@ impl World {
     /// A majority of the members, without this node, has these records whole and flushed, and the rest whole.
     fn others_have(&self, index: usize, from: LogPosition, to: LogPosition) -> bool {
         let members = self.reference_members();
+        let is_changing = |node: &super::node::Node| !node.changes.is_empty() || node.voters != members;
+        if self.nodes.iter().any(|node| !node.voters.is_empty() && is_changing(node)) {
+            return false;
+        }
         let bytes = &self.reference.bytes()[from.0 as usize..to.0 as usize];
         let whole = |node: &&super::node::Node| {
             node.index != index && node.rotten.is_empty() && members.contains(&node.id) && node.disk.holds(from, bytes)
