@@ -18,7 +18,7 @@ use crate::http::{Method, Request, Response};
 const GET: &[Method] = &[Method::Get, Method::Head];
 const POST: &[Method] = &[Method::Post];
 
-const ROUTES: [Route; 14] = [
+const ROUTES: [Route; 15] = [
     Route { path: "/gossip", methods: &[Method::Get, Method::Head, Method::Post] },
     Route { path: "/elections/pre-vote", methods: POST },
     Route { path: "/elections/vote", methods: POST },
@@ -26,6 +26,7 @@ const ROUTES: [Route; 14] = [
     Route { path: "/admin/resign", methods: POST },
     Route { path: "/log/info", methods: GET },
     Route { path: "/log/bytes", methods: GET },
+    Route { path: "/admin/trust", methods: POST },
     Route { path: "/admin/status", methods: GET },
     Route { path: "/admin/members/add", methods: POST },
     Route { path: "/admin/members/remove", methods: POST },
@@ -49,6 +50,7 @@ pub(super) async fn answer(control: &Rc<Control>, request: &Request) -> Response
         (_, "/log/info") => log_bytes::info(&control.status, &control.log_bytes),
         (_, "/log/bytes") => log_bytes::bytes(control, request).await,
         (Method::Post, "/admin/resign") => members::resign(control, request).await,
+        (Method::Post, "/admin/trust") => members::trust(control).await,
         (Method::Post, "/admin/members/add") => members::add(control, request).await,
         (Method::Post, "/admin/members/remove") => members::remove(control, request).await,
         (_, "/admin/status") => members::status(control),

@@ -210,6 +210,10 @@ impl LogStandIn {
                 self.seen.lock().votes.push((from, pre, response))
             }
             ControlInput::Transfer { token, .. } => answer(ControlOutput::Answer { token, result: Ok(()) }),
+            ControlInput::TrustLog { token } => {
+                let result = Err("this node is not suspect: there is nothing to trust".to_owned());
+                answer(ControlOutput::Answer { token, result });
+            }
             ControlInput::Resign { token, .. } | ControlInput::ChangeMembers { token, .. } => {
                 let result = Err("this node does not lead".to_owned());
                 answer(ControlOutput::Answer { token, result });
@@ -340,6 +344,9 @@ fn requests_of_the_operator_and_of_peers_get_their_answers() {
     let (status, answer) = nodes[0].post("/admin/resign", "");
     assert_eq!(status, 409);
     assert!(answer.contains("this node does not lead"), "{answer}");
+    let (status, answer) = nodes[0].post("/admin/trust", "");
+    assert_eq!(status, 409);
+    assert!(answer.contains("not suspect"), "{answer}");
     let request = TransferRequest { cluster: ClusterId(Guid([5; 16])), leader: NodeId(Guid([1; 16])), term: Term(2) };
     assert_eq!(nodes[0].post("/elections/transfer", &serde_json::to_string(&Versioned::new(request)).unwrap()).0, 200);
     let old = serde_json::to_string(&vote_request()).unwrap();

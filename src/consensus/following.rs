@@ -263,6 +263,18 @@ impl Replica {
         false
     }
 
+    /// The operator takes this node's log for what it is: what it may have acknowledged and lost is given up.
+    ///
+    /// # Errors
+    /// Says why not, for people.
+    pub fn trust_log(&mut self, effects: &mut Vec<Effect>) -> Result<(), String> {
+        if !self.is_suspect {
+            return Err("this node is not suspect: there is nothing to trust".to_owned());
+        }
+        self.clear_suspicion(effects);
+        Ok(())
+    }
+
     pub(super) fn clear_suspicion(&mut self, effects: &mut Vec<Effect>) {
         if std::mem::take(&mut self.is_suspect) {
             effects.push(Effect::Cleared);

@@ -70,6 +70,7 @@ pub(super) struct Status {
     pub(super) term: Term,
     pub(super) leader: Option<NodeId>,
     pub(super) is_change_pending: bool,
+    pub(super) is_suspect: bool,
     pub(super) is_disk_full: bool,
     pub(super) log_end: u64,
     pub(super) commit_position: u64,
