@@ -404,8 +404,8 @@ impl Replica {
     }
 
     fn heartbeat_answer(&self, to: NodeId, round: u64) -> Effect {
-        let flush_micros = self.flush_micros;
-        Effect::Send { to, message: Message::HeartbeatAnswer { term: self.term, round, flush_micros } }
+        let (term, flush_micros, full_from) = (self.term, self.flush_micros, self.full_from);
+        Effect::Send { to, message: Message::HeartbeatAnswer { term, round, flush_micros, full_from } }
     }
 
     fn cut_lists(&mut self, start: LogPosition) {

@@ -83,6 +83,11 @@ fn command_on(table: &mut Table, words: &[&str]) {
         ["flush-time", node, micros] => {
             table.hosts[at(node)].replica.as_mut().unwrap().note_flush_time(micros.parse().unwrap());
         }
+        ["full", node, from] => {
+            let full_from = Some(crate::types::LogPosition(from.parse().unwrap()));
+            table.hosts[at(node)].replica.as_mut().unwrap().note_room(full_from);
+        }
+        ["room", node] => table.hosts[at(node)].replica.as_mut().unwrap().note_room(None),
         ["show"] => table.show(),
         other => panic!("unknown command {other:?}"),
     }
