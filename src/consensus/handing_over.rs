@@ -17,7 +17,7 @@ use crate::limits::{
     CLUSTER_SIZE_MAX, FULL_HAND_OVER_PAUSE, HAND_OVER_PATIENCE, HAND_OVER_PAUSE, SLOW_FLUSH_FACTOR,
     SLOW_FLUSH_LEAST_MICROS,
 };
-use crate::types::{LogPosition, NodeId, Ticks};
+use crate::types::{NodeId, Ticks};
 
 use super::effects::Effect;
 use super::leading::Tracked;
@@ -82,11 +82,6 @@ impl Replica {
     /// How long flushes take here at the moment, microseconds; told to the leader with each heartbeat's answer.
     pub fn note_flush_time(&mut self, micros: u64) {
         self.flush_micros = micros;
-    }
-
-    /// While this node can make no new chunk: how far it can write the log. Told to the leader like the time of flushes.
-    pub fn note_room(&mut self, full_from: Option<LogPosition>) {
-        self.full_from = full_from;
     }
 
     fn choose_successor(&self, now: Ticks, to: Option<NodeId>) -> Result<NodeId, String> {

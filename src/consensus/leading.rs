@@ -117,8 +117,8 @@ impl Replica {
         Some(round)
     }
 
-    /// How far a majority of the members can write the log: the highest position as long as no disk is known to be full.
-    /// Once one is, members that are silent count as full too, as nothing gets committed with them.
+    /// How far a majority of the members can write the log if this one can: the highest position as long as no follower is
+    /// known to be full. Once one is, members that are silent count as full too, as nothing gets committed with them.
     #[must_use]
     pub fn quorum_room(&self, now: Ticks) -> LogPosition {
         let unlimited = LogPosition(u64::MAX);
@@ -126,11 +126,11 @@ impl Replica {
             return unlimited;
         };
         // Asked for each append, and nearly always so.
-        if self.full_from.is_none() && leading.followers.values().all(|tracked| tracked.full_from.is_none()) {
+        if leading.followers.values().all(|tracked| tracked.full_from.is_none()) {
             return unlimited;
         }
         let room = |member: &NodeId| match leading.followers.get(member) {
-            _ if *member == self.options.node => self.full_from.unwrap_or(unlimited),
+            _ if *member == self.options.node => unlimited,
             Some(tracked) if now.since(tracked.heard) < self.options.election_timeout => {
                 tracked.full_from.unwrap_or(unlimited)
             }

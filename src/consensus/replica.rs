@@ -359,11 +359,14 @@ impl Replica {
     /// A random part of half the election timeout; smaller for nodes of higher priority, and behind a half for those that
     /// others should go before.
     pub(super) fn jitter(&mut self) -> Duration {
-        // Those whose log is in doubt stand last, and those that could take no writes.
-        let is_last = self.is_suspect || self.full_from.is_some();
-        let doubt = if is_last { self.options.election_timeout / 2 } else { Duration::ZERO };
+        let doubt = if self.stands_last() { self.options.election_timeout / 2 } else { Duration::ZERO };
         let shares = u32::try_from(self.options.priority.clamp(0, 9)).expect("clamped") + 1;
         doubt + self.chance.jitter(self.options.election_timeout / 2 / shares)
+    }
+
+    /// Those whose log is in doubt, and those that could take no writes.
+    pub(super) fn stands_last(&self) -> bool {
+        self.is_suspect || self.full_from.is_some()
     }
 
     /// Pushes an effect that tells others of our term or vote: not before these are durable.

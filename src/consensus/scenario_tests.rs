@@ -85,9 +85,13 @@ fn command_on(table: &mut Table, words: &[&str]) {
         }
         ["full", node, from] => {
             let full_from = Some(crate::types::LogPosition(from.parse().unwrap()));
-            table.hosts[at(node)].replica.as_mut().unwrap().note_room(full_from);
+            table.run(at(node), |replica, _, effects| replica.note_room(full_from, effects));
+            table.deliver();
         }
-        ["room", node] => table.hosts[at(node)].replica.as_mut().unwrap().note_room(None),
+        ["room", node] => {
+            table.run(at(node), |replica, _, effects| replica.note_room(None, effects));
+            table.deliver();
+        }
         ["show"] => table.show(),
         other => panic!("unknown command {other:?}"),
     }

@@ -308,7 +308,7 @@ impl Engine {
         let (flush_micros, full_from) = (self.flush_micros(), self.full_from());
         self.with_replica(|replica, effects| {
             replica.note_flush_time(flush_micros);
-            replica.note_room(full_from);
+            replica.note_room(full_from, effects);
             if now >= replica.next_deadline() {
                 replica.handle_tick(now, effects);
             }
