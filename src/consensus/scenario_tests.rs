@@ -87,6 +87,15 @@ fn command_on(table: &mut Table, words: &[&str]) {
         ["flush-time", node, micros] => {
             table.hosts[at(node)].replica.as_mut().unwrap().note_flush_time(micros.parse().unwrap());
         }
+        ["full", node, from] => {
+            let full_from = Some(crate::types::LogPosition(from.parse().unwrap()));
+            table.run(at(node), |replica, _, effects| replica.note_room(full_from, effects));
+            table.deliver();
+        }
+        ["room", node] => {
+            table.run(at(node), |replica, _, effects| replica.note_room(None, effects));
+            table.deliver();
+        }
         ["show"] => table.show(),
         other => panic!("unknown command {other:?}"),
     }

@@ -273,6 +273,7 @@ impl Engine {
                 lag_bytes: replica.log_end().0.saturating_sub(tracked.acknowledged.0),
                 flush_micros: tracked.flush_micros,
                 priority: tracked.priority,
+                is_full: tracked.full_from.is_some(),
             }
         };
         NodeView {
@@ -306,9 +307,10 @@ impl Engine {
         self.now = now;
         self.stopwatch.set_now(now);
         self.wall_clock = wall_clock;
-        let flush_micros = self.flush_micros();
+        let (flush_micros, full_from) = (self.flush_micros(), self.full_from());
         self.with_replica(|replica, effects| {
             replica.note_flush_time(flush_micros);
+            replica.note_room(full_from, effects);
             if now >= replica.next_deadline() {
                 replica.handle_tick(now, effects);
             }
