@@ -30,8 +30,16 @@ pub enum ScanError {
         /// The term before.
         last: Term,
     },
-    /// The body is none.
-    #[error("the epoch record at {position} cannot be read")]
+    /// Nothing but the padding that makes it begin the next chunk stands in a term before its epoch; no term is zero.
+    #[error("record at {position} is of term {term}, which no epoch has begun")]
+    NotBegun {
+        /// Where the record begins.
+        position: LogPosition,
+        /// Its term.
+        term: Term,
+    },
+    /// The body is none, or has no identifier.
+    #[error("the epoch record at {position} cannot be read or has no identifier")]
     Epoch {
         /// Where the record begins.
         position: LogPosition,
@@ -133,6 +141,16 @@ impl Scanner {
         Ok(taken)
     }
 
+    /// As recovery has it: what one takes the other must take, too.
+    fn check_begun(&self, header: &Header) -> Result<(), ScanError> {
+        let Header { position, term, kind, .. } = *header;
+        let is_begun = term == self.last_term && !self.unnamed;
+        if term == Term::ZERO || !(is_begun || matches!(kind, RecordKind::Epoch | RecordKind::Padding)) {
+            return Err(ScanError::NotBegun { position, term });
+        }
+        Ok(())
+    }
+
     fn complete(&mut self, scanned: &mut Scanned) -> Result<(), ScanError> {
         let Some(open) = self.open.take() else {
             return Ok(());
@@ -142,6 +160,7 @@ impl Scanner {
             let error = RecordError::Checksum { computed: open.crc, stored: open.header.crc };
             return Err(ScanError::Record { position, error });
         }
+        self.check_begun(&open.header)?;
         self.record_end = open.header.end();
         if kind == RecordKind::Padding && term > self.last_term {
             scanned.epochs.push((Epoch { term, position, id: Guid::ZERO }, self.record_end));
@@ -152,7 +171,9 @@ impl Scanner {
             if term == self.last_term && !self.unnamed {
                 return Err(ScanError::Term { position, found: term, last: self.last_term });
             }
-            let body = EpochBody::decode(&open.body).ok_or(ScanError::Epoch { position })?;
+            let body = EpochBody::decode(&open.body)
+                .filter(|body| !body.epoch_id.is_zero())
+                .ok_or(ScanError::Epoch { position })?;
             scanned.epochs.push((Epoch { term, position, id: body.epoch_id }, self.record_end));
             self.last_term = term;
             self.unnamed = false;

@@ -361,7 +361,7 @@ fn scan(
 ) -> Result<Scanned, RecoveryError> {
     let limit = layout.chunk_start(footers.len() as u32);
     let mut scanned =
-        Scanned { facts: LogFacts::default(), end: LogPosition::ZERO, sealed: LogPosition::ZERO, stop: None };
+        Scanned { facts: LogFacts::from_start(), end: LogPosition::ZERO, sealed: LogPosition::ZERO, stop: None };
     for (chunk, footer) in (0..).zip(footers) {
         let end = layout.chunk_start(chunk + 1);
         if let Some(footer) = footer.as_ref().filter(|footer| !footer.has_more_epochs) {
