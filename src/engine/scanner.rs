@@ -199,3 +199,47 @@ impl Open {
         taken
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::record::{seal, sealed_length};
+    use crate::types::NodeId;
+
+    const LAYOUT: ChunkLayout = ChunkLayout { chunk_size: 64 << 10 };
+
+    /// Scans records of these terms and kinds, with the identifier of epochs; how many are good.
+    fn good(records: &[(u32, RecordKind, u8)]) -> usize {
+        let mut scanner = Scanner::new(LAYOUT, LogPosition::ZERO, None);
+        let is_good = |&&(term, kind, id): &&(u32, RecordKind, u8)| {
+            let body = EpochBody { epoch_id: Guid([id; 16]), leader: NodeId(Guid([1; 16])), previous: None }.encode();
+            let mut bytes = vec![0; sealed_length(body.len())];
+            bytes[RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + body.len()].copy_from_slice(&body);
+            let (position, term) = (scanner.position(), Term(term));
+            seal(
+                &mut bytes,
+                Header { length: 0, crc: 0, position, term, kind, flags: 0, event_count: 0, timestamp: 1 },
+            );
+            scanner.scan(&bytes).is_ok()
+        };
+        records.iter().take_while(is_good).count()
+    }
+
+    #[test]
+    fn only_what_a_leader_writes_is_taken() {
+        let epoch = |term, id| (term, RecordKind::Epoch, id);
+        let append = |term| (term, RecordKind::Append, 0);
+        let padding = |term| (term, RecordKind::Padding, 0);
+        assert_eq!(good(&[epoch(0, 1)]), 0);
+        assert_eq!(good(&[padding(0)]), 0);
+        assert_eq!(good(&[append(0)]), 0);
+        assert_eq!(good(&[append(1)]), 0);
+        assert_eq!(good(&[epoch(1, 0)]), 0);
+        assert_eq!(good(&[padding(1), append(1)]), 1);
+        assert_eq!(good(&[epoch(1, 1), append(2)]), 1);
+        assert_eq!(good(&[epoch(1, 1), epoch(1, 2)]), 1);
+        assert_eq!(good(&[epoch(2, 1), epoch(1, 2)]), 1);
+        assert_eq!(good(&[epoch(1, 1), append(1), padding(1), append(1), padding(3), epoch(3, 2), append(3)]), 7);
+        assert_eq!(good(&[padding(1), padding(2), epoch(2, 1), append(2)]), 4);
+    }
+}
