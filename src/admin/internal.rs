@@ -43,6 +43,7 @@ pub(super) async fn answer(control: &Rc<Control>, request: &Request) -> Response
         Err(response) => return response,
     };
     let response = match (request.method, route.path) {
+        (Method::Post, path) if control.is_alone && is_between_nodes(path) => alone(),
         (Method::Post, "/gossip") => gossip(control, request),
         (Method::Post, "/elections/pre-vote") => vote(control, request, true).await,
         (Method::Post, "/elections/vote") => vote(control, request, false).await,
@@ -62,6 +63,16 @@ pub(super) async fn answer(control: &Rc<Control>, request: &Request) -> Response
         }
     };
     routes::finish(response, route.methods)
+}
+
+/// What only other nodes of a cluster post.
+fn is_between_nodes(path: &str) -> bool {
+    path == "/gossip" || path.starts_with("/elections/")
+}
+
+/// The refusal of other nodes by one that is alone: it would never open the port by which they could follow it.
+fn alone() -> Response {
+    Response::words(409, "this node is on its own (ClusterSize 1): it gossips with nobody, and nobody votes with it")
 }
 
 fn gossip(control: &Rc<Control>, request: &Request) -> Response {

@@ -145,6 +145,12 @@ pub(super) async fn trust(control: &Rc<Control>) -> Response {
 
 /// How a node is to stand in the member list; or why it cannot. The address that it says itself counts.
 fn promotable(control: &Control, node: NodeId) -> Result<MemberRecord, String> {
+    if control.is_alone {
+        return Err(format!(
+            "this node is on its own (ClusterSize 1), so that node {node} cannot reach it: restart it with ClusterSize 3 and \
+             the GossipSeed of the others, then start those with its address as theirs"
+        ));
+    }
     let gossip = control.gossip.borrow();
     let entries = gossip.entries(control.now());
     let Some(heard) = entries.iter().find(|heard| heard.member.node == node) else {

@@ -42,8 +42,9 @@
 //!   and subscriptions. An edge decodes a request, encodes the body of the record, which is the costly part, and sends
 //!   it to the log thread over a bounded queue. It answers reads from the [`index`](crate::index) and the chunk files.
 //!   It answers a write when its index has applied it, so a client reads its own writes at that node.
-//! - The **control thread** has the internal HTTP on 2112: gossip, elections, `POST /admin/resign`, DNS. It carries
-//!   what the log thread decides.
+//! - The **control thread** has the internal HTTP on 2112: gossip, elections, administration, DNS. It carries what the
+//!   log thread decides. A node on its own has that port for `ringstore admin` and `ringstore backup` only, takes no other
+//!   node's gossip or votes there, and goes on without it where it is taken; 1112 stays closed.
 //! - The **background thread** prepares chunk files ahead of the writer, zero-filled, so that an append is an overwrite
 //!   and a flush touches no metadata of the file system. It also watches the free space.
 //!
