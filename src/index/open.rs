@@ -101,6 +101,7 @@ impl Index {
         let transactions = self.transactions.lock().clone();
         let last_sequence = self.recent.next_sequence();
         let slot = self.current.load(Ordering::Relaxed);
+        assert!(self.slots[1 - slot].is_empty(), "the part before {from} is in no table yet");
         self.change_places(|| self.current.store(1 - slot, Ordering::Release));
         // So that each table has the first record that readers see in it.
         applier.last_start = None;

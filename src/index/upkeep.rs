@@ -195,9 +195,11 @@ impl Upkeep {
 
     /// Begins anew with whatever is begun; a part that is complete stays so.
     fn give_up(&mut self) {
-        let rebuild = self.rebuild.take().and_then(|rebuild| rebuild.write);
-        for job in [self.write.take(), rebuild].into_iter().flatten() {
-            job.writer.abandon();
+        if let Some(job) = self.write.take() {
+            self.complete = Some(job.give_up());
+        }
+        if let Some(job) = self.rebuild.take().and_then(|rebuild| rebuild.write) {
+            job.give_up();
         }
         if let Some(merge) = self.merge.take() {
             merge.abandon();
@@ -243,8 +245,7 @@ impl Upkeep {
             Ok(false) => self.write = Some(job),
             Ok(true) => self.part_is_written(job)?,
             Err(error) => {
-                job.writer.abandon();
-                self.complete = Some(job.complete);
+                self.complete = Some(job.give_up());
                 return Err(error.into());
             }
         }
@@ -325,7 +326,7 @@ impl Upkeep {
             Some(rebuild) if rebuild.from == from && rebuild.to <= to => rebuild,
             other => {
                 if let Some(job) = other.and_then(|rebuild| rebuild.write) {
-                    job.writer.abandon();
+                    job.give_up();
                 }
                 let before = view.tables().take_while(|table| table.to() <= from).last();
                 let transactions =
@@ -342,12 +343,13 @@ impl Upkeep {
             }
         };
         if let Some(mut job) = rebuild.write.take() {
-            if !job.step(&rebuild.index.slots[job.complete.slot], self.bounds.step_bytes)? {
-                rebuild.write = Some(job);
-                self.rebuild = Some(rebuild);
-                return Ok(true);
+            let outcome = job.step(&rebuild.index.slots[job.complete.slot], self.bounds.step_bytes);
+            if matches!(outcome, Ok(true)) {
+                return self.piece_is_written(job);
             }
-            return self.piece_is_written(job);
+            rebuild.write = Some(job);
+            self.rebuild = Some(rebuild);
+            return outcome.map(|_| true).map_err(Failure::Disk);
         }
         self.index_again(&mut rebuild, now)?;
         self.rebuild = Some(rebuild);
@@ -465,6 +467,12 @@ impl Upkeep {
 }
 
 impl WriteJob {
+    /// Leaves no file behind, and gives back what is to be written still.
+    fn give_up(self) -> Complete {
+        self.writer.abandon();
+        self.complete
+    }
+
     fn new(tables: &Tables, slot: &Streams, complete: Complete) -> WriteJob {
         let places = slot.places();
         let id = tables.next_id.fetch_add(1, Ordering::Relaxed);
