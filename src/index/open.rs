@@ -13,7 +13,7 @@ use super::pages::Damage;
 use super::parts::{Tables, View};
 use super::recent::RecentEvent;
 use super::store::TableStore;
-use super::table::{NO_POSITION as NONE_IN_TABLE, Table};
+use super::table::{NO_POSITION as NONE_IN_TABLE, RECENT_BYTES, Table};
 use super::transactions::Transactions;
 use super::writer::Extras;
 use super::{Index, NO_POSITION};
@@ -26,6 +26,16 @@ pub(super) struct Complete {
     pub(super) from: LogPosition,
     pub(super) to: LogPosition,
     pub(super) extras: Extras,
+    /// Memory of its streams.
+    streams_bytes: u64,
+}
+
+impl Complete {
+    /// What its table takes on the disk at most, about: what lies close together in memory takes less there.
+    pub(super) fn bytes(&self) -> u64 {
+        let Extras { starts, recents, transactions, .. } = &self.extras;
+        self.streams_bytes + (starts.len() + recents.len() * RECENT_BYTES + transactions.len()) as u64
+    }
 }
 
 /// What is found in the tables at a start.
@@ -91,7 +101,7 @@ impl Index {
         let mut applier = self.applier.lock();
         let _changing = tables.changing.lock();
         let (from, to) = (tables.view().covered, applier.reached);
-        let (events, streams) = (applier.figures.events, applier.figures.streams);
+        let (events, streams, streams_bytes) = (applier.figures.events, applier.figures.streams, applier.figures.bytes);
         let mut extras = Extras {
             events: events - self.older.events.load(Ordering::Relaxed),
             new_streams: streams - self.older.streams.load(Ordering::Relaxed),
@@ -114,7 +124,7 @@ impl Index {
         let starts = self.starts.read();
         extras.starts =
             starts.iter().take_while(|start| **start < to.0).flat_map(|start| start.to_le_bytes()).collect();
-        Complete { slot, from, to, extras }
+        Complete { slot, from, to, extras, streams_bytes }
     }
 
     /// The same for an index of a piece, all of it.
@@ -129,7 +139,8 @@ impl Index {
             starts: self.starts.read().iter().flat_map(|start| start.to_le_bytes()).collect(),
             ..self.extras(applier.last_event, applier.last_record)
         };
-        Complete { slot: self.current.load(Ordering::Relaxed), from, to: applier.reached, extras }
+        let (slot, streams_bytes) = (self.current.load(Ordering::Relaxed), applier.figures.bytes);
+        Complete { slot, from, to: applier.reached, extras, streams_bytes }
     }
 
     fn extras(&self, last_event: Option<LogPosition>, last_record: Option<(LogPosition, u32)>) -> Extras {

@@ -110,7 +110,7 @@ impl PageWriter {
     }
 
     /// Ends the file and gives it its name. Gives the number of its pages.
-    pub(super) fn publish(mut self, name: &str) -> io::Result<u64> {
+    pub(super) fn publish(&mut self, name: &str) -> io::Result<u64> {
         self.end_section()?;
         self.write()?;
         self.store.publish(&self.name, name)?;

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 
+use super::room::ROOM_PAUSE;
 use super::store::memory::MemoryStore;
 use super::tests::{LAYOUT, Log, id};
 use super::*;
 use crate::codec::record::RecordKind;
 use crate::limits::RECORD_STARTS_BYTES;
-use crate::storage::ReadError;
+use crate::storage::{ReadError, reserve_bytes};
 use crate::types::metastream_of;
 
 /// Small parts, so that there are many tables.
@@ -330,6 +331,61 @@ fn nothing_is_lost_by_failures_while_it_runs() {
         let files = world.store.files.lock();
         let strangers: Vec<_> = files.keys().filter(|name| name.ends_with(".tmp")).collect();
         assert!(strangers.is_empty(), "seed {seed}: {strangers:?}");
+    }
+}
+
+/// Nothing is begun that does not fit beside the log's reserve, and what found no room waits before it is tried again.
+#[test]
+fn tables_leave_the_reserve_of_the_disk_alone() {
+    let mut world = World::new(11);
+    let reserve = reserve_bytes(LAYOUT);
+    *world.store.size.lock() = Some(reserve);
+    for _ in 0..20 {
+        world.write();
+        world.keep_up(100);
+    }
+    assert_eq!((world.index.figures().tables, world.compare()), (0, 0));
+    assert!(world.store.files.lock().is_empty(), "nothing was begun");
+    *world.store.size.lock() = None;
+    world.keep_up(100);
+    assert_eq!(world.index.figures().tables, 0, "it waits");
+    world.now += ROOM_PAUSE;
+    world.keep_up(1000);
+    assert!(world.index.figures().tables > 0);
+    for _ in 0..20 {
+        world.write();
+        world.keep_up(1000);
+        // Room for new tables, which in memory are small, and for none that is made of them.
+        let used: u64 = world.store.files.lock().values().map(|bytes| bytes.lock().len() as u64).sum();
+        *world.store.size.lock() = Some(reserve + used + used / 2);
+        world.now += ROOM_PAUSE;
+        assert_eq!(world.compare(), 0);
+    }
+    world.store.size.lock().take();
+    world.now += ROOM_PAUSE;
+    world.keep_up(10_000);
+    let figures = world.index.figures();
+    assert!(figures.merges > 0 && figures.tables < 20, "{figures:?}");
+    assert_eq!(world.compare(), 0);
+}
+
+/// A disk that is full in the middle of a table, at its end too.
+#[test]
+fn a_table_that_cannot_be_written_leaves_no_file() {
+    use super::entry::Summary;
+    use super::writer::{Extras, TableWriter};
+
+    for size in [0, 300_000, 600_000] {
+        let store: Arc<MemoryStore> = Arc::default();
+        let mut writer = TableWriter::new(Arc::clone(&store) as Arc<dyn TableStore>, 1, (0, 1 << 40), 1);
+        writer.begin(1, b"orders", Summary { count: 100_000, ..Summary::default() }, 0);
+        (0..100_000).for_each(|n| writer.position(n << 20).unwrap());
+        writer.end().unwrap();
+        *store.size.lock() = Some(size);
+        let extras = Extras { starts: vec![0; 800_000], ..Extras::default() };
+        assert_eq!(writer.finish(&extras).unwrap_err().kind(), std::io::ErrorKind::StorageFull, "{size}");
+        let names: Vec<_> = store.files.lock().keys().cloned().collect();
+        assert!(names.is_empty(), "{size}: {names:?}");
     }
 }
 

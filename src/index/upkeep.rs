@@ -21,6 +21,7 @@ use super::merge::{self, MergeJob, Trouble};
 use super::open::Complete;
 use super::pages::PAGE;
 use super::parts::Tables;
+use super::room::{Room, is_want_of_room};
 use super::streams::{EntryPlace, StreamEntry, Streams};
 use super::writer::TableWriter;
 use super::{Attempt, Index, IndexError};
@@ -128,6 +129,9 @@ pub struct Upkeep {
     rebuild: Option<Rebuild>,
     merge: Option<MergeJob>,
     progress: Option<Progress>,
+    /// For new tables, and for merged ones, which are larger.
+    room_to_write: Room,
+    room_to_merge: Room,
     /// The table and page to be checked next.
     scrub: (u64, u64),
     pause_until: Option<Instant>,
@@ -147,6 +151,8 @@ impl Upkeep {
             rebuild: None,
             merge: None,
             progress: None,
+            room_to_write: Room::default(),
+            room_to_merge: Room::default(),
             scrub: (0, 0),
             pause_until: None,
             room: Vec::new(),
@@ -172,6 +178,10 @@ impl Upkeep {
                 match failure {
                     Failure::Disk(error) => {
                         tracing::error!(%error, "a table of the index could not be written; it is tried again");
+                        if is_want_of_room(&error) {
+                            self.room_to_write.is_full(now);
+                            self.room_to_merge.is_full(now);
+                        }
                     }
                     Failure::Log(error) => {
                         tracing::error!(%error, "the index cannot be rebuilt; it is tried again");
@@ -209,11 +219,11 @@ impl Upkeep {
     /// True when something was done.
     fn work(&mut self, now: Instant) -> Result<bool, Failure> {
         self.tables().save_manifest()?;
-        let mut is_busy = self.write_step()?;
+        let mut is_busy = self.write_step(now)?;
         is_busy |= self.catch_up(now)?;
         is_busy |= self.rebuild_step(now)?;
         if self.rebuild.is_none() {
-            is_busy |= self.merge_step()?;
+            is_busy |= self.merge_step(now)?;
         }
         Ok(is_busy)
     }
@@ -230,12 +240,16 @@ impl Upkeep {
             && (events >= self.bounds.events || bytes >= self.bounds.bytes || log_bytes >= self.bounds.log_bytes)
     }
 
-    fn write_step(&mut self) -> Result<bool, Failure> {
+    fn write_step(&mut self, now: Instant) -> Result<bool, Failure> {
         if self.complete.is_none() && self.write.is_none() && self.is_due() {
             self.complete = Some(self.links.index.complete_part());
         }
         let durable = (self.links.durable)();
         if let Some(complete) = self.complete.take_if(|complete| complete.to <= durable) {
+            if !self.has_room_to_write(complete.bytes(), now) {
+                self.complete = Some(complete);
+                return Ok(false);
+            }
             let slot = &self.links.index.slots[complete.slot];
             self.write = Some(WriteJob::new(self.tables(), slot, complete));
         }
@@ -250,6 +264,11 @@ impl Upkeep {
             }
         }
         Ok(true)
+    }
+
+    fn has_room_to_write(&mut self, bytes: u64, now: Instant) -> bool {
+        let tables = self.links.index.tables.as_ref().expect("checked when it was made");
+        self.room_to_write.has(bytes, tables, now)
     }
 
     fn part_is_written(&mut self, job: WriteJob) -> Result<(), Failure> {
@@ -321,6 +340,11 @@ impl Upkeep {
             self.end_progress(now);
             return Ok(false);
         };
+        // It becomes one table after another, each not larger than this.
+        let is_writing = self.rebuild.as_ref().is_some_and(|rebuild| rebuild.write.is_some());
+        if !is_writing && !self.has_room_to_write(self.bounds.bytes.min(to.since(from)), now) {
+            return Ok(false);
+        }
         let mut rebuild = match self.rebuild.take() {
             // A table before it may have been lost meanwhile: that piece comes first then.
             Some(rebuild) if rebuild.from == from && rebuild.to <= to => rebuild,
@@ -395,12 +419,21 @@ impl Upkeep {
 
     // --- merging ---
 
-    fn merge_step(&mut self) -> Result<bool, Failure> {
+    fn merge_step(&mut self, now: Instant) -> Result<bool, Failure> {
+        let tables = self.links.index.tables.as_ref().expect("checked when it was made");
         let mut job = match self.merge.take() {
+            // The log and others have gone on meanwhile.
+            Some(job) if !self.room_to_merge.has(job.bytes_left(), tables, now) => {
+                job.abandon();
+                return Ok(false);
+            }
             Some(job) => job,
             None => {
-                let tables = self.tables();
                 let Some(chosen) = merge::choose(&tables.view(), self.bounds.merge_tables) else { return Ok(false) };
+                let bytes = chosen.iter().map(|table| table.file_bytes()).sum();
+                if !self.room_to_merge.has(bytes, tables, now) {
+                    return Ok(false);
+                }
                 let id = tables.next_id.fetch_add(1, Ordering::Relaxed);
                 MergeJob::new(Arc::clone(&tables.store), id, chosen)
             }
