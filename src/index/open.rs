@@ -1,5 +1,6 @@
 //! Opening an index that has tables, and the hand-over from memory to a table.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -48,24 +49,47 @@ struct Restored {
 
 impl Index {
     /// Opens the index whose files are in `store`. What `log` does not have any more, which ends at `end`, is left out;
-    /// [`Index::applied`] says up to where there are tables, and from where on the log must be applied. This never fails:
-    /// what cannot be used is indexed again.
-    #[must_use]
+    /// [`Index::applied`] says up to where there are tables that go with the log, and from where on it must be applied.
+    /// What is damaged is indexed again.
+    ///
+    /// # Errors
+    /// Those of the system that say nothing about the files (too many are open, no permission): nothing is removed then.
     pub fn open(
         store: Arc<dyn TableStore>,
         log: &dyn LogRead,
         layout: ChunkLayout,
         end: LogPosition,
         seed: u64,
-    ) -> Index {
-        let manifest = load_manifest(&*store, layout);
+    ) -> io::Result<Index> {
+        let manifest = load_manifest(&*store, layout)?;
+        let view = open_tables(&*store, log, layout, end, &manifest)?;
         remove_strangers(&*store, &manifest);
-        let restored = restore(open_tables(&*store, log, layout, end, &manifest));
+        Ok(Index::with_tables(store, layout, seed, &manifest, restore(view)))
+    }
+
+    /// An empty index in the place of one whose tables contradict the log: they are removed.
+    #[must_use]
+    pub fn open_anew(store: Arc<dyn TableStore>, layout: ChunkLayout, seed: u64) -> Index {
+        let manifest = Manifest::default();
+        remove_strangers(&*store, &manifest);
+        let index = Index::with_tables(store, layout, seed, &manifest, restore(View::default()));
+        // The old manifest is still there.
+        index.tables.as_ref().expect("just made").is_changed.store(true, Ordering::Relaxed);
+        index
+    }
+
+    fn with_tables(
+        store: Arc<dyn TableStore>,
+        layout: ChunkLayout,
+        seed: u64,
+        manifest: &Manifest,
+        restored: Restored,
+    ) -> Index {
         let Restored { view, recents, transactions } = restored;
         let is_changed = view.covered.0 != manifest.covered || view.tables().count() != manifest.tables.len();
         let last = view.tables().rev().map(|table| table.footer.last_event).find(|&last| last != NONE_IN_TABLE);
         let covered = view.covered;
-        let tables = Tables::new(store, layout, &manifest, view);
+        let tables = Tables::new(store, layout, manifest, view);
         tables.is_changed.store(is_changed, Ordering::Relaxed);
         let index = Index::of(seed, Some(tables), covered, false);
         index.recent.restore(recents.into_iter().rev().flatten());
@@ -167,8 +191,8 @@ impl Index {
     }
 }
 
-fn load_manifest(store: &dyn TableStore, layout: ChunkLayout) -> Manifest {
-    match Manifest::load(store) {
+fn load_manifest(store: &dyn TableStore, layout: ChunkLayout) -> io::Result<Manifest> {
+    let manifest = match Manifest::load(store) {
         Ok(Some(manifest)) if manifest.chunk_size == layout.chunk_size => manifest,
         Ok(None) => Manifest::default(),
         Ok(Some(manifest)) => {
@@ -180,10 +204,12 @@ fn load_manifest(store: &dyn TableStore, layout: ChunkLayout) -> Manifest {
             Manifest::default()
         }
         Err(damage) => {
+            let damage = damage.elsewhere()?;
             tracing::warn!(%damage, "the manifest of the index cannot be used; the index is made again from the log");
             Manifest::default()
         }
-    }
+    };
+    Ok(manifest)
 }
 
 /// Removes the files that the manifest does not name: they are of no use to anybody.
@@ -204,7 +230,7 @@ fn open_tables(
     layout: ChunkLayout,
     end: LogPosition,
     manifest: &Manifest,
-) -> View {
+) -> io::Result<View> {
     let mut filter_room = INDEX_FILTERS_BYTES;
     let mut tables = Vec::new();
     let mut covered = LogPosition(manifest.covered);
@@ -221,13 +247,14 @@ fn open_tables(
                 tables.push(Arc::new(table));
             }
             Err(damage) => {
+                let damage = damage.elsewhere()?;
                 tracing::error!(table = listed.id, from = listed.from, to = listed.to, %damage,
                     "a table of the index cannot be used; its piece of the log will be indexed again");
             }
         }
     }
     tables.reverse();
-    View::new(tables, covered.min(end))
+    Ok(View::new(tables, covered.min(end)))
 }
 
 fn open_table(

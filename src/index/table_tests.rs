@@ -248,7 +248,7 @@ fn visible(log: &Log) -> Vec<LogPosition> {
 
 fn open(store: &Arc<MemoryStore>, log: &SharedLog, durable: &Arc<AtomicU64>) -> (Arc<Index>, Upkeep) {
     let (end, durable) = (log.0.read().end, Arc::clone(durable));
-    let index = Arc::new(Index::open(Arc::clone(store) as Arc<dyn TableStore>, log, LAYOUT, end, 3));
+    let index = Arc::new(Index::open(Arc::clone(store) as Arc<dyn TableStore>, log, LAYOUT, end, 3).unwrap());
     let links = UpkeepLinks {
         index: Arc::clone(&index),
         log: Box::new(log.clone()),
@@ -427,6 +427,58 @@ fn without_its_files_the_index_is_made_again_from_the_log() {
     assert_eq!(world.index.walk_limit(), world.end(), "the log itself can be read");
     world.heal();
     assert_eq!(world.index.figures().rebuilds, 1);
+}
+
+/// A manifest or a table that only cannot be read now is no reason to throw it away; one that the disk has lost is.
+#[test]
+fn files_that_cannot_be_read_now_are_kept() {
+    let mut world = World::new(12);
+    for _ in 0..30 {
+        world.write();
+        world.keep_up(100);
+    }
+    let (files, tables) = (world.store.list().unwrap(), world.index.figures().tables);
+    assert!(tables > 0);
+    let open_it = |world: &World| {
+        let store = Arc::clone(&world.store) as Arc<dyn TableStore>;
+        Index::open(store, &world.log, LAYOUT, world.end(), 3)
+    };
+    let table = files.iter().find(|name| name.starts_with("table")).unwrap();
+    for name in ["manifest", table] {
+        let busy = std::io::Error::from_raw_os_error(24);
+        *world.store.unreadable.lock() = Some((name.to_owned(), busy.raw_os_error().unwrap()));
+        assert_eq!(open_it(&world).unwrap_err().kind(), busy.kind(), "{name}");
+        assert_eq!(world.store.list().unwrap(), files, "{name}");
+        world.store.unreadable.lock().take();
+        assert_eq!(open_it(&world).unwrap().figures().tables, tables, "{name}");
+    }
+    *world.store.unreadable.lock() = Some(("manifest".to_owned(), 5));
+    assert_eq!(open_it(&world).unwrap().applied(), LogPosition::ZERO);
+}
+
+/// Whatever the manifest claims to cover, only tables that were held against the log prove it.
+#[test]
+fn what_no_table_proves_is_not_applied() {
+    let mut world = World::new(13);
+    for _ in 0..30 {
+        world.write();
+        world.keep_up(100);
+    }
+    world.apply();
+    let tables = world.index.tables.as_ref().unwrap().view();
+    let last = tables.tables().last().unwrap();
+    let end = world.end();
+    assert!(end > last.to());
+    let mut manifest = super::manifest::Manifest::load(&*world.store).unwrap().unwrap();
+    manifest.covered = end.0;
+    manifest.save(&*world.store).unwrap();
+    (world.index, world.upkeep) = open(&world.store, &world.log, &world.durable);
+    assert_eq!(world.index.applied(), last.to());
+    manifest.tables.clear();
+    manifest.save(&*world.store).unwrap();
+    (world.index, world.upkeep) = open(&world.store, &world.log, &world.durable);
+    assert_eq!(world.index.applied(), LogPosition::ZERO);
+    world.heal();
 }
 
 #[test]
