@@ -1,11 +1,13 @@
 //! Events where they lie in the log: one by its position, or all of a range in order.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use crate::codec::record::{BatchView, EventView, RecordError, RecordView};
 use crate::index::{Index, NotReady};
+use crate::limits::RECORD_STARTS_BYTES;
 use crate::storage::{ChunkLayout, DamageReports, LogRead, ReadError, report_damage};
 use crate::types::{EventNumber, LogPosition};
 
@@ -39,13 +41,30 @@ pub struct Checks {
     pub is_repaired: bool,
     /// The last record that readers see, from where to where.
     last: Cell<Option<(LogPosition, LogPosition)>>,
+    /// Where records begin that were met on the way to others, in pieces of the log that the index does not know now.
+    met: RefCell<BTreeSet<u64>>,
 }
+
+/// So many record starts are remembered at most, at [`RECORD_STARTS_BYTES`] or more from each other: those of 4 GiB.
+const MET_MAX: usize = 64 << 10;
 
 impl Checks {
     /// Nothing looked at yet.
     #[must_use]
     pub fn new(damage: DamageReports, is_repaired: bool) -> Checks {
-        Checks { damage, is_repaired, last: Cell::default() }
+        Checks { damage, is_repaired, ..Checks::default() }
+    }
+
+    fn has_met(&self, position: LogPosition) {
+        let mut met = self.met.borrow_mut();
+        if met.len() == MET_MAX {
+            met.clear();
+        }
+        met.insert(position.0);
+    }
+
+    fn met_at_or_before(&self, position: LogPosition) -> Option<LogPosition> {
+        self.met.borrow().range(..=position.0).next_back().copied().map(LogPosition)
     }
 }
 
@@ -249,6 +268,37 @@ impl Reader<'_> {
             }
         }
         Ok(at)
+    }
+
+    /// Where to begin a [walk](Reader::walk) so as to meet the record at `position`, which is not far: where the index is
+    /// being rebuilt it says no more than a place in the same chunk, so the rest of the way is gone here, and remembered.
+    ///
+    /// # Errors
+    /// [`FetchError::NotReady`] when the time is over before that; whoever comes again gets further.
+    pub(super) fn walk_start(&self, position: LogPosition, clock: &mut PageClock) -> Result<LogPosition, FetchError> {
+        let indexed = self.index.record_at_or_before(position);
+        if self.index.is_complete() {
+            return Ok(indexed);
+        }
+        let begin = self.checks.met_at_or_before(position).map_or(indexed, |met| met.max(indexed));
+        let (mut at, mut near) = (begin, begin);
+        while at <= position {
+            let start = at;
+            self.with_bytes(start, |bytes| {
+                while at <= position && offset(start, at) < bytes.len() {
+                    if at.since(near) >= RECORD_STARTS_BYTES {
+                        near = at;
+                        self.checks.has_met(near);
+                        if clock.is_over(near) {
+                            return Err(FetchError::NotReady(NotReady));
+                        }
+                    }
+                    at = self.checked(&bytes[offset(start, at)..], at)?.header.end();
+                }
+                Ok(())
+            })?;
+        }
+        Ok(near)
     }
 
     /// The place on the wire of the last event that readers can see, -1 when there is none. Clients compare it with the

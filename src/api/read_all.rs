@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use crate::api::access::{ALL_STREAM, Action, is_allowed};
 use crate::api::links::LINK_TYPE;
-use crate::api::log_events::{PageClock, Reader};
+use crate::api::log_events::{FetchError, PageClock, Reader};
 use crate::api::reads::{Refusal, page_size};
 use crate::api::users::Identity;
 use crate::codec::client::event::Resolved;
@@ -133,7 +133,7 @@ impl Reader<'_> {
             return Ok(());
         }
         let mut refusal = None;
-        self.walk(self.index.record_at_or_before(first), applied, &mut |batch, end| {
+        self.walk(self.walk_start(first, &mut filling.clock)?, applied, &mut |batch, end| {
             if batch.record_position() < first {
                 return ControlFlow::Continue(());
             }
@@ -180,7 +180,11 @@ impl Reader<'_> {
         // Records that begin at or before `from` may hold events before it.
         let mut limit = LogPosition(from.commit.cast_unsigned()).min(applied).plus(1).min(applied);
         while limit > LogPosition::ZERO {
-            let start = self.index.record_at_or_before(LogPosition(limit.0 - 1));
+            let start = match self.walk_start(LogPosition(limit.0 - 1), &mut filling.clock) {
+                // The page ends with the events that it has.
+                Err(FetchError::NotReady(_)) if filling.next != from => return Ok(()),
+                start => start?,
+            };
             let mut records = Vec::new();
             self.walk(start, limit, &mut |batch, _| {
                 records.push(batch.record_position());

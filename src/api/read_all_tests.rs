@@ -252,3 +252,52 @@ fn the_level_of_the_client_decides_how_a_tombstone_looks() {
     let number = |level| read_as(&log, &request, &user("admin"), level).events[0].event.as_ref().unwrap().event_number;
     assert_eq!((number(ProtocolLevel::V1), number(ProtocolLevel::V2)), (i64::from(i32::MAX), i64::MAX));
 }
+
+/// The index is being rebuilt, and a page has no time at all: each attempt gets a little further, so that every event is read
+/// in the end, and the way to a place is gone once and not for each page.
+#[test]
+fn without_an_index_a_page_goes_on_where_the_one_before_was() {
+    let layout = crate::storage::ChunkLayout { chunk_size: 1 << 20 };
+    let mut log = TestLog::with_layout(layout);
+    let text = "x".repeat(1000);
+    for _ in 0..1500 {
+        log.append_texts("orders", &[&text]);
+    }
+    let directory = crate::storage::memory::TempDirectory::new();
+    let store = crate::index::FileStore::open(directory.path(), false).unwrap();
+    log.index = crate::index::Index::open(std::sync::Arc::new(store), &log.log, layout, log.end, 1).unwrap();
+    log.index.set_behind(log.end);
+    log.page_time = Duration::ZERO;
+    for (direction, start) in
+        [(Direction::Forward, AllPosition { commit: 0, prepare: 0 }), (Direction::Backward, AllPosition::END)]
+    {
+        let (mut from, mut seen, mut not_ready) = (start, Vec::new(), 0);
+        log.checks = crate::api::log_events::Checks::default();
+        loop {
+            let mut out = Vec::new();
+            let request = ReadAll { direction, from, max_count: 50, resolve_links: false, require_leader: false };
+            log.reader().read_all(&request, &user("admin"), ProtocolLevel::V2, ID, &mut out);
+            if out[4] == Command::NotHandled as u8 {
+                not_ready += 1;
+                assert!(not_ready < 100, "{direction:?}: it does not go on at {from:?}");
+                continue;
+            }
+            let command = match direction {
+                Direction::Forward => Command::ReadAllEventsForwardCompleted,
+                Direction::Backward => Command::ReadAllEventsBackwardCompleted,
+            };
+            let page: ReadAllEventsCompleted = answer(command, ID, &out);
+            if page.events.is_empty() {
+                break;
+            }
+            seen.extend(entries(&page).into_iter().map(|(_, number, _)| number));
+            from = next(&page);
+        }
+        if direction == Direction::Backward {
+            seen.reverse();
+        }
+        assert_eq!(seen, (0..1500).collect::<Vec<i64>>(), "{direction:?}");
+        // In each of the two chunks, every 64 KiB on the way to a place.
+        assert!(not_ready > 5, "{direction:?}: {not_ready}");
+    }
+}

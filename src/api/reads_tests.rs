@@ -364,7 +364,7 @@ fn without_an_index_the_whole_log_can_be_read_and_streams_are_not_ready() {
     let directory = crate::storage::memory::TempDirectory::new();
     let store = crate::index::FileStore::open(directory.path(), false).unwrap();
     let layout = log.log.layout;
-    log.index = crate::index::Index::open(std::sync::Arc::new(store), &log.log, layout, log.end, 1);
+    log.index = crate::index::Index::open(std::sync::Arc::new(store), &log.log, layout, log.end, 1).unwrap();
     log.index.set_behind(log.end);
     let not_ready = |out: &[u8]| {
         let refused: NotHandled = answer(Command::NotHandled, ID, out);

@@ -305,7 +305,7 @@ fn a_write_to_a_stream_that_is_not_known_now_is_refused() {
     let directory = crate::storage::memory::TempDirectory::new();
     let log = MemoryLog { layout: LAYOUT, bytes: Vec::new() };
     let store = Arc::new(crate::index::FileStore::open(directory.path(), false).unwrap());
-    let mut node = Node::with(Arc::new(Index::open(store, &log, LAYOUT, LogPosition::ZERO, 1)));
+    let mut node = Node::with(Arc::new(Index::open(store, &log, LAYOUT, LogPosition::ZERO, 1).unwrap()));
     let append = |stream, expected_version| Append { expected_version, ..write(RecordKind::Append, stream, b"{}") };
     let written = node.ask(append("orders", ExpectedVersion::NoStream), true);
     assert!(matches!(written, Answer::Appended { .. }), "{written:?}");

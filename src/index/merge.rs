@@ -135,6 +135,12 @@ impl MergeJob {
         self.inputs.iter().map(|input| input.table.id()).collect()
     }
 
+    /// What it may still write, bytes: no more than it reads.
+    pub(super) fn bytes_left(&self) -> u64 {
+        let all: u64 = self.inputs.iter().map(|input| input.table.file_bytes()).sum();
+        all.saturating_sub(self.writer.bytes())
+    }
+
     /// Writes about `bytes`; true when all streams are written.
     pub(super) fn step(&mut self, bytes: u64) -> Result<bool, Trouble> {
         let until = self.writer.bytes() + bytes;

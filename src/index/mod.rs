@@ -28,6 +28,7 @@ mod open;
 mod pages;
 mod parts;
 mod recent;
+mod room;
 mod slots;
 mod store;
 mod streams;

@@ -1,5 +1,6 @@
 //! Opening an index that has tables, and the hand-over from memory to a table.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,7 +14,7 @@ use super::pages::Damage;
 use super::parts::{Tables, View};
 use super::recent::RecentEvent;
 use super::store::TableStore;
-use super::table::{NO_POSITION as NONE_IN_TABLE, Table};
+use super::table::{NO_POSITION as NONE_IN_TABLE, RECENT_BYTES, Table};
 use super::transactions::Transactions;
 use super::writer::Extras;
 use super::{Index, NO_POSITION};
@@ -26,6 +27,16 @@ pub(super) struct Complete {
     pub(super) from: LogPosition,
     pub(super) to: LogPosition,
     pub(super) extras: Extras,
+    /// Memory of its streams.
+    streams_bytes: u64,
+}
+
+impl Complete {
+    /// What its table takes on the disk at most, about: what lies close together in memory takes less there.
+    pub(super) fn bytes(&self) -> u64 {
+        let Extras { starts, recents, transactions, .. } = &self.extras;
+        self.streams_bytes + (starts.len() + recents.len() * RECENT_BYTES + transactions.len()) as u64
+    }
 }
 
 /// What is found in the tables at a start.
@@ -38,24 +49,47 @@ struct Restored {
 
 impl Index {
     /// Opens the index whose files are in `store`. What `log` does not have any more, which ends at `end`, is left out;
-    /// [`Index::applied`] says up to where there are tables, and from where on the log must be applied. This never fails:
-    /// what cannot be used is indexed again.
-    #[must_use]
+    /// [`Index::applied`] says up to where there are tables that go with the log, and from where on it must be applied.
+    /// What is damaged is indexed again.
+    ///
+    /// # Errors
+    /// Those of the system that say nothing about the files (too many are open, no permission): nothing is removed then.
     pub fn open(
         store: Arc<dyn TableStore>,
         log: &dyn LogRead,
         layout: ChunkLayout,
         end: LogPosition,
         seed: u64,
-    ) -> Index {
-        let manifest = load_manifest(&*store, layout);
+    ) -> io::Result<Index> {
+        let manifest = load_manifest(&*store, layout)?;
+        let view = open_tables(&*store, log, layout, end, &manifest)?;
         remove_strangers(&*store, &manifest);
-        let restored = restore(open_tables(&*store, log, layout, end, &manifest));
+        Ok(Index::with_tables(store, layout, seed, &manifest, restore(view)))
+    }
+
+    /// An empty index in the place of one whose tables contradict the log: they are removed.
+    #[must_use]
+    pub fn open_anew(store: Arc<dyn TableStore>, layout: ChunkLayout, seed: u64) -> Index {
+        let manifest = Manifest::default();
+        remove_strangers(&*store, &manifest);
+        let index = Index::with_tables(store, layout, seed, &manifest, restore(View::default()));
+        // The old manifest is still there.
+        index.tables.as_ref().expect("just made").is_changed.store(true, Ordering::Relaxed);
+        index
+    }
+
+    fn with_tables(
+        store: Arc<dyn TableStore>,
+        layout: ChunkLayout,
+        seed: u64,
+        manifest: &Manifest,
+        restored: Restored,
+    ) -> Index {
         let Restored { view, recents, transactions } = restored;
         let is_changed = view.covered.0 != manifest.covered || view.tables().count() != manifest.tables.len();
         let last = view.tables().rev().map(|table| table.footer.last_event).find(|&last| last != NONE_IN_TABLE);
         let covered = view.covered;
-        let tables = Tables::new(store, layout, &manifest, view);
+        let tables = Tables::new(store, layout, manifest, view);
         tables.is_changed.store(is_changed, Ordering::Relaxed);
         let index = Index::of(seed, Some(tables), covered, false);
         index.recent.restore(recents.into_iter().rev().flatten());
@@ -91,7 +125,7 @@ impl Index {
         let mut applier = self.applier.lock();
         let _changing = tables.changing.lock();
         let (from, to) = (tables.view().covered, applier.reached);
-        let (events, streams) = (applier.figures.events, applier.figures.streams);
+        let (events, streams, streams_bytes) = (applier.figures.events, applier.figures.streams, applier.figures.bytes);
         let mut extras = Extras {
             events: events - self.older.events.load(Ordering::Relaxed),
             new_streams: streams - self.older.streams.load(Ordering::Relaxed),
@@ -101,6 +135,7 @@ impl Index {
         let transactions = self.transactions.lock().clone();
         let last_sequence = self.recent.next_sequence();
         let slot = self.current.load(Ordering::Relaxed);
+        assert!(self.slots[1 - slot].is_empty(), "the part before {from} is in no table yet");
         self.change_places(|| self.current.store(1 - slot, Ordering::Release));
         // So that each table has the first record that readers see in it.
         applier.last_start = None;
@@ -113,7 +148,7 @@ impl Index {
         let starts = self.starts.read();
         extras.starts =
             starts.iter().take_while(|start| **start < to.0).flat_map(|start| start.to_le_bytes()).collect();
-        Complete { slot, from, to, extras }
+        Complete { slot, from, to, extras, streams_bytes }
     }
 
     /// The same for an index of a piece, all of it.
@@ -128,7 +163,8 @@ impl Index {
             starts: self.starts.read().iter().flat_map(|start| start.to_le_bytes()).collect(),
             ..self.extras(applier.last_event, applier.last_record)
         };
-        Complete { slot: self.current.load(Ordering::Relaxed), from, to: applier.reached, extras }
+        let (slot, streams_bytes) = (self.current.load(Ordering::Relaxed), applier.figures.bytes);
+        Complete { slot, from, to: applier.reached, extras, streams_bytes }
     }
 
     fn extras(&self, last_event: Option<LogPosition>, last_record: Option<(LogPosition, u32)>) -> Extras {
@@ -155,8 +191,8 @@ impl Index {
     }
 }
 
-fn load_manifest(store: &dyn TableStore, layout: ChunkLayout) -> Manifest {
-    match Manifest::load(store) {
+fn load_manifest(store: &dyn TableStore, layout: ChunkLayout) -> io::Result<Manifest> {
+    let manifest = match Manifest::load(store) {
         Ok(Some(manifest)) if manifest.chunk_size == layout.chunk_size => manifest,
         Ok(None) => Manifest::default(),
         Ok(Some(manifest)) => {
@@ -168,10 +204,12 @@ fn load_manifest(store: &dyn TableStore, layout: ChunkLayout) -> Manifest {
             Manifest::default()
         }
         Err(damage) => {
+            let damage = damage.elsewhere()?;
             tracing::warn!(%damage, "the manifest of the index cannot be used; the index is made again from the log");
             Manifest::default()
         }
-    }
+    };
+    Ok(manifest)
 }
 
 /// Removes the files that the manifest does not name: they are of no use to anybody.
@@ -192,7 +230,7 @@ fn open_tables(
     layout: ChunkLayout,
     end: LogPosition,
     manifest: &Manifest,
-) -> View {
+) -> io::Result<View> {
     let mut filter_room = INDEX_FILTERS_BYTES;
     let mut tables = Vec::new();
     let mut covered = LogPosition(manifest.covered);
@@ -209,13 +247,14 @@ fn open_tables(
                 tables.push(Arc::new(table));
             }
             Err(damage) => {
+                let damage = damage.elsewhere()?;
                 tracing::error!(table = listed.id, from = listed.from, to = listed.to, %damage,
                     "a table of the index cannot be used; its piece of the log will be indexed again");
             }
         }
     }
     tables.reverse();
-    View::new(tables, covered.min(end))
+    Ok(View::new(tables, covered.min(end)))
 }
 
 fn open_table(

@@ -38,6 +38,23 @@ pub(super) enum Damage {
     Content(&'static str),
 }
 
+impl Damage {
+    /// The error when it is none of the file, which may be as good as ever: the system had no more of something, or did not
+    /// allow it.
+    pub(super) fn elsewhere(self) -> Result<Damage, io::Error> {
+        match self {
+            Damage::Read(error) if !is_lost(&error) => Err(error),
+            damage => Ok(damage),
+        }
+    }
+}
+
+/// True when the file or its bytes are gone: after `EIO` the disk does not have them.
+fn is_lost(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
+        || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
 fn checksum(table: u64, page: u64, data: &[u8]) -> u32 {
     let place = [table.to_le_bytes(), page.to_le_bytes()].concat();
     crc32c::crc32c_append(crc32c::crc32c(&place), data)
@@ -110,7 +127,7 @@ impl PageWriter {
     }
 
     /// Ends the file and gives it its name. Gives the number of its pages.
-    pub(super) fn publish(mut self, name: &str) -> io::Result<u64> {
+    pub(super) fn publish(&mut self, name: &str) -> io::Result<u64> {
         self.end_section()?;
         self.write()?;
         self.store.publish(&self.name, name)?;

@@ -206,10 +206,11 @@ impl Tables {
         self.is_changed.store(true, Ordering::Release);
     }
 
-    /// Opens a table that was just written.
+    /// Opens a table that was just written. A file that cannot be used is removed with the next manifest.
     pub(super) fn open(&self, id: u64) -> Result<Arc<Table>, Damage> {
         let used: u64 = self.view().tables().map(|table| table.filter_bytes()).sum();
-        Table::open(&*self.store, id, INDEX_FILTERS_BYTES.saturating_sub(used)).map(Arc::new)
+        let opened = Table::open(&*self.store, id, INDEX_FILTERS_BYTES.saturating_sub(used));
+        opened.map(Arc::new).inspect_err(|_| self.is_changed.store(true, Ordering::Release))
     }
 
     /// Writes the manifest if it must be, and removes the files that it does not name.

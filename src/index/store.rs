@@ -62,6 +62,12 @@ pub trait TableStore: fmt::Debug + Send + Sync {
     /// # Errors
     /// Those of the system.
     fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Bytes that there is room for.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn available_bytes(&self) -> io::Result<u64>;
 }
 
 /// A real folder.
@@ -127,10 +133,17 @@ impl TableStore for FileStore {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        // While it is open the disk keeps its bytes.
+        self.written.lock().take_if(|(written, _)| written == name);
         match fs::remove_file(self.folder.join(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             outcome => outcome,
         }
+    }
+
+    fn available_bytes(&self) -> io::Result<u64> {
+        let figures = rustix::fs::statvfs(&self.folder)?;
+        Ok(figures.f_bavail.saturating_mul(figures.f_frsize))
     }
 }
 
@@ -162,6 +175,10 @@ pub(crate) mod memory {
         pub(crate) files: Mutex<BTreeMap<String, Bytes>>,
         /// Changes that still succeed; then all fail, as after a crash.
         pub(crate) changes_left: Mutex<Option<u32>>,
+        /// How many bytes it holds; no end when not given.
+        pub(crate) size: Mutex<Option<u64>>,
+        /// A file that cannot be opened, and the system's number for why.
+        pub(crate) unreadable: Mutex<Option<(String, i32)>>,
     }
 
     #[derive(Debug)]
@@ -202,7 +219,7 @@ pub(crate) mod memory {
                 }
                 (name.clone(), Arc::new(Mutex::new(bytes)))
             });
-            MemoryStore { files: Mutex::new(files.collect()), changes_left: Mutex::default() }
+            MemoryStore { files: Mutex::new(files.collect()), ..MemoryStore::default() }
         }
 
         /// Turns a bit of some file, also under those who have it open. Gives the file and the byte.
@@ -223,6 +240,9 @@ pub(crate) mod memory {
 
         fn write(&self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
             self.change()?;
+            if self.available_bytes()? < bytes.len() as u64 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
             let mut files = self.files.lock();
             if offset == 0 {
                 files.insert(name.to_owned(), Arc::default());
@@ -246,6 +266,9 @@ pub(crate) mod memory {
         }
 
         fn open(&self, name: &str) -> io::Result<Arc<dyn TableFile>> {
+            if let Some((_, error)) = self.unreadable.lock().as_ref().filter(|(unreadable, _)| unreadable == name) {
+                return Err(io::Error::from_raw_os_error(*error));
+            }
             let files = self.files.lock();
             Ok(Arc::new(MemoryFile(Arc::clone(files.get(name).ok_or(io::ErrorKind::NotFound)?))))
         }
@@ -254,6 +277,11 @@ pub(crate) mod memory {
             self.change()?;
             self.files.lock().remove(name);
             Ok(())
+        }
+
+        fn available_bytes(&self) -> io::Result<u64> {
+            let used: u64 = self.files.lock().values().map(|bytes| bytes.lock().len() as u64).sum();
+            Ok(self.size.lock().map_or(u64::MAX, |size| size.saturating_sub(used)))
         }
     }
 }

@@ -257,6 +257,11 @@ impl Streams {
         Streams { is_whole, shards }
     }
 
+    /// True when there is no entry.
+    pub(super) fn is_empty(&self) -> bool {
+        self.shards.iter().all(|shard| shard.read().is_empty())
+    }
+
     /// Takes all entries out. (To free them takes its time, and no reader should wait for it.)
     pub(super) fn take(&self) -> Streams {
         let shards = self.shards.iter().map(|shard| RwLock::new(std::mem::take(&mut *shard.write()))).collect();

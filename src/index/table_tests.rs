@@ -5,29 +5,33 @@
 //! bits turned anywhere.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 
+use super::room::ROOM_PAUSE;
 use super::store::memory::MemoryStore;
 use super::tests::{LAYOUT, Log, id};
 use super::*;
 use crate::codec::record::RecordKind;
 use crate::limits::RECORD_STARTS_BYTES;
-use crate::storage::ReadError;
+use crate::storage::{ReadError, reserve_bytes};
 use crate::types::metastream_of;
 
 /// Small parts, so that there are many tables.
 const BOUNDS: UpkeepBounds =
     UpkeepBounds { events: 60, bytes: 1 << 20, log_bytes: 1 << 20, step_bytes: 2048, merge_tables: 3 };
 
-/// The log, for the upkeep, too.
+/// The log, for the upkeep, too; and whether it cannot be read now.
 #[derive(Clone)]
-struct SharedLog(Arc<RwLock<Log>>);
+struct SharedLog(Arc<RwLock<Log>>, Arc<AtomicBool>);
 
 impl LogRead for SharedLog {
     fn with_chunk(&self, position: LogPosition, visit: &mut dyn FnMut(&[u8])) -> Result<(), ReadError> {
+        if self.1.load(Ordering::Relaxed) {
+            return Err(ReadError::NoChunk { position, chunk: LAYOUT.chunk_of(position) });
+        }
         self.0.read().log.with_chunk(position, visit)
     }
 }
@@ -54,7 +58,7 @@ impl World {
         let streams: Vec<String> = (0..count).map(|n| format!("stream-{n}")).collect();
         let streams: Vec<String> =
             streams.iter().cloned().chain(streams.iter().map(|name| metastream_of(name))).collect();
-        let log = SharedLog(Arc::new(RwLock::new(Log::new())));
+        let log = SharedLog(Arc::new(RwLock::new(Log::new())), Arc::default());
         let store: Arc<MemoryStore> = Arc::default();
         let durable: Arc<AtomicU64> = Arc::default();
         let (index, upkeep) = open(&store, &log, &durable);
@@ -244,7 +248,7 @@ fn visible(log: &Log) -> Vec<LogPosition> {
 
 fn open(store: &Arc<MemoryStore>, log: &SharedLog, durable: &Arc<AtomicU64>) -> (Arc<Index>, Upkeep) {
     let (end, durable) = (log.0.read().end, Arc::clone(durable));
-    let index = Arc::new(Index::open(Arc::clone(store) as Arc<dyn TableStore>, log, LAYOUT, end, 3));
+    let index = Arc::new(Index::open(Arc::clone(store) as Arc<dyn TableStore>, log, LAYOUT, end, 3).unwrap());
     let links = UpkeepLinks {
         index: Arc::clone(&index),
         log: Box::new(log.clone()),
@@ -301,6 +305,90 @@ fn nothing_is_lost_by_a_crash_at_any_step() {
     }
 }
 
+/// The disk fails now and then, and so does the log for the upkeep, also while a part is being written; nobody starts
+/// anew in between, and memory has everything until a table has it.
+#[test]
+fn nothing_is_lost_by_failures_while_it_runs() {
+    for seed in 300..360 {
+        let mut world = World::new(seed);
+        for _ in 0..40 {
+            world.write();
+            let left = (world.random.u8(0..3) == 0).then(|| world.random.u32(0..12));
+            *world.store.changes_left.lock() = left;
+            if world.random.u8(0..4) == 0 {
+                world.store.flip(&mut world.random);
+            }
+            let is_broken = world.random.u8(0..4) == 0;
+            world.log.1.store(is_broken, Ordering::Relaxed);
+            let steps = world.random.usize(0..30);
+            world.keep_up(steps);
+            world.log.1.store(false, Ordering::Relaxed);
+            world.compare();
+        }
+        world.heal();
+        world.reopen();
+        world.heal();
+        let files = world.store.files.lock();
+        let strangers: Vec<_> = files.keys().filter(|name| name.ends_with(".tmp")).collect();
+        assert!(strangers.is_empty(), "seed {seed}: {strangers:?}");
+    }
+}
+
+/// Nothing is begun that does not fit beside the log's reserve, and what found no room waits before it is tried again.
+#[test]
+fn tables_leave_the_reserve_of_the_disk_alone() {
+    let mut world = World::new(11);
+    let reserve = reserve_bytes(LAYOUT);
+    *world.store.size.lock() = Some(reserve);
+    for _ in 0..20 {
+        world.write();
+        world.keep_up(100);
+    }
+    assert_eq!((world.index.figures().tables, world.compare()), (0, 0));
+    assert!(world.store.files.lock().is_empty(), "nothing was begun");
+    *world.store.size.lock() = None;
+    world.keep_up(100);
+    assert_eq!(world.index.figures().tables, 0, "it waits");
+    world.now += ROOM_PAUSE;
+    world.keep_up(1000);
+    assert!(world.index.figures().tables > 0);
+    for _ in 0..20 {
+        world.write();
+        world.keep_up(1000);
+        // Room for new tables, which in memory are small, and for none that is made of them.
+        let used: u64 = world.store.files.lock().values().map(|bytes| bytes.lock().len() as u64).sum();
+        *world.store.size.lock() = Some(reserve + used + used / 2);
+        world.now += ROOM_PAUSE;
+        assert_eq!(world.compare(), 0);
+    }
+    world.store.size.lock().take();
+    world.now += ROOM_PAUSE;
+    world.keep_up(10_000);
+    let figures = world.index.figures();
+    assert!(figures.merges > 0 && figures.tables < 20, "{figures:?}");
+    assert_eq!(world.compare(), 0);
+}
+
+/// A disk that is full in the middle of a table, at its end too.
+#[test]
+fn a_table_that_cannot_be_written_leaves_no_file() {
+    use super::entry::Summary;
+    use super::writer::{Extras, TableWriter};
+
+    for size in [0, 300_000, 600_000] {
+        let store: Arc<MemoryStore> = Arc::default();
+        let mut writer = TableWriter::new(Arc::clone(&store) as Arc<dyn TableStore>, 1, (0, 1 << 40), 1);
+        writer.begin(1, b"orders", Summary { count: 100_000, ..Summary::default() }, 0);
+        (0..100_000).for_each(|n| writer.position(n << 20).unwrap());
+        writer.end().unwrap();
+        *store.size.lock() = Some(size);
+        let extras = Extras { starts: vec![0; 800_000], ..Extras::default() };
+        assert_eq!(writer.finish(&extras).unwrap_err().kind(), std::io::ErrorKind::StorageFull, "{size}");
+        let names: Vec<_> = store.files.lock().keys().cloned().collect();
+        assert!(names.is_empty(), "{size}: {names:?}");
+    }
+}
+
 #[test]
 fn a_turned_bit_is_never_served() {
     for seed in 200..260 {
@@ -339,6 +427,58 @@ fn without_its_files_the_index_is_made_again_from_the_log() {
     assert_eq!(world.index.walk_limit(), world.end(), "the log itself can be read");
     world.heal();
     assert_eq!(world.index.figures().rebuilds, 1);
+}
+
+/// A manifest or a table that only cannot be read now is no reason to throw it away; one that the disk has lost is.
+#[test]
+fn files_that_cannot_be_read_now_are_kept() {
+    let mut world = World::new(12);
+    for _ in 0..30 {
+        world.write();
+        world.keep_up(100);
+    }
+    let (files, tables) = (world.store.list().unwrap(), world.index.figures().tables);
+    assert!(tables > 0);
+    let open_it = |world: &World| {
+        let store = Arc::clone(&world.store) as Arc<dyn TableStore>;
+        Index::open(store, &world.log, LAYOUT, world.end(), 3)
+    };
+    let table = files.iter().find(|name| name.starts_with("table")).unwrap();
+    for name in ["manifest", table] {
+        let busy = std::io::Error::from_raw_os_error(24);
+        *world.store.unreadable.lock() = Some((name.to_owned(), busy.raw_os_error().unwrap()));
+        assert_eq!(open_it(&world).unwrap_err().kind(), busy.kind(), "{name}");
+        assert_eq!(world.store.list().unwrap(), files, "{name}");
+        world.store.unreadable.lock().take();
+        assert_eq!(open_it(&world).unwrap().figures().tables, tables, "{name}");
+    }
+    *world.store.unreadable.lock() = Some(("manifest".to_owned(), 5));
+    assert_eq!(open_it(&world).unwrap().applied(), LogPosition::ZERO);
+}
+
+/// Whatever the manifest claims to cover, only tables that were held against the log prove it.
+#[test]
+fn what_no_table_proves_is_not_applied() {
+    let mut world = World::new(13);
+    for _ in 0..30 {
+        world.write();
+        world.keep_up(100);
+    }
+    world.apply();
+    let tables = world.index.tables.as_ref().unwrap().view();
+    let last = tables.tables().last().unwrap();
+    let end = world.end();
+    assert!(end > last.to());
+    let mut manifest = super::manifest::Manifest::load(&*world.store).unwrap().unwrap();
+    manifest.covered = end.0;
+    manifest.save(&*world.store).unwrap();
+    (world.index, world.upkeep) = open(&world.store, &world.log, &world.durable);
+    assert_eq!(world.index.applied(), last.to());
+    manifest.tables.clear();
+    manifest.save(&*world.store).unwrap();
+    (world.index, world.upkeep) = open(&world.store, &world.log, &world.durable);
+    assert_eq!(world.index.applied(), LogPosition::ZERO);
+    world.heal();
 }
 
 #[test]

@@ -21,6 +21,7 @@ use super::merge::{self, MergeJob, Trouble};
 use super::open::Complete;
 use super::pages::PAGE;
 use super::parts::Tables;
+use super::room::{Room, is_want_of_room};
 use super::streams::{EntryPlace, StreamEntry, Streams};
 use super::writer::TableWriter;
 use super::{Attempt, Index, IndexError};
@@ -128,6 +129,9 @@ pub struct Upkeep {
     rebuild: Option<Rebuild>,
     merge: Option<MergeJob>,
     progress: Option<Progress>,
+    /// For new tables, and for merged ones, which are larger.
+    room_to_write: Room,
+    room_to_merge: Room,
     /// The table and page to be checked next.
     scrub: (u64, u64),
     pause_until: Option<Instant>,
@@ -147,6 +151,8 @@ impl Upkeep {
             rebuild: None,
             merge: None,
             progress: None,
+            room_to_write: Room::default(),
+            room_to_merge: Room::default(),
             scrub: (0, 0),
             pause_until: None,
             room: Vec::new(),
@@ -172,6 +178,10 @@ impl Upkeep {
                 match failure {
                     Failure::Disk(error) => {
                         tracing::error!(%error, "a table of the index could not be written; it is tried again");
+                        if is_want_of_room(&error) {
+                            self.room_to_write.is_full(now);
+                            self.room_to_merge.is_full(now);
+                        }
                     }
                     Failure::Log(error) => {
                         tracing::error!(%error, "the index cannot be rebuilt; it is tried again");
@@ -195,9 +205,11 @@ impl Upkeep {
 
     /// Begins anew with whatever is begun; a part that is complete stays so.
     fn give_up(&mut self) {
-        let rebuild = self.rebuild.take().and_then(|rebuild| rebuild.write);
-        for job in [self.write.take(), rebuild].into_iter().flatten() {
-            job.writer.abandon();
+        if let Some(job) = self.write.take() {
+            self.complete = Some(job.give_up());
+        }
+        if let Some(job) = self.rebuild.take().and_then(|rebuild| rebuild.write) {
+            job.give_up();
         }
         if let Some(merge) = self.merge.take() {
             merge.abandon();
@@ -207,11 +219,11 @@ impl Upkeep {
     /// True when something was done.
     fn work(&mut self, now: Instant) -> Result<bool, Failure> {
         self.tables().save_manifest()?;
-        let mut is_busy = self.write_step()?;
+        let mut is_busy = self.write_step(now)?;
         is_busy |= self.catch_up(now)?;
         is_busy |= self.rebuild_step(now)?;
         if self.rebuild.is_none() {
-            is_busy |= self.merge_step()?;
+            is_busy |= self.merge_step(now)?;
         }
         Ok(is_busy)
     }
@@ -228,12 +240,16 @@ impl Upkeep {
             && (events >= self.bounds.events || bytes >= self.bounds.bytes || log_bytes >= self.bounds.log_bytes)
     }
 
-    fn write_step(&mut self) -> Result<bool, Failure> {
+    fn write_step(&mut self, now: Instant) -> Result<bool, Failure> {
         if self.complete.is_none() && self.write.is_none() && self.is_due() {
             self.complete = Some(self.links.index.complete_part());
         }
         let durable = (self.links.durable)();
         if let Some(complete) = self.complete.take_if(|complete| complete.to <= durable) {
+            if !self.has_room_to_write(complete.bytes(), now) {
+                self.complete = Some(complete);
+                return Ok(false);
+            }
             let slot = &self.links.index.slots[complete.slot];
             self.write = Some(WriteJob::new(self.tables(), slot, complete));
         }
@@ -243,12 +259,16 @@ impl Upkeep {
             Ok(false) => self.write = Some(job),
             Ok(true) => self.part_is_written(job)?,
             Err(error) => {
-                job.writer.abandon();
-                self.complete = Some(job.complete);
+                self.complete = Some(job.give_up());
                 return Err(error.into());
             }
         }
         Ok(true)
+    }
+
+    fn has_room_to_write(&mut self, bytes: u64, now: Instant) -> bool {
+        let tables = self.links.index.tables.as_ref().expect("checked when it was made");
+        self.room_to_write.has(bytes, tables, now)
     }
 
     fn part_is_written(&mut self, job: WriteJob) -> Result<(), Failure> {
@@ -320,12 +340,17 @@ impl Upkeep {
             self.end_progress(now);
             return Ok(false);
         };
+        // It becomes one table after another, each not larger than this.
+        let is_writing = self.rebuild.as_ref().is_some_and(|rebuild| rebuild.write.is_some());
+        if !is_writing && !self.has_room_to_write(self.bounds.bytes.min(to.since(from)), now) {
+            return Ok(false);
+        }
         let mut rebuild = match self.rebuild.take() {
             // A table before it may have been lost meanwhile: that piece comes first then.
             Some(rebuild) if rebuild.from == from && rebuild.to <= to => rebuild,
             other => {
                 if let Some(job) = other.and_then(|rebuild| rebuild.write) {
-                    job.writer.abandon();
+                    job.give_up();
                 }
                 let before = view.tables().take_while(|table| table.to() <= from).last();
                 let transactions =
@@ -342,12 +367,13 @@ impl Upkeep {
             }
         };
         if let Some(mut job) = rebuild.write.take() {
-            if !job.step(&rebuild.index.slots[job.complete.slot], self.bounds.step_bytes)? {
-                rebuild.write = Some(job);
-                self.rebuild = Some(rebuild);
-                return Ok(true);
+            let outcome = job.step(&rebuild.index.slots[job.complete.slot], self.bounds.step_bytes);
+            if matches!(outcome, Ok(true)) {
+                return self.piece_is_written(job);
             }
-            return self.piece_is_written(job);
+            rebuild.write = Some(job);
+            self.rebuild = Some(rebuild);
+            return outcome.map(|_| true).map_err(Failure::Disk);
         }
         self.index_again(&mut rebuild, now)?;
         self.rebuild = Some(rebuild);
@@ -393,12 +419,21 @@ impl Upkeep {
 
     // --- merging ---
 
-    fn merge_step(&mut self) -> Result<bool, Failure> {
+    fn merge_step(&mut self, now: Instant) -> Result<bool, Failure> {
+        let tables = self.links.index.tables.as_ref().expect("checked when it was made");
         let mut job = match self.merge.take() {
+            // The log and others have gone on meanwhile.
+            Some(job) if !self.room_to_merge.has(job.bytes_left(), tables, now) => {
+                job.abandon();
+                return Ok(false);
+            }
             Some(job) => job,
             None => {
-                let tables = self.tables();
                 let Some(chosen) = merge::choose(&tables.view(), self.bounds.merge_tables) else { return Ok(false) };
+                let bytes = chosen.iter().map(|table| table.file_bytes()).sum();
+                if !self.room_to_merge.has(bytes, tables, now) {
+                    return Ok(false);
+                }
                 let id = tables.next_id.fetch_add(1, Ordering::Relaxed);
                 MergeJob::new(Arc::clone(&tables.store), id, chosen)
             }
@@ -465,6 +500,12 @@ impl Upkeep {
 }
 
 impl WriteJob {
+    /// Leaves no file behind, and gives back what is to be written still.
+    fn give_up(self) -> Complete {
+        self.writer.abandon();
+        self.complete
+    }
+
     fn new(tables: &Tables, slot: &Streams, complete: Complete) -> WriteJob {
         let places = slot.places();
         let id = tables.next_id.fetch_add(1, Ordering::Relaxed);

@@ -119,8 +119,16 @@ impl TableWriter {
         Ok(())
     }
 
-    /// Writes everything else, and gives the file its name when it is durable.
+    /// Writes everything else, and gives the file its name when it is durable. Leaves no file behind when that fails.
     pub(super) fn finish(mut self, extras: &Extras) -> io::Result<()> {
+        self.write_rest(extras).inspect_err(|_| {
+            // It may have its name already, and that not be durable.
+            let _ = self.store.remove(&file_name(self.footer.id));
+            self.abandon();
+        })
+    }
+
+    fn write_rest(&mut self, extras: &Extras) -> io::Result<()> {
         self.footer.entries = Section { at: 0, length: self.pages.at() };
         self.pages.end_section()?;
         let places = std::mem::take(&mut self.places);
@@ -138,7 +146,7 @@ impl TableWriter {
             self.footer.filter = self.section(filter.encode())?;
         }
         let Extras { events, new_streams, last_event, last_record, last_record_crc, .. } = *extras;
-        let footer = Footer { events, new_streams, last_event, last_record, last_record_crc, ..self.footer };
+        let footer = Footer { events, new_streams, last_event, last_record, last_record_crc, ..self.footer.clone() };
         self.pages.put(&footer.encode())?;
         self.pages.publish(&file_name(footer.id))?;
         Ok(())

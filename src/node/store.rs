@@ -59,10 +59,14 @@ impl Store {
             took = ?began.elapsed(), "the log is recovered");
         recovered.chunk_count = recovered.chunk_count.max(1);
         let reader = LogReader::new(&config.db, layout);
-        let index = open_index(&disk, &reader, layout, &recovered)?;
-        // Only what is committed comes into a table.
+        let mut index = open_index(&disk, &reader, layout, &recovered)?;
+        // Only what is committed comes into a table, and the newest one was held against the log.
         state.commit_hint = state.commit_hint.max(index.applied());
-        begin_index(&index, &reader, layout, state.commit_hint.min(recovered.end))?;
+        let limit = state.commit_hint.min(recovered.end);
+        if let Err(error) = begin_index(&index, &reader, layout, limit) {
+            index = index_anew(&index, error, &disk, layout)?;
+        }
+        index.set_behind(limit);
         tracing::info!(node = %state.node, log_end = %recovered.end, epochs = recovered.epochs.len(),
             chunks = recovered.chunk_count, "data directory {} opened", config.db.display());
         Ok(Store { disk: Arc::new(disk), layout, state, recovered, reader, index: Arc::new(index) })
@@ -198,15 +202,31 @@ fn open_index(
     layout: ChunkLayout,
     recovered: &Recovered,
 ) -> Result<Index, NodeError> {
+    Index::open(index_files(disk)?, reader, layout, recovered.end, random_seed())
+        .map_err(|source| NodeError::Disk { attempt: "read in its folder of the index", source })
+}
+
+fn index_files(disk: &FileDisk) -> Result<Arc<FileStore>, NodeError> {
     let folder = disk.directory().join(INDEX_FOLDER);
-    let store = FileStore::open(folder, disk.flushes())
-        .map_err(|source| NodeError::Disk { attempt: "given a folder for the index", source })?;
-    Ok(Index::open(Arc::new(store), reader, layout, recovered.end, random_seed()))
+    let store = FileStore::open(folder, disk.flushes());
+    store.map(Arc::new).map_err(|source| NodeError::Disk { attempt: "given a folder for the index", source })
+}
+
+/// An empty index, to be filled in the background, in the place of one that contradicts the log behind its tables. One
+/// that has no tables has only what the log says: it would be no better the second time.
+fn index_anew(index: &Index, error: IndexError, disk: &FileDisk, layout: ChunkLayout) -> Result<Index, NodeError> {
+    let is_contradiction = matches!(error, IndexError::EventNumber { .. } | IndexError::Body { .. });
+    if !is_contradiction || index.figures().tables == 0 {
+        return Err(error.into());
+    }
+    tracing::error!(%error,
+        "the tables of the index contradict the log: all of them are removed, and the index is made again from the log");
+    Ok(Index::open_anew(index_files(disk)?, layout, random_seed()))
 }
 
 /// Brings the index to `limit`: at once where that is near; otherwise it is done in the background, and what needs the
 /// index is not ready until then.
-fn begin_index(index: &Index, reader: &LogReader, layout: ChunkLayout, limit: LogPosition) -> Result<(), NodeError> {
+fn begin_index(index: &Index, reader: &LogReader, layout: ChunkLayout, limit: LogPosition) -> Result<(), IndexError> {
     let is_near = limit.0.saturating_sub(index.applied().0) <= INDEX_START_LOG_BYTES;
     let mut report = progress("filling the index");
     while is_near && index.applied() < limit && index.figures().memory_events < INDEX_START_EVENTS {
@@ -217,10 +237,9 @@ fn begin_index(index: &Index, reader: &LogReader, layout: ChunkLayout, limit: Lo
                 tracing::error!(%error, "the index is filled when the log has been repaired");
                 break;
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
     }
-    index.set_behind(limit);
     Ok(())
 }
 
