@@ -125,12 +125,16 @@ impl World {
         let (_, _, commit, readable) = engine.positions();
         let epochs = engine.replica().map(|replica| replica.epochs().newest()).unwrap_or_default();
         let end = commit.min(readable);
-        let mut from = LogPosition::ZERO;
+        let (mut from, mut all) = (LogPosition::ZERO, true);
         while let Some(damage) = self.next_damage(index, from, end) {
             from = damage.to;
-            if self.repair(index, &damage, &epochs) {
-                self.count("ranges repaired");
-            }
+            let repaired = self.repair(index, &damage, &epochs);
+            self.coverage.note("ranges repaired", u64::from(repaired));
+            all &= repaired;
+        }
+        if all {
+            // Not every byte that rotted became another one.
+            self.nodes[index].rotten.retain(|&(_, to)| to > end);
         }
         if !self.nodes[index].rotten.is_empty() {
             self.plan_scrub(index);

@@ -25,7 +25,9 @@ impl World {
     pub(super) fn settle(&mut self) {
         self.agenda.plan(self.now + 20 * MILLISECOND, Event::Settle);
         let Some(settling) = self.settling else { return self.heal_all() };
-        (0..self.nodes.len()).for_each(|node| self.start(node));
+        // Those that wait for somebody to repair them from try by themselves.
+        let ready = |node: &usize| self.nodes[*node].rotten.is_empty();
+        (0..self.nodes.len()).filter(ready).collect::<Vec<_>>().into_iter().for_each(|node| self.start(node));
         if self.is_together() {
             self.together(settling.again);
         } else if self.now > settling.deadline && self.is_blocked_by_suspicion() {
