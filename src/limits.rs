@@ -157,7 +157,13 @@ pub const MEMBER_LAG_MAX_BYTES: u64 = REPLICATION_WINDOW_BYTES;
 /// How long a leader wants to hand over before it does so by itself.
 pub const HAND_OVER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Between two attempts of a leader to hand over by itself.
+/// For so long after a flush its time counts as that of the disk. Less than [`HAND_OVER_PATIENCE`], or a single slow flush of
+/// an idle leader would move leadership.
+pub const FLUSH_TIME_AGE_MAX: Duration = Duration::from_secs(3);
+
+const _: () = assert!(FLUSH_TIME_AGE_MAX.as_millis() < HAND_OVER_PATIENCE.as_millis());
+
+/// Between two attempts of a leader to hand over by itself; and before one that was handed leadership hands it on.
 pub const HAND_OVER_PAUSE: Duration = Duration::from_secs(60);
 
 /// The same for a leader whose disk is full: its clients are refused meanwhile.

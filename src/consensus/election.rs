@@ -25,6 +25,7 @@
 
 use std::time::Duration;
 
+use crate::limits::HAND_OVER_PAUSE;
 use crate::types::{NodeId, Ticks};
 
 use super::effects::Effect;
@@ -136,6 +137,7 @@ impl Replica {
     fn stand(&mut self, now: Ticks, transfer: bool, effects: &mut Vec<Effect>) {
         self.follow_nobody(now, effects);
         self.term = self.term.next();
+        self.is_handed_over = transfer;
         self.voted_for = Some(self.options.node);
         self.save(effects);
         self.state = State::Candidate(self.own_vote());
@@ -183,7 +185,12 @@ impl Replica {
 
     fn become_leader(&mut self, now: Ticks, effects: &mut Vec<Effect>) {
         self.clear_suspicion(effects);
-        self.state = State::Leading(Box::new(Leading::new(now)));
+        let mut leading = Leading::new(now);
+        if self.is_handed_over {
+            // Whoever gave it away had a reason; to hand it back at once would be a dance.
+            leading.no_wish_before = now.after(HAND_OVER_PAUSE);
+        }
+        self.state = State::Leading(Box::new(leading));
         effects.push(Effect::Lead { term: self.term });
         effects.push(Effect::Changed);
     }

@@ -5,7 +5,8 @@
 //! leader itself has flushed does not matter for this: a leader whose disk is stuck can hand over, and its followers commit
 //! without it meanwhile, as its disk is one vote like any other.
 //!
-//! By itself a leader hands over only after it has wanted to for a while, once in a longer while, never while the
+//! By itself a leader hands over only after it has wanted to for a while, once in a longer while (also counted from when it
+//! was handed leadership itself, for whatever reason), never while the
 //! member list is being changed, and never to a node that would hand back: priority must be strictly higher, and the
 //! successor's disk must not be the slow one, nor full. A leader whose own disk is full does not wait, and tries again
 //! sooner; but only when a majority has room without it, or nothing would be gained.

@@ -158,6 +158,8 @@ pub struct Replica {
     /// A leader that would not have this replica, its term, and until when hints at it are ignored.
     pub(super) refused: Option<(NodeId, Term, Ticks)>,
     pub(super) chance: Chance,
+    /// The last election that this replica stood for was asked for by the leader before.
+    pub(super) is_handed_over: bool,
     /// Sequence of the last save asked for, and of the last one known to be durable.
     pub(super) save_asked: u64,
     pub(super) save_done: u64,
@@ -187,6 +189,7 @@ impl Replica {
             election_deadline: now,
             leader_heard: None,
             refused: None,
+            is_handed_over: false,
             save_asked: 0,
             save_done: 0,
             held_back: Vec::new(),

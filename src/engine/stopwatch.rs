@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::limits::FLUSH_TIME_AGE_MAX;
 use crate::types::{LogPosition, NodeId, Ticks};
 
 use super::action::{Action, WriteSource};
@@ -69,13 +70,21 @@ struct Submitted {
 struct Smoothed {
     mean: Duration,
     is_begun: bool,
+    /// When the last span ended.
+    last: Ticks,
 }
 
 impl Smoothed {
     /// One more span: an eighth of the mean from now on. The first is the mean.
-    fn add(&mut self, span: Duration) {
+    fn add(&mut self, span: Duration, now: Ticks) {
         self.mean = if self.is_begun { (self.mean * 7 + span) / 8 } else { span };
         self.is_begun = true;
+        self.last = now;
+    }
+
+    /// The mean, while it tells of the present.
+    fn present(&self, now: Ticks) -> Option<Duration> {
+        (now.since(self.last) < FLUSH_TIME_AGE_MAX).then_some(self.mean)
     }
 }
 
@@ -149,17 +158,18 @@ impl Stopwatch {
         if let Some(place) = self.submitted.iter().position(|submitted| submitted.id == id) {
             let Submitted { stage, at, .. } = self.submitted.swap_remove(place);
             if stage == LogStage::Flush {
-                self.flush.add(self.now.since(at));
+                self.flush.add(self.now.since(at), self.now);
             }
             self.spans.push(stage, at, self.now, 1);
         }
     }
 
-    /// How long flushes take at the moment; or how long one has been under way, if that is longer already.
+    /// How long flushes take at the moment; or how long one has been under way, if that is longer already. Zero when there
+    /// was none for a while: one slow flush long ago says nothing of the disk.
     pub(super) fn flush_time(&self) -> Duration {
         let flushes = self.submitted.iter().filter(|submitted| submitted.stage == LogStage::Flush);
         let under_way = flushes.map(|submitted| self.now.since(submitted.at)).max();
-        under_way.unwrap_or_default().max(self.flush.mean)
+        under_way.unwrap_or_default().max(self.flush.present(self.now).unwrap_or_default())
     }
 
     /// The log is committed up to `position`.
