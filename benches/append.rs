@@ -45,6 +45,7 @@ fn single_node(index: &Arc<Index>) -> Engine {
         stale: Vec::new(),
         sealed: LogPosition::ZERO,
         chunk_count: 1,
+        headers: Vec::new(),
         mark: None,
     };
     let options = EngineOptions {
