@@ -1,12 +1,14 @@
 //! The log over HTTP, for other nodes that repair from this one and for backups: `GET /log/info` and `GET /log/bytes`.
 //!
-//! Promises: what leaves is committed, durable here, cut at records, and was checked after it was copied: a node never
+//! Promises: what leaves is committed (unless asked for otherwise), durable here, cut at records, and was checked after it was copied: a node never
 //! hands damage on. Reading may wait for the disk, so it is done on a thread of its own: gossip and votes do not wait for
 //! it. At most [`READERS_MAX`] requests are read at once.
 //!
 //! `GET /log/bytes?from=F&to=T` with header `Ring-Cluster`: whole records from `F` on, at most [`BYTES_MAX`] bytes (or one
 //! record that is larger), none beyond `T` or the end of `F`'s chunk. Header `Ring-End` of the answer says where they end:
-//! ask again from there. `Ring-Crc32c` is the checksum of the body.
+//! ask again from there. `Ring-Crc32c` is the checksum of the body. With `&durable=true` what is flushed here is given, too,
+//! committed or not (`Ring-Committed` says up to where it is): for a node that mends its log and can prove by the log
+//! matching rule that the bytes belong there; for nobody else.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,6 +40,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(20);
 /// Headers of the request and of the answer.
 const CLUSTER_HEADER: &str = "Ring-Cluster";
 const END_HEADER: &str = "Ring-End";
+const COMMITTED_HEADER: &str = "Ring-Committed";
 const CRC_HEADER: &str = "Ring-Crc32c";
 
 /// What serves the routes.
@@ -64,6 +67,7 @@ pub(super) fn info(status: &NodeStatus, log: &LogBytes) -> Response {
         "node": status.node.to_string(),
         "term": view.term.0,
         "commitPosition": log.source.limit().0,
+        "durablePosition": status.published.flushed().0,
         "logEnd": status.published.log_end().0,
         "chunkSize": log.source.layout().chunk_size,
         "firstPosition": 0,
@@ -78,6 +82,7 @@ pub(super) async fn bytes(control: &Rc<Control>, request: &Request) -> Response 
         from: request.query_value("from"),
         to: request.query_value("to"),
         cluster: request.headers.get("ring-cluster"),
+        durable: request.query_value("durable"),
     };
     let (from, to) = match log.source.accept(asked) {
         Ok(range) => range,
@@ -127,6 +132,7 @@ struct Asked<'a> {
     from: Option<&'a str>,
     to: Option<&'a str>,
     cluster: Option<&'a str>,
+    durable: Option<&'a str>,
 }
 
 /// The log, and what of it may leave.
@@ -158,6 +164,7 @@ impl Source {
         };
         let (from, to) = (number("from", asked.from)?, number("to", asked.to)?);
         let cluster = self.published.view().cluster.map(|cluster| cluster.to_string());
+        let durable = asked.durable;
         let Some(asked) = asked.cluster else {
             return Err(Response::words(400, format!("name the cluster in header {CLUSTER_HEADER}")));
         };
@@ -169,9 +176,12 @@ impl Source {
         if from >= to {
             return Err(Response::words(400, format!("from is {from}, to is {to}: nothing lies between")));
         }
-        let limit = self.limit();
+        let (limit, done) = match durable {
+            Some("true") => (self.published.flushed(), "flushed"),
+            _ => (self.limit(), "committed"),
+        };
         if to > limit {
-            return Err(Response::words(409, format!("to is {to}, this node has committed up to {limit} only")));
+            return Err(Response::words(409, format!("to is {to}, this node has {done} up to {limit} only")));
         }
         Ok((from, to))
     }
@@ -191,6 +201,7 @@ impl Source {
         let (end, crc) = (from.plus(body.len() as u64), crc32c::crc32c(&body));
         Response::with_body(200, "application/octet-stream", body)
             .header(END_HEADER, end.0.to_string())
+            .header(COMMITTED_HEADER, self.limit().0.to_string())
             .header(CRC_HEADER, format!("{crc:08x}"))
     }
 
@@ -206,7 +217,9 @@ impl Source {
         match self.first_bad(from) {
             Ok(Some(damage)) => {
                 let words = format!("the log is damaged here, too: {damage}");
-                self.damage.report(damage);
+                if damage.from < self.limit() {
+                    self.damage.report(damage);
+                }
                 Response::words(500, words)
             }
             Ok(None) => Response::words(400, format!("no record begins at {from} ({error}): ask for whole records")),
@@ -219,7 +232,7 @@ impl Source {
     fn first_bad(&self, from: LogPosition) -> Result<Option<Damage>, ReadError> {
         let layout = self.layout();
         let start = layout.chunk_start(layout.chunk_of(from));
-        let limit = self.limit();
+        let limit = self.published.flushed();
         let mut found = None;
         self.log.with_chunk(start, &mut |bytes| {
             let bytes = &bytes[..usize::try_from(limit.since(start)).map_or(bytes.len(), |end| end.min(bytes.len()))];

@@ -82,7 +82,7 @@ impl Log {
 
     fn refused(&self, from: Option<&str>, to: Option<&str>, cluster: Option<ClusterId>) -> (u16, String) {
         let cluster = cluster.map(|cluster| cluster.to_string());
-        let response = self.source.accept(Asked { from, to, cluster: cluster.as_deref() }).unwrap_err();
+        let response = self.source.accept(Asked { from, to, cluster: cluster.as_deref(), durable: None }).unwrap_err();
         (response.status, response.reason.into_owned())
     }
 }
@@ -156,4 +156,21 @@ fn two_read_at_once() {
     assert!(first.is_some() && second.is_some() && Place::take(&busy).is_none());
     drop(first);
     assert!(Place::take(&busy).is_some());
+}
+
+#[test]
+fn what_is_flushed_and_not_committed_is_given_only_to_those_who_ask_for_it() {
+    let log = Log::new();
+    let (end, committed) = (LogPosition(log.bytes.len() as u64), LogPosition(log.starts[3]));
+    log.source.published.set_positions(end, end, committed, committed);
+    let (to, cluster) = (log.starts[5].to_string(), CLUSTER.to_string());
+    let ask = |durable| {
+        let asked = Asked { from: Some("0"), to: Some(&to), cluster: Some(&cluster), durable };
+        log.source.accept(asked).map_err(|refused| refused.status)
+    };
+    assert_eq!((ask(None), ask(Some("false"))), (Err(409), Err(409)));
+    assert_eq!(ask(Some("true")), Ok((LogPosition(0), LogPosition(log.starts[5]))));
+    let response = log.source.read(LogPosition(0), LogPosition(log.starts[5]));
+    let said = response.headers.iter().find(|(name, _)| name == COMMITTED_HEADER).unwrap().1.to_string();
+    assert_eq!(said, committed.to_string());
 }

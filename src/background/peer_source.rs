@@ -2,7 +2,7 @@
 //! for the answers on the calling thread.
 //!
 //! Promises: no call takes longer than [`CALL_TIMEOUT`] or more memory than the largest record; what it gives has the
-//! checksum that the peer computed, and the peer had committed it. Leaves to others: which peers to ask, and the check of
+//! checksum that the peer computed, and the peer had committed it (or flushed it, when asked for that). Leaves to others: which peers to ask, and the check of
 //! the records themselves.
 
 use std::cell::Cell;
@@ -11,8 +11,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::limits::FRAME_MAX_BYTES;
-use crate::storage::{FetchError, RangeSource};
-use crate::types::{ClusterId, LogPosition};
+use crate::storage::{FetchError, LogPeer, PeerFacts, RangeSource};
+use crate::types::{ClusterId, Epoch, Guid, LogPosition, Term};
 
 /// For one request, from the connection to the last byte of the answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,8 +30,10 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 pub struct PeerSource {
     cluster: ClusterId,
     address: SocketAddr,
-    /// Up to where it has committed, as it said last.
-    committed: Cell<LogPosition>,
+    /// Up to where it has committed (or flushed, when that will do), as it said last.
+    given: Cell<LogPosition>,
+    /// What it has flushed will do; otherwise only what it has committed.
+    takes_flushed: bool,
 }
 
 /// What a node says of its log.
@@ -42,15 +44,41 @@ pub struct LogInfo {
     pub cluster: Option<String>,
     /// Committed and durable there.
     pub commit_position: u64,
+    /// Durable there, committed or not.
+    #[serde(default)]
+    pub durable_position: u64,
+    /// Its term.
+    #[serde(default)]
+    pub term: u32,
+    /// Its epochs, oldest first.
+    #[serde(default)]
+    pub epochs: Vec<EpochInfo>,
     /// How its log is cut.
     pub chunk_size: u64,
+}
+
+/// One epoch of [`LogInfo`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+pub struct EpochInfo {
+    /// Its term.
+    pub term: u32,
+    /// Where it begins.
+    pub position: u64,
 }
 
 impl PeerSource {
     /// The node of `cluster` whose internal HTTP address this is.
     #[must_use]
     pub fn new(cluster: ClusterId, address: SocketAddr) -> PeerSource {
-        PeerSource { cluster, address, committed: Cell::new(LogPosition::ZERO) }
+        PeerSource { cluster, address, given: Cell::new(LogPosition::ZERO), takes_flushed: false }
+    }
+
+    /// Gives what the node has flushed, too. Only for those who prove otherwise that it belongs there
+    /// ([`mend_range`](crate::storage::mend_range)).
+    #[must_use]
+    pub fn with_flushed(mut self) -> PeerSource {
+        self.takes_flushed = true;
+        self
     }
 
     /// Asks what the node says of its log.
@@ -62,20 +90,13 @@ impl PeerSource {
         serde_json::from_slice(&answer.body).map_err(|error| self.unreachable(format!("its /log/info: {error}")))
     }
 
-    fn check_committed(&self, needed: LogPosition) -> Result<(), FetchError> {
-        if self.committed.get() >= needed {
+    fn check_given(&self, needed: LogPosition) -> Result<(), FetchError> {
+        if self.given.get() >= needed {
             return Ok(());
         }
-        let info = self.info()?;
-        let cluster = self.cluster.to_string();
-        if info.cluster.as_deref() != Some(&*cluster) {
-            let words = format!("it belongs to cluster {:?}, this node to {cluster}", info.cluster.unwrap_or_default());
-            return Err(FetchError::Refused { peer: self.describe(), status: 200, words });
-        }
-        let committed = LogPosition(info.commit_position);
-        self.committed.set(committed);
-        if committed < needed {
-            return Err(FetchError::Behind { peer: self.describe(), committed, needed });
+        let facts = self.facts()?;
+        if self.given.get() < needed {
+            return Err(FetchError::Behind { peer: self.describe(), committed: facts.committed, needed });
         }
         Ok(())
     }
@@ -125,8 +146,9 @@ impl PeerSource {
 
 impl RangeSource for PeerSource {
     fn fetch(&self, from: LogPosition, to: LogPosition) -> Result<Vec<u8>, FetchError> {
-        self.check_committed(to)?;
-        let answer = self.call(&format!("/log/bytes?from={from}&to={to}"))?;
+        self.check_given(to)?;
+        let durable = if self.takes_flushed { "&durable=true" } else { "" };
+        let answer = self.call(&format!("/log/bytes?from={from}&to={to}{durable}"))?;
         let crc = format!("{:08x}", crc32c::crc32c(&answer.body));
         if answer.crc.as_deref() != Some(&*crc) {
             let said = answer.crc.unwrap_or_else(|| "none".to_owned());
@@ -137,6 +159,23 @@ impl RangeSource for PeerSource {
 
     fn describe(&self) -> String {
         self.address.to_string()
+    }
+}
+
+impl LogPeer for PeerSource {
+    fn facts(&self) -> Result<PeerFacts, FetchError> {
+        let info = self.info()?;
+        let cluster = self.cluster.to_string();
+        if info.cluster.as_deref() != Some(&*cluster) {
+            let words = format!("it belongs to cluster {:?}, this node to {cluster}", info.cluster.unwrap_or_default());
+            return Err(FetchError::Refused { peer: self.describe(), status: 200, words });
+        }
+        let committed = LogPosition(info.commit_position);
+        let flushed = if self.takes_flushed { committed.max(LogPosition(info.durable_position)) } else { committed };
+        self.given.set(flushed);
+        let epoch =
+            |epoch: &EpochInfo| Epoch { term: Term(epoch.term), position: LogPosition(epoch.position), id: Guid::ZERO };
+        Ok(PeerFacts { committed, flushed, term: Term(info.term), epochs: info.epochs.iter().map(epoch).collect() })
     }
 }
 

@@ -16,13 +16,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Chore, Next, PeerSource};
-use crate::codec::record::RecordView;
 use crate::engine::Published;
 use crate::gossip::Directory;
-use crate::limits::CHUNK_HEADER_BYTES;
+use crate::limits::{CHUNK_FOOTER_BYTES, CHUNK_HEADER_BYTES};
 use crate::storage::{
     COLD_READ_BYTES, ChunkFooter, ChunkLayout, ColdFile, Damage, DamageReports, Disk as _, FetchError, FileDisk,
-    FileName, LogRead as _, LogReader, ReadError, RepairError, Repaired, StorageFigures, damaged_range, repair_range,
+    FileName, LogReader, PAGE_BYTES, RepairError, Repaired, StorageFigures, find_damage, repair_range,
 };
 use crate::types::{ClusterId, LogPosition, NodeId};
 
@@ -132,7 +131,7 @@ impl Repairer {
         if task.damage.from >= limit {
             return Outcome::Later(format!("this node knows the log to be committed up to {limit} only"));
         }
-        let damage = match self.look(&task.damage, limit) {
+        let damage = match find_damage(&*self.links.disk, self.layout(), &task.damage, limit) {
             Ok(Some(damage)) => damage,
             Ok(None) if self.is_another(&task.damage) => task.damage.clone(),
             Ok(None) => return self.write_back(&task.damage, limit),
@@ -163,27 +162,24 @@ impl Repairer {
         }
     }
 
-    /// Gives the bytes that the disk had otherwise or not at all.
+    /// Gives the bytes that the disk had otherwise or not at all. Without a mapping: what cannot be read must be an error
+    /// here, not the end of the process.
     fn try_write_back(&self, damage: &Damage) -> io::Result<u64> {
         let (layout, name) = (self.layout(), FileName::Chunk(damage.chunk));
-        let map = self.links.log.chunk(damage.chunk).map_err(io::Error::other)?;
-        let mut cold = ColdFile::open(&self.links.disk, damage.chunk)?;
         let (mut at, mut written) = (damage.from, 0);
         while at < damage.to {
-            let (offset, length) = (layout.file_offset(at), damage.to.since(at).min(COLD_READ_BYTES as u64));
-            let start = usize::try_from(offset).expect("an offset fits the address space");
-            // It may give less than it is asked for. What cannot be read at all is written, too.
-            let (length, is_same) = match cold.read(offset, length) {
-                Ok(found) => (found.len(), *found == map[start..start + found.len()]),
-                Err(_) => (length as usize, false),
-            };
+            // Whole pages, as far as they belong to the range: see `repair_range`.
+            let offset = layout.file_offset(at);
+            let length = damage.to.since(at).min(COLD_READ_BYTES as u64 - offset % PAGE_BYTES);
+            let mut memory = vec![0; length as usize];
+            self.links.disk.read_at(name, offset, &mut memory)?;
+            let mut found = vec![0; length as usize];
+            let is_same = self.links.disk.read_cold(name, offset, &mut found).is_ok() && found == memory;
             if !is_same {
-                // A copy: the mapping shows what is being written.
-                let good = map[start..start + length].to_vec();
-                self.links.disk.write_at(name, offset, &good)?;
-                written += length as u64;
+                self.links.disk.write_at(name, offset, &memory)?;
+                written += length;
             }
-            at = at.plus(length as u64);
+            at = at.plus(length);
         }
         if written > 0 {
             self.links.disk.sync(name)?;
@@ -201,27 +197,6 @@ impl Repairer {
 
     fn chunk_end(&self, damage: &Damage) -> LogPosition {
         self.layout().chunk_start(damage.chunk + 1)
-    }
-
-    /// The first damage from where it was reported on, as it is now.
-    fn look(&self, reported: &Damage, limit: LogPosition) -> Result<Option<Damage>, ReadError> {
-        let (layout, start) = (self.layout(), reported.from);
-        let mut found = None;
-        self.links.log.with_chunk(start, &mut |bytes| {
-            let bytes = &bytes[..usize::try_from(limit.since(start)).map_or(bytes.len(), |end| end.min(bytes.len()))];
-            let mut at = start;
-            while at < reported.to.min(limit) {
-                let rest = &bytes[usize::try_from(at.since(start)).expect("inside of a chunk")..];
-                match RecordView::check(rest, at, layout.room(at)) {
-                    Ok(record) => at = record.header.end(),
-                    Err(error) => {
-                        found = Some(damaged_range(layout, rest, at, &error));
-                        return;
-                    }
-                }
-            }
-        })?;
-        Ok(found)
     }
 
     /// Asks one node after the other. The error has the words of all, and whether one of them has its records cut elsewhere.
@@ -301,13 +276,16 @@ impl Repairer {
     /// The checksum of a sealed chunk's log bytes, and that in its footer; `None` when it is not sealed.
     fn checksums(&self, chunk: u32) -> Option<(u32, u32)> {
         let layout = self.layout();
-        let map = self.links.log.chunk(chunk).ok()?;
-        let start = usize::try_from(CHUNK_HEADER_BYTES).expect("a page");
-        let end = usize::try_from(layout.footer_offset()).expect("an offset fits the address space");
-        let footer = ChunkFooter::decode(&map[end..], chunk, layout).ok().flatten()?;
-        let found = crc32c::crc32c(&map[start..end]);
-        // Nobody reads all of it again soon.
-        self.links.log.passed(layout.chunk_start(chunk), layout.chunk_start(chunk + 1));
+        let mut page = vec![0; CHUNK_FOOTER_BYTES as usize];
+        self.links.disk.read_at(FileName::Chunk(chunk), layout.footer_offset(), &mut page).ok()?;
+        let footer = ChunkFooter::decode(&page, chunk, layout).ok().flatten()?;
+        let mut file = ColdFile::open(&self.links.disk, chunk).ok()?;
+        let (mut found, mut at) = (0, CHUNK_HEADER_BYTES);
+        while at < layout.footer_offset() {
+            let bytes = file.read(at, layout.footer_offset() - at).ok()?;
+            found = crc32c::crc32c_append(found, bytes);
+            at += bytes.len() as u64;
+        }
         Some((found, footer.crc))
     }
 }

@@ -53,7 +53,6 @@ pub struct Sealer {
     work: Option<Work>,
     /// Set while `next` is damaged.
     look_again_at: Option<Instant>,
-    has_failed: bool,
 }
 
 impl Sealer {
@@ -66,18 +65,7 @@ impl Sealer {
         damage: DamageReports,
         figures: Arc<StorageFigures>,
     ) -> Sealer {
-        Sealer {
-            disk,
-            layout,
-            published,
-            damage,
-            figures,
-            next: 0,
-            term: Term::ZERO,
-            work: None,
-            look_again_at: None,
-            has_failed: false,
-        }
+        Sealer { disk, layout, published, damage, figures, next: 0, term: Term::ZERO, work: None, look_again_at: None }
     }
 
     /// Chunks below this number will not change any more.
@@ -85,7 +73,7 @@ impl Sealer {
         self.layout.chunk_of(self.published.committed().min(self.published.flushed()))
     }
 
-    /// A step whose failure is final: what a failed flush leaves behind is not known, so there is no second try.
+    /// One step; after a failure the chunk is begun anew.
     fn try_step(&mut self) -> io::Result<Next> {
         if let Some(work) = self.work.take() {
             return self.read_on(work);
@@ -159,17 +147,19 @@ impl Chore for Sealer {
     }
 
     fn step(&mut self, now: Instant) -> Next {
-        if self.has_failed || self.look_again_at.is_some_and(|at| now < at) {
+        // A footer says that its chunk is durable, which it never is without flushes.
+        if !self.disk.flushes() || self.look_again_at.is_some_and(|at| now < at) {
             return Next::After(IDLE_REST);
         }
         self.look_again_at = None;
         match self.try_step() {
             Ok(next) => next,
             Err(error) => {
-                self.has_failed = true;
+                // A disk whose flush has failed ends the node by itself; anything else may pass.
+                (self.work, self.look_again_at) = (None, Some(now + DAMAGED_REST));
                 self.figures.background_errors.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(chunk = self.next, %error, "a chunk cannot be opened, or its footer not be written; no chunk \
-                    is sealed any more, so the next start takes longer. Check the disk, then start the node again");
+                tracing::error!(chunk = self.next, %error, "a chunk cannot be opened, or its footer not be read or written; \
+                    it is tried again in {} s, and until then no chunk is sealed. Check the disk", DAMAGED_REST.as_secs());
                 Next::After(IDLE_REST)
             }
         }
@@ -241,6 +231,37 @@ mod tests {
         sealer.look_again_at = None;
         chunks.run(&mut sealer);
         assert!((0..3).all(|chunk| chunks.footer(chunk).unwrap().is_some()));
+    }
+
+    #[test]
+    fn a_chunk_that_cannot_be_opened_is_tried_again() {
+        let chunks = Chunks::new(2);
+        let (path, aside) = (chunks.disk.directory().join(FileName::Chunk(1).to_string()), "aside");
+        let aside = chunks.disk.directory().join(aside);
+        std::fs::rename(&path, &aside).unwrap();
+        let mut sealer = sealer(&chunks);
+        chunks.run(&mut sealer);
+        assert!(chunks.footer(0).unwrap().is_some());
+        std::fs::rename(&aside, &path).unwrap();
+        let mut later = Instant::now() + DAMAGED_REST * 2;
+        for _ in 0..200 {
+            if let Next::After(rest) = sealer.step(later) {
+                later += rest;
+            }
+        }
+        assert!(chunks.footer(1).unwrap().is_some());
+    }
+
+    #[test]
+    fn without_flushes_nothing_is_sealed_and_no_footer_is_believed() {
+        let mut chunks = Chunks::new(2);
+        chunks.run(&mut sealer(&chunks));
+        let disk = Arc::into_inner(std::mem::replace(&mut chunks.disk, Chunks::new(0).disk)).unwrap();
+        chunks.disk = Arc::new(disk.unsafe_without_flush());
+        assert_eq!(recover(&*chunks.disk, LAYOUT, &mut |_| ()).unwrap().sealed, LogPosition::ZERO);
+        chunks.disk.write_at(FileName::Chunk(1), LAYOUT.footer_offset(), &[0; 4096]).unwrap();
+        assert_eq!(sealer(&chunks).step(Instant::now()), Next::After(IDLE_REST));
+        assert_eq!(chunks.footer(1), Ok(None));
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(super) struct Chunks {
 impl Chunks {
     pub(super) fn new(full: u32) -> Chunks {
         let directory = TempDirectory::new();
-        let disk = Arc::new(FileDisk::open(directory.path()).unwrap().unsafe_without_flush());
+        let disk = Arc::new(FileDisk::open(directory.path()).unwrap());
         for chunk in 0..=full {
             let page = ChunkHeader { chunk, layout: LAYOUT }.encode();
             disk.create(FileName::Chunk(chunk), &page, LAYOUT.file_length()).unwrap();

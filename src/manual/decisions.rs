@@ -109,7 +109,7 @@
 //!
 //! *Context.* A damaged range is to be fetched from a node that need not lead, also by a node that has not started, and a
 //! backup needs the same bytes. *Choice.* `GET /log/bytes` on the port for gossip: committed, durable and checked records
-//! only, some MiB an answer, read on a thread of its own so that votes do not wait. *Turned down.* The data link: it
+//! only (durable ones too for a node that mends its log at start and proves otherwise that they belong there), some MiB an answer, read on a thread of its own so that votes do not wait. *Turned down.* The data link: it
 //! belongs to one term and one leader, and begins at a follower's end. *Would change our mind:* repairs so large that the
 //! log thread's ring would pay.
 //!

@@ -1,24 +1,24 @@
 //! Repair before the start: a node whose log is damaged below what it had made durable fetches that range from the other
 //! nodes of its cluster, and goes on with its start.
 //!
-//! Promises: only a member of a cluster of several does so, with bytes that another node of that cluster has committed; it
-//! says so loudly, tells every few seconds how it stands, and can be stopped at any time. Leaves to others: what is found
+//! Promises: only a member of a cluster of several does so, with bytes that are proven to be those that belong there
+//! (`storage::mend_range`); a tail that was never committed is cut instead, and the node then counts as suspect; it says
+//! so loudly, tells every few seconds how it stands, and can be stopped at any time. Leaves to others: what is found
 //! to be damaged while the node runs (the repairer), and the state file, whose loss nobody can make good.
 //!
 //! A node does not serve anybody while it mends, other nodes that mend included: two that do so at the same time need a
 //! third that runs.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::background::PeerSource;
-use crate::codec::record::{MemberRecord, RecordError, RecordView};
+use crate::codec::record::MemberRecord;
 use crate::config::Config;
 use crate::storage::{
-    ChunkHeader, ChunkLayout, Damage, Disk as _, DurableState, FetchError, FileDisk, FileName, LogRead as _, LogReader,
-    RecoveryError, RepairError, Repaired, damaged_range, repair_range,
+    ChunkHeader, ChunkLayout, Disk as _, DurableState, FileDisk, FileName, Gap, Mended, RangeSource as _,
+    RecoveryError, RepairError, Repaired, cut_tail, mend_range, survey,
 };
 use crate::types::{ClusterId, LogPosition, NodeId};
 
@@ -29,6 +29,18 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// Between two lines about how it stands.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Until what nobody can tell to be committed is cut: others may come meanwhile who can give it.
+const CUT_PATIENCE: Duration = Duration::from_secs(15);
+
+/// What came of asking all nodes once.
+enum Step {
+    Repaired(Repaired),
+    /// Cut there; why.
+    Cut(String),
+    /// Nothing yet; why.
+    Wait(String),
+}
 
 /// Who can be asked, and for which log.
 #[derive(Debug)]
@@ -64,6 +76,10 @@ impl Loss {
     }
 }
 
+fn mend_error(error: RepairError) -> NodeError {
+    NodeError::Mend { message: error.to_string() }
+}
+
 impl Mender {
     /// `None` on a node that has nobody to ask: in no cluster yet, or alone in it.
     pub(super) fn new(config: &Config, state: &DurableState, layout: ChunkLayout) -> Option<Mender> {
@@ -76,39 +92,42 @@ impl Mender {
         has_peers.then_some(Mender { cluster: list.cluster, node: state.node, members, seeds, layout })
     }
 
-    /// Repairs one damaged range, however long it takes, or for `patience`.
+    /// Repairs one damaged range, or the first part of it, or cuts the log there when what is lost was never committed;
+    /// however long it takes. `stuck_at`: where it did so the last time.
     ///
     /// # Errors
-    /// Only what trying again cannot change: the disk. With `patience`, also when it is over.
+    /// Only what trying again cannot change: the disk.
     pub(super) fn mend(
         &self,
         disk: &FileDisk,
-        db: &Path,
+        state: &mut DurableState,
         loss: &Loss,
-        patience: Option<Duration>,
+        stuck_at: Option<LogPosition>,
     ) -> Result<(), NodeError> {
         let (chunk, offset) = (self.layout.chunk_of(loss.position), self.layout.file_offset(loss.position));
         tracing::error!(chunk, position = %loss.position, offset, reason = loss.reason,
             "the log is damaged below {}, up to which it was durable: this node does not start before another node of \
              cluster {} has given it that range of the log", loss.durable, self.cluster);
         self.ensure_chunk(disk, chunk)?;
+        let gap = Gap { from: loss.position, committed: state.commit_hint, survey: survey(disk, self.layout)? };
+        let is_stuck = stuck_at == Some(loss.position);
+        if is_stuck {
+            tracing::error!(position = %loss.position, "what was repaired did not help: recovery stops at the same place");
+            thread::sleep(PROGRESS_INTERVAL);
+        }
         let began = Instant::now();
         let mut said = began;
         loop {
-            let words = match self.try_once(disk, db, loss) {
-                Ok(repaired) => {
+            let is_patient = began.elapsed() < CUT_PATIENCE;
+            let words = match self.try_once(disk, &gap, is_stuck, is_patient).map_err(mend_error)? {
+                Step::Repaired(repaired) => {
                     tracing::info!(chunk, position = %loss.position, bytes = repaired.bytes, records = repaired.records,
                         "the log is repaired from {}; going on with the start", repaired.source);
                     return Ok(());
                 }
-                Err(error @ (RepairError::Io { .. } | RepairError::NotKept { .. })) => {
-                    return Err(NodeError::Mend { message: error.to_string() });
-                }
-                Err(error) => error.to_string(),
+                Step::Cut(reason) => return self.cut(disk, state, &gap, &reason),
+                Step::Wait(words) => words,
             };
-            if patience.is_some_and(|patience| began.elapsed() >= patience) {
-                return Err(NodeError::Mend { message: words });
-            }
             if said.elapsed() >= PROGRESS_INTERVAL || said == began {
                 said = Instant::now();
                 tracing::warn!(
@@ -124,6 +143,16 @@ impl Mender {
         }
     }
 
+    /// The end of the log was never committed, as far as anybody can tell: it is cut like a torn one. Should that be wrong,
+    /// the node does no harm: it is suspect.
+    fn cut(&self, disk: &FileDisk, state: &mut DurableState, gap: &Gap, reason: &str) -> Result<(), NodeError> {
+        tracing::error!(position = %gap.from, reason, "the log is cut at the damage, in a tail that was not committed; the \
+            node does not count itself up to date until it has caught up with a leader");
+        state.save_suspect(disk)?;
+        cut_tail(disk, self.layout, &gap.survey, gap.from)?;
+        Ok(())
+    }
+
     /// The log may end so early that its last chunk file is not there at all.
     fn ensure_chunk(&self, disk: &FileDisk, chunk: u32) -> Result<(), NodeError> {
         let failed = |source| NodeError::Disk { attempt: "given the chunk that is missing", source };
@@ -135,67 +164,37 @@ impl Mender {
         disk.create(name, &head, self.layout.file_length()).map_err(failed)
     }
 
-    /// Asks each node once.
-    fn try_once(&self, disk: &FileDisk, db: &Path, loss: &Loss) -> Result<Repaired, RepairError> {
-        let nobody = || FetchError::Nobody { reason: "no address of a seed or a member could be found".to_owned() };
-        let mut failures = Vec::new();
-        for source in self.peers() {
-            let outcome = self.try_from(disk, db, loss, &source);
-            match outcome {
-                Ok(repaired) => return Ok(repaired),
+    /// Asks each node once; when it is stuck, the others first. The error is one of the disk.
+    fn try_once(&self, disk: &FileDisk, gap: &Gap, is_stuck: bool, is_patient: bool) -> Result<Step, RepairError> {
+        let mut peers = self.peers();
+        if is_stuck {
+            peers.reverse();
+        }
+        let (mut words, mut diverged, mut unsure) = (Vec::new(), None, None);
+        for peer in &peers {
+            match mend_range(disk, self.layout, gap, peer) {
+                Ok(Mended::Repaired(repaired)) => return Ok(Step::Repaired(repaired)),
+                Ok(Mended::Diverged { common }) => {
+                    let reason = format!("{} has committed another log from {common} on", peer.describe());
+                    diverged = Some(reason);
+                }
+                Ok(Mended::Unsure { may_cut, reason }) => {
+                    let reason = format!("{}: {reason}", peer.describe());
+                    unsure = may_cut.then(|| reason.clone()).or(unsure);
+                    words.push(reason);
+                }
                 Err(error @ (RepairError::Io { .. } | RepairError::NotKept { .. })) => return Err(error),
-                Err(error) => failures.push(error.to_string()),
+                Err(error) => words.push(error.to_string()),
             }
         }
-        let error = if failures.is_empty() { nobody() } else { FetchError::Nobody { reason: failures.join("; ") } };
-        Err(error.into())
-    }
-
-    fn try_from(&self, disk: &FileDisk, db: &Path, loss: &Loss, source: &PeerSource) -> Result<Repaired, RepairError> {
-        let damage = self.extent(db, loss)?;
-        let outcome = repair_range(disk, self.layout, &[], &damage, source);
-        let is_cut_elsewhere = matches!(
-            &outcome,
-            Err(RepairError::Fetch(FetchError::Refused { status: 400, .. }) | RepairError::Unfit { .. })
-        );
-        if !is_cut_elsewhere {
-            return outcome;
+        let reason = diverged.or(unsure.filter(|_| !is_patient));
+        if let Some(reason) = reason {
+            return Ok(Step::Cut(reason));
         }
-        // What lies behind the damage here is not what was committed there: all is taken that the other node has.
-        let committed = LogPosition(source.info()?.commit_position);
-        let to = self.layout.chunk_start(damage.chunk + 1).min(committed);
-        if to <= damage.to {
-            return outcome;
+        if words.is_empty() {
+            words.push("no address of a seed or a member could be found".to_owned());
         }
-        repair_range(disk, self.layout, &[], &Damage { to, ..damage }, source)
-    }
-
-    /// From where to where the log must be fetched: to the next record that checks out, the chunk's end, or the end of what
-    /// was durable.
-    fn extent(&self, db: &Path, loss: &Loss) -> Result<Damage, RepairError> {
-        let (layout, from) = (self.layout, loss.position);
-        let chunk = layout.chunk_of(from);
-        let length = layout.room(from).min(loss.durable.since(from));
-        let mut damage = None;
-        let read = LogReader::new(db, layout).with_chunk(from, &mut |bytes| {
-            let bytes = &bytes[..usize::try_from(length).map_or(bytes.len(), |length| length.min(bytes.len()))];
-            // A record that checks out by itself may be bad where it stands, of an older term: it is replaced alone.
-            let error = match RecordView::check(bytes, from, layout.room(from)) {
-                Ok(record) => {
-                    let (to, reason) = (record.header.end(), loss.reason.clone());
-                    damage = Some(Damage { chunk, from, to, reason });
-                    return;
-                }
-                Err(RecordError::Empty) => RecordError::Empty,
-                Err(error) => error,
-            };
-            damage = Some(damaged_range(layout, bytes, from, &error));
-        });
-        read.map_err(|error| {
-            let source = std::io::Error::other(error.to_string());
-            RepairError::Io { name: FileName::Chunk(chunk), attempt: "read", source }
-        })?;
-        Ok(damage.expect("the log calls back when it gives no error"))
+        Ok(Step::Wait(words.join("; ")))
     }
 
     /// The other nodes: seeds first, because the operator may have changed them; each address once.
@@ -216,6 +215,6 @@ impl Mender {
             }
         });
         tracing::debug!(node = %self.node, ?addresses, "the nodes that are asked");
-        addresses.into_iter().map(|address| PeerSource::new(self.cluster, address)).collect()
+        addresses.into_iter().map(|address| PeerSource::new(self.cluster, address).with_flushed()).collect()
     }
 }

@@ -49,7 +49,7 @@ impl Store {
         }
         let began = Instant::now();
         let mender = Mender::new(config, &state, layout);
-        let mut recovered = recover_or_mend(&disk, layout, config, state.commit_hint, mender.as_ref())?;
+        let mut recovered = recover_or_mend(&disk, layout, config, &mut state, mender.as_ref())?;
         report_cut(&recovered, config);
         if recovered.is_suspect && !config.unsafe_disable_flush_to_disk {
             state.save_suspect(&disk)?;
@@ -176,13 +176,14 @@ fn recover_or_mend(
     disk: &FileDisk,
     layout: ChunkLayout,
     config: &Config,
-    committed: LogPosition,
+    state: &mut DurableState,
     mender: Option<&Mender>,
 ) -> Result<Recovered, NodeError> {
+    let mut mended_at = None;
     loop {
         let recovered = recover(disk, layout, &mut progress("checking the log")).and_then(|recovered| {
             if !config.unsafe_disable_flush_to_disk {
-                recovered.check_committed(layout, committed)?;
+                recovered.check_committed(layout, state.commit_hint)?;
             }
             Ok(recovered)
         });
@@ -191,7 +192,8 @@ fn recover_or_mend(
             Err(error) => error,
         };
         let (Some(mender), Some(loss)) = (mender, Loss::of(&error)) else { return Err(error.into()) };
-        mender.mend(disk, &config.db, &loss, None)?;
+        mender.mend(disk, state, &loss, mended_at)?;
+        mended_at = Some(loss.position);
     }
 }
 

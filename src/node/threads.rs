@@ -5,6 +5,8 @@ use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
+use parking_lot::Mutex;
+
 use crate::admin::{
     ControlOptions, ControlQueues, ControlThread, IndexFigures, NodeStatus, SeedSource, StopSignal, routes,
 };
@@ -74,6 +76,7 @@ impl Threads {
         events: &Sender<Event>,
     ) -> Result<Threads, NodeError> {
         let shared = Shared::new(&store, sockets.edges.len())?;
+        watch_flushes(&store, events);
         let preparer = start_preparer(&store, Arc::clone(&shared.shell))?;
         let background = start_background(config, &store, &shared)?;
         let stop_control = StopSignal::new();
@@ -252,6 +255,15 @@ fn start_preparer(store: &Store, shell: Arc<Queue<ShellInput>>) -> Result<Arc<Pr
     };
     let preparer = Preparer::start(Arc::clone(&store.disk), store.layout, report);
     preparer.map(Arc::new).map_err(|error| NodeError::Thread { thread: "chunk-preparer", message: error.to_string() })
+}
+
+/// A flush of the background thread that fails ends the node, as one of the log thread does.
+fn watch_flushes(store: &Store, events: &Sender<Event>) {
+    let events = Mutex::new(events.clone());
+    store.disk.watch_flushes(move |name, error| {
+        let source = std::io::Error::new(error.kind(), format!("{name}: {error}"));
+        let _ = events.lock().send(Event::Ended(Err(NodeError::Disk { attempt: "flushed", source })));
+    });
 }
 
 /// The work that nobody waits for, one chore after the other.

@@ -6,11 +6,13 @@ use std::io::{self, Read, Write};
 use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags, fadvise, fallocate, flock, statvfs};
 
+use super::cold::ColdFile;
 use super::error::StorageError;
 use super::layout::PAGE_BYTES;
 
@@ -88,6 +90,19 @@ pub trait Disk {
     /// `NotFound`, `UnexpectedEof`, and those of the system.
     fn read_at(&self, name: FileName, offset: u64, into: &mut [u8]) -> io::Result<()>;
 
+    /// The same as the disk has it, not a copy in memory, where there is such a difference.
+    ///
+    /// # Errors
+    /// As [`Disk::read_at`].
+    fn read_cold(&self, name: FileName, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.read_at(name, offset, into)
+    }
+
+    /// False when nothing is ever flushed, so that a file that says otherwise is not believed.
+    fn is_flushing(&self) -> bool {
+        true
+    }
+
     /// Says that the bytes from `offset` on will be read soon. Costs nothing but time where it does not help.
     fn expect_read(&self, name: FileName, offset: u64, length: u64) {
         let _ = (name, offset, length);
@@ -106,12 +121,52 @@ pub trait Disk {
     fn sync(&self, name: FileName) -> io::Result<()>;
 }
 
+/// What stands for bytes that cannot be read: nothing that checks out.
+const UNREADABLE: u8 = 0xdb;
+
+/// True for the error of a disk that cannot read a sector, which is damage like any other.
+pub(super) fn is_bad_sector(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
+/// [`Disk::read_at`] that puts up with bad sectors: pages that cannot be read become nonsense.
+pub(super) fn read_around(disk: &dyn Disk, name: FileName, offset: u64, into: &mut [u8]) -> io::Result<()> {
+    match disk.read_at(name, offset, into) {
+        Err(error) if is_bad_sector(&error) => {}
+        outcome => return outcome,
+    }
+    let mut at = 0;
+    while at < into.len() {
+        let in_page = (PAGE_BYTES - (offset + at as u64) % PAGE_BYTES) as usize;
+        let piece = at..into.len().min(at + in_page);
+        match disk.read_at(name, offset + at as u64, &mut into[piece.clone()]) {
+            Err(error) if is_bad_sector(&error) => into[piece.clone()].fill(UNREADABLE),
+            outcome => outcome?,
+        }
+        at = piece.end;
+    }
+    Ok(())
+}
+
+/// Who is told of a failed flush.
+#[derive(Default)]
+struct FlushWatch(OnceLock<Box<dyn Fn(FileName, &io::Error) + Send + Sync>>);
+
+impl fmt::Debug for FlushWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FlushWatch")
+    }
+}
+
 /// A real data directory, locked for this process as long as the value lives.
 #[derive(Debug)]
 pub struct FileDisk {
     directory: PathBuf,
     /// False only when flushing was switched off by its unsafe option.
     flush: bool,
+    /// A flush has failed: none succeeds any more, because what is on the disk is not known.
+    has_failed: AtomicBool,
+    watch: FlushWatch,
     /// The files used last, newest first; at most [`OPEN_FILES_MAX`].
     open: Mutex<Vec<(FileName, Arc<File>)>>,
     /// Held, not used: closing it gives the lock up.
@@ -128,7 +183,14 @@ impl FileDisk {
             |attempt| move |source| StorageError::Directory { directory: directory.to_owned(), attempt, source };
         fs::create_dir_all(directory).map_err(failed("created"))?;
         let lock = lock_directory(directory)?;
-        let disk = FileDisk { directory: directory.to_owned(), flush: true, open: Mutex::default(), _lock: lock };
+        let disk = FileDisk {
+            directory: directory.to_owned(),
+            flush: true,
+            has_failed: AtomicBool::new(false),
+            watch: FlushWatch::default(),
+            open: Mutex::default(),
+            _lock: lock,
+        };
         disk.remove_unfinished().map_err(failed("opened"))?;
         Ok(disk)
     }
@@ -139,6 +201,18 @@ impl FileDisk {
     pub fn unsafe_without_flush(mut self) -> FileDisk {
         self.flush = false;
         self
+    }
+
+    /// Calls `tell` when a flush fails, which nobody may take lightly: the node must end. The first call counts.
+    pub fn watch_flushes(&self, tell: impl Fn(FileName, &io::Error) + Send + Sync + 'static) {
+        let _ = self.watch.0.set(Box::new(tell));
+    }
+
+    fn flush_failed(&self, name: FileName, error: &io::Error) {
+        self.has_failed.store(true, Ordering::SeqCst);
+        if let Some(tell) = self.watch.0.get() {
+            tell(name, error);
+        }
     }
 
     /// False when nothing is ever flushed.
@@ -341,6 +415,22 @@ impl Disk for FileDisk {
         self.file(name)?.read_exact_at(into, offset)
     }
 
+    fn read_cold(&self, name: FileName, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let FileName::Chunk(chunk) = name else { return self.read_at(name, offset, into) };
+        let mut file = ColdFile::open(self, chunk)?;
+        let mut done = 0;
+        while done < into.len() {
+            let bytes = file.read(offset + done as u64, (into.len() - done) as u64)?;
+            into[done..done + bytes.len()].copy_from_slice(bytes);
+            done += bytes.len();
+        }
+        Ok(())
+    }
+
+    fn is_flushing(&self) -> bool {
+        self.flush
+    }
+
     fn expect_read(&self, name: FileName, offset: u64, length: u64) {
         if let Ok(file) = self.file(name) {
             // Only advice: a system that does not take it reads a little slower.
@@ -353,7 +443,10 @@ impl Disk for FileDisk {
     }
 
     fn sync(&self, name: FileName) -> io::Result<()> {
-        self.flush_data(&*self.file(name)?)
+        if self.has_failed.load(Ordering::SeqCst) {
+            return Err(io::Error::other("an earlier flush has failed, so that none can be relied on any more"));
+        }
+        self.flush_data(&*self.file(name)?).inspect_err(|error| self.flush_failed(name, error))
     }
 }
 
@@ -415,6 +508,20 @@ mod tests {
         let mut bytes = [0; 2];
         assert_eq!(disk.read_at(FileName::Chunk(0), 15, &mut bytes).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(disk.read_at(FileName::State, 0, &mut bytes).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn after_a_failed_flush_none_succeeds() {
+        let directory = TempDirectory::new();
+        let disk = FileDisk::open(directory.path()).unwrap();
+        disk.create(FileName::Chunk(0), &[], 16).unwrap();
+        disk.sync(FileName::Chunk(0)).unwrap();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&told);
+        disk.watch_flushes(move |name, error| seen.lock().push((name, error.to_string())));
+        disk.flush_failed(FileName::Chunk(0), &io::Error::other("gone"));
+        assert_eq!(*told.lock(), [(FileName::Chunk(0), "gone".to_owned())]);
+        assert!(disk.sync(FileName::Chunk(0)).unwrap_err().to_string().contains("an earlier flush has failed"));
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod footer;
 mod layout;
 #[cfg(test)]
 pub(crate) mod memory;
+mod mending;
 mod preparer;
 mod reader;
 mod recovery;
@@ -36,11 +37,12 @@ pub use error::{ReadError, RecoveryError, StorageError};
 pub use figures::StorageFigures;
 pub use footer::ChunkFooter;
 pub use layout::{ChunkLayout, PAGE_BYTES};
+pub use mending::{Gap, LogPeer, Mended, PeerFacts, cut_tail, mend_range};
 pub use preparer::{Preparer, PreparerReport, reserve_bytes};
 pub use reader::{LogRead, LogReader};
-pub use recovery::{Recovered, ScanProgress, TornTail, erase_range, erase_tail, recover};
+pub use recovery::{Recovered, ScanProgress, Survey, TornTail, erase_range, erase_tail, recover, survey};
 pub use repair::{
-    FetchError, RangeSource, RepairError, Repaired, damage_at, damaged_range, repair_range, report_damage,
+    FetchError, RangeSource, RepairError, Repaired, damage_at, damaged_range, find_damage, repair_range, report_damage,
 };
 pub use state::{DurableState, STATE_FILE_BYTES, STATE_SLOT_BYTES, STATE_SLOT_OFFSETS};
 

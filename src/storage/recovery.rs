@@ -18,7 +18,7 @@ use crate::limits::{CHUNK_FOOTER_BYTES, CHUNK_HEADER_BYTES, RECORD_HEADER_BYTES}
 use crate::types::{Epoch, LogPosition, Term};
 
 use super::chunk::{ChunkHeader, DurableMark, FORMAT_VERSION};
-use super::disk::{Disk, FileInfo, FileName};
+use super::disk::{Disk, FileInfo, FileName, read_around};
 use super::error::RecoveryError;
 use super::facts::LogFacts;
 use super::footer::ChunkFooter;
@@ -159,6 +159,31 @@ pub fn recover(
     Ok(Recovered { end, last_term, epochs, membership, cut, is_suspect, stale, sealed, chunk_count, headers, mark })
 }
 
+/// What can be said of a log that [`recover`] refuses, up to where it stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survey {
+    /// The epochs of the records that check out, oldest first.
+    pub epochs: Vec<Epoch>,
+    /// The end of the last chunk that was ever sealed: committed up to here.
+    pub sealed: LogPosition,
+    /// The end of the last chunk.
+    pub limit: LogPosition,
+    /// The newest durable mark.
+    pub mark: Option<DurableMark>,
+}
+
+/// Looks at the log as [`recover`] does, changes nothing, and tells what it has seen.
+///
+/// # Errors
+/// [`RecoveryError`]; not [`RecoveryError::Corrupt`].
+pub fn survey(disk: &dyn Disk, layout: ChunkLayout) -> Result<Survey, RecoveryError> {
+    let files = check_chunks(disk, layout)?;
+    let sealed_chunks = files.footers.iter().rposition(Option::is_some).map_or(0, |last| last as u32 + 1);
+    let (sealed, limit) = (layout.chunk_start(sealed_chunks), layout.chunk_start(files.footers.len() as u32));
+    let scan = scan(disk, layout, &files.footers, &mut |_| {})?;
+    Ok(Survey { epochs: scan.facts.epochs, sealed, limit, mark: files.mark })
+}
+
 /// Overwrites with zeros whatever is not zero from `from` to the end of the last chunk, and makes that durable: a stale
 /// record can then never be taken for a new one. Reads the rest of every chunk, so it is for the start; see
 /// [`erase_range`] for a running node. Gives the number of bytes that it wrote.
@@ -211,7 +236,7 @@ fn find_stale(
     let mut stale: Vec<Range<LogPosition>> = Vec::new();
     let mut at = from;
     each_piece(layout, from, to, &mut |name, offset, length, _| {
-        disk.read_at(name, offset, &mut buffer[..length]).map_err(failed(name, "read"))?;
+        read_around(disk, name, offset, &mut buffer[..length]).map_err(failed(name, "read"))?;
         disk.expect_read(name, offset + length as u64, READ_AHEAD_BYTES);
         let end = at.plus(length as u64);
         if !is_zero(&buffer[..length]) {
@@ -388,7 +413,11 @@ fn mend_header(disk: &dyn Disk, layout: ChunkLayout, chunk: u32) -> Result<(), R
 fn read_footer(disk: &dyn Disk, layout: ChunkLayout, chunk: u32) -> Result<Option<ChunkFooter>, RecoveryError> {
     let name = FileName::Chunk(chunk);
     let mut page = vec![0; CHUNK_FOOTER_BYTES as usize];
-    disk.read_at(name, layout.footer_offset(), &mut page).map_err(failed(name, "read"))?;
+    if !disk.is_flushing() {
+        // It may have reached the disk before what it tells of.
+        return Ok(None);
+    }
+    read_around(disk, name, layout.footer_offset(), &mut page).map_err(failed(name, "read"))?;
     let footer = ChunkFooter::decode(&page, chunk, layout).unwrap_or_else(|reason| {
         tracing::warn!(chunk, reason, "the footer of {name} is damaged; the chunk is read instead, and sealed again");
         None
@@ -453,7 +482,8 @@ fn walk_chunk(
             return Ok(());
         }
         disk.expect_read(name, offset + length as u64, READ_AHEAD_BYTES);
-        disk.read_at(name, offset, &mut buffer[..length]).map_err(failed(name, "read"))?;
+        // The record across a bad sector does not check out then.
+        read_around(disk, name, offset, &mut buffer[..length]).map_err(failed(name, "read"))?;
         stop = walk.push(&buffer[..length], facts);
         report(walk.end());
         Ok(())
@@ -474,7 +504,7 @@ fn read_membership(
     }
     let (name, room) = (FileName::Chunk(layout.chunk_of(position)), layout.room(position));
     let mut bytes = vec![0; room.min(MEMBERSHIP_BYTES_MAX) as usize];
-    disk.read_at(name, layout.file_offset(position), &mut bytes).map_err(failed(name, "read"))?;
+    read_around(disk, name, layout.file_offset(position), &mut bytes).map_err(failed(name, "read"))?;
     let record = RecordView::check(&bytes, position, room)
         .map_err(|error| corrupt(layout, position, durable, format!("the member list: {error}")))?;
     match MembershipRecord::decode(record.body()).filter(|_| record.header.kind == RecordKind::Membership) {

@@ -13,9 +13,10 @@ use crate::limits::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES};
 use crate::types::{Epoch, LogPosition, Term};
 
 use super::damage::{Damage, DamageReports};
-use super::disk::{Disk, FileName};
-use super::layout::ChunkLayout;
+use super::disk::{Disk, FileName, read_around};
+use super::layout::{ChunkLayout, PAGE_BYTES};
 use super::reader::LogRead;
+use super::search::{check, find_record};
 
 /// Gives bytes of the committed log from somewhere else: from another node, or from a backup.
 pub trait RangeSource {
@@ -141,6 +142,9 @@ pub fn repair_range(
     let failed = |attempt| move |source| RepairError::Io { name, attempt, source };
     let next_term = term_behind(disk, layout, damage.to);
     let mut pieces = Vec::new();
+    // Whole pages are written, so that the system need not read one that the disk cannot read any more; the records on such
+    // a page are all damaged, so that the range has all of it.
+    let (mut pending, mut written) = (Vec::new(), damage.from);
     let mut chain = Chain { layout, epochs, position: damage.from, term: Term::ZERO, records: 0 };
     while chain.position < damage.to {
         let from = chain.position;
@@ -151,14 +155,20 @@ pub fn repair_range(
             let reason = format!("it ends with term {}, but what follows here is of term {term}", chain.term);
             return Err(unfit((damage.to, reason)));
         }
-        disk.write_at(name, layout.file_offset(from), &bytes).map_err(failed("written"))?;
+        pending.extend_from_slice(&bytes);
+        let end = layout.file_offset(written) + pending.len() as u64;
+        let kept = if chain.position == damage.to { 0 } else { (end % PAGE_BYTES).min(pending.len() as u64) };
+        let rest = pending.split_off(pending.len() - kept as usize);
+        disk.write_at(name, layout.file_offset(written), &pending).map_err(failed("written"))?;
+        written = written.plus(pending.len() as u64);
+        pending = rest;
         pieces.push((from, bytes.len()));
     }
     disk.sync(name).map_err(failed("flushed"))?;
     let mut again = Chain { position: damage.from, term: Term::ZERO, records: 0, ..chain };
     for (from, length) in pieces {
         let mut bytes = vec![0; length];
-        disk.read_at(name, layout.file_offset(from), &mut bytes).map_err(failed("read"))?;
+        disk.read_cold(name, layout.file_offset(from), &mut bytes).map_err(failed("read"))?;
         again.take(&bytes, damage.to).map_err(|(position, reason)| RepairError::NotKept { name, position, reason })?;
     }
     Ok(Repaired { bytes: damage.to.since(damage.from), records: chain.records, source: source.describe() })
@@ -223,6 +233,38 @@ impl Chain<'_> {
 pub fn damage_at(layout: ChunkLayout, bytes: &[u8], from: LogPosition) -> Option<Damage> {
     let error = RecordView::check(bytes, from, layout.room(from)).err()?;
     Some(damaged_range(layout, bytes, from, &error))
+}
+
+/// The first damage in a reported range as it is now, read without a mapping: a bad sector is damage, too. `limit`: up to
+/// where the log is committed.
+///
+/// # Errors
+/// Those of the disk, bad sectors aside.
+pub fn find_damage(
+    disk: &dyn Disk,
+    layout: ChunkLayout,
+    reported: &Damage,
+    limit: LogPosition,
+) -> io::Result<Option<Damage>> {
+    let end = layout.chunk_start(reported.chunk + 1).min(limit);
+    let mut at = reported.from;
+    while at < reported.to.min(end) {
+        if let Some(header) = check(disk, layout, at)? {
+            at = header.end();
+            continue;
+        }
+        let mut head = [0; RECORD_HEADER_BYTES];
+        read_around(disk, FileName::Chunk(reported.chunk), layout.file_offset(at), &mut head)?;
+        // Mostly it is not the length that is damaged.
+        let by_length = Header::read(&head, at, layout.room(at).min(end.since(at))).ok().map(|header| header.end());
+        let to = match by_length {
+            Some(next) if next == end || check(disk, layout, next)?.is_some() => next,
+            _ => find_record(disk, layout, at.plus(RECORD_ALIGNMENT as u64)..end, Term::ZERO)?
+                .map_or(end, |header| header.position),
+        };
+        return Ok(Some(Damage { chunk: reported.chunk, from: at, to, reason: reported.reason.clone() }));
+    }
+    Ok(None)
 }
 
 /// How far the damage goes that begins at `from`: to the next record that checks out, or to the end of `bytes`, which begin

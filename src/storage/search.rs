@@ -7,7 +7,7 @@ use crate::codec::record::Header;
 use crate::limits::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES};
 use crate::types::{LogPosition, Term};
 
-use super::disk::{Disk, FileName};
+use super::disk::{Disk, FileName, read_around};
 use super::layout::ChunkLayout;
 
 /// Bytes read at a time.
@@ -20,7 +20,7 @@ const POSITION_AT: usize = 8;
 /// Looks at every multiple of eight; what a record says of its own position rules nearly all of them out at once.
 ///
 /// # Errors
-/// Those of reading.
+/// Those of reading, bad sectors aside: no record is found there.
 pub(super) fn find_record(
     disk: &dyn Disk,
     layout: ChunkLayout,
@@ -37,7 +37,7 @@ pub(super) fn find_record(
             continue;
         }
         let bytes = &mut window[..length];
-        disk.read_at(FileName::Chunk(layout.chunk_of(at)), layout.file_offset(at), bytes)?;
+        read_around(disk, FileName::Chunk(layout.chunk_of(at)), layout.file_offset(at), bytes)?;
         for candidate in candidates(bytes, at).filter(|&position| position < range.end) {
             if let Some(header) = check(disk, layout, candidate)?.filter(|header| header.term >= term) {
                 return Ok(Some(header));
@@ -66,13 +66,13 @@ pub(super) fn check(disk: &dyn Disk, layout: ChunkLayout, position: LogPosition)
     if room < head.len() as u64 {
         return Ok(None);
     }
-    disk.read_at(name, layout.file_offset(position), &mut head)?;
+    read_around(disk, name, layout.file_offset(position), &mut head)?;
     let Ok(header) = Header::read(&head, position, room) else { return Ok(None) };
     let (mut crc, mut at) = (crc32c::crc32c(&head[8..]), position.plus(head.len() as u64));
     let mut piece = vec![0; (WINDOW_BYTES as usize).min(header.length as usize)];
     while at < header.end() {
         let length = header.end().since(at).min(piece.len() as u64) as usize;
-        disk.read_at(name, layout.file_offset(at), &mut piece[..length])?;
+        read_around(disk, name, layout.file_offset(at), &mut piece[..length])?;
         crc = crc32c::crc32c_append(crc, &piece[..length]);
         at = at.plus(length as u64);
     }
