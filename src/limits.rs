@@ -160,6 +160,13 @@ pub const HAND_OVER_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two attempts of a leader to hand over by itself.
 pub const HAND_OVER_PAUSE: Duration = Duration::from_secs(60);
 
+/// The same for a leader whose disk is full: its clients are refused meanwhile.
+pub const FULL_HAND_OVER_PAUSE: Duration = Duration::from_secs(5);
+
+/// Room in the last chunks of a full disk that no client's write gets (a sixteenth of a chunk when that is less): the records
+/// that begin terms go there, or a cluster with full disks could elect nobody who takes even reads.
+pub const FULL_DISK_RESERVE_BYTES: u64 = 64 << 10;
+
 /// A leader's disk is slow when its flushes take more than this many times those of its followers (at the median) ...
 pub const SLOW_FLUSH_FACTOR: u64 = 8;
 

@@ -112,6 +112,7 @@ impl Node {
             stale: Vec::new(),
             sealed: LogPosition::ZERO,
             chunk_count: 1,
+            headers: Vec::new(),
             mark: None,
         };
         let options = EngineOptions {

@@ -79,6 +79,8 @@ pub(super) struct Control {
     pub(super) pending: Pending,
     pub(super) log_bytes: LogBytes,
     pub(super) gossip: RefCell<Gossip>,
+    /// `ClusterSize` is 1: no other node has a say here, nor a place.
+    pub(super) is_alone: bool,
     client: Client,
     queues: ControlQueues,
     gossip_timeout: Duration,
@@ -100,6 +102,7 @@ impl Control {
             standing: options.standing,
             random_seed: u64::from_le_bytes(options.instance.0[..8].try_into().expect("eight bytes")),
         };
+        let is_alone = options.cluster_size == 1;
         let now = Ticks::default().after(CLOCK_START);
         let published = Arc::clone(&status.published);
         Control {
@@ -107,6 +110,7 @@ impl Control {
             status,
             pending: Pending::default(),
             gossip: RefCell::new(Gossip::new(gossip_options, now, wall_now())),
+            is_alone,
             client: Client::new(EXCHANGE_MAX_BYTES),
             queues,
             gossip_timeout: options.gossip_timeout,

@@ -94,6 +94,7 @@ pub(super) fn follower(view: &FollowerView, log_end: u64) -> Value {
         "isLinked": view.is_linked,
         "flushMicros": view.flush_micros,
         "priority": view.priority,
+        "isFull": view.is_full,
     })
 }
 

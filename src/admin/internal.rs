@@ -18,7 +18,7 @@ use crate::http::{Method, Request, Response};
 const GET: &[Method] = &[Method::Get, Method::Head];
 const POST: &[Method] = &[Method::Post];
 
-const ROUTES: [Route; 14] = [
+const ROUTES: [Route; 15] = [
     Route { path: "/gossip", methods: &[Method::Get, Method::Head, Method::Post] },
     Route { path: "/elections/pre-vote", methods: POST },
     Route { path: "/elections/vote", methods: POST },
@@ -26,6 +26,7 @@ const ROUTES: [Route; 14] = [
     Route { path: "/admin/resign", methods: POST },
     Route { path: "/log/info", methods: GET },
     Route { path: "/log/bytes", methods: GET },
+    Route { path: "/admin/trust", methods: POST },
     Route { path: "/admin/status", methods: GET },
     Route { path: "/admin/members/add", methods: POST },
     Route { path: "/admin/members/remove", methods: POST },
@@ -42,6 +43,7 @@ pub(super) async fn answer(control: &Rc<Control>, request: &Request) -> Response
         Err(response) => return response,
     };
     let response = match (request.method, route.path) {
+        (Method::Post, path) if control.is_alone && is_between_nodes(path) => alone(),
         (Method::Post, "/gossip") => gossip(control, request),
         (Method::Post, "/elections/pre-vote") => vote(control, request, true).await,
         (Method::Post, "/elections/vote") => vote(control, request, false).await,
@@ -49,6 +51,7 @@ pub(super) async fn answer(control: &Rc<Control>, request: &Request) -> Response
         (_, "/log/info") => log_bytes::info(&control.status, &control.log_bytes),
         (_, "/log/bytes") => log_bytes::bytes(control, request).await,
         (Method::Post, "/admin/resign") => members::resign(control, request).await,
+        (Method::Post, "/admin/trust") => members::trust(control).await,
         (Method::Post, "/admin/members/add") => members::add(control, request).await,
         (Method::Post, "/admin/members/remove") => members::remove(control, request).await,
         (_, "/admin/status") => members::status(control),
@@ -60,6 +63,16 @@ pub(super) async fn answer(control: &Rc<Control>, request: &Request) -> Response
         }
     };
     routes::finish(response, route.methods)
+}
+
+/// What only other nodes of a cluster post.
+fn is_between_nodes(path: &str) -> bool {
+    path == "/gossip" || path.starts_with("/elections/")
+}
+
+/// The refusal of other nodes by one that is alone: it would never open the port by which they could follow it.
+fn alone() -> Response {
+    Response::words(409, "this node is on its own (ClusterSize 1): it gossips with nobody, and nobody votes with it")
 }
 
 fn gossip(control: &Rc<Control>, request: &Request) -> Response {

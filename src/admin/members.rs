@@ -23,6 +23,9 @@ const RESIGN_TIMEOUT: Duration = Duration::from_secs(5);
 /// A change is answered when its record is committed: a flush on a majority.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A save of the small state: two flushes.
+const TRUST_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// The node that a change is about.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -133,8 +136,21 @@ pub(super) async fn resign(control: &Rc<Control>, request: &Request) -> Response
     ask(control, wait, input, RESIGN_TIMEOUT).await.map_or_else(|refused| refused, finished)
 }
 
+/// A suspect node's log counts again as it is.
+pub(super) async fn trust(control: &Rc<Control>) -> Response {
+    let wait = control.pending.open();
+    let input = ControlInput::TrustLog { token: wait.token };
+    ask(control, wait, input, TRUST_TIMEOUT).await.map_or_else(|refused| refused, finished)
+}
+
 /// How a node is to stand in the member list; or why it cannot. The address that it says itself counts.
 fn promotable(control: &Control, node: NodeId) -> Result<MemberRecord, String> {
+    if control.is_alone {
+        return Err(format!(
+            "this node is on its own (ClusterSize 1), so that node {node} cannot reach it: restart it with ClusterSize 3 and \
+             the GossipSeed of the others, then start those with its address as theirs"
+        ));
+    }
     let gossip = control.gossip.borrow();
     let entries = gossip.entries(control.now());
     let Some(heard) = entries.iter().find(|heard| heard.member.node == node) else {

@@ -210,6 +210,10 @@ impl LogStandIn {
                 self.seen.lock().votes.push((from, pre, response))
             }
             ControlInput::Transfer { token, .. } => answer(ControlOutput::Answer { token, result: Ok(()) }),
+            ControlInput::TrustLog { token } => {
+                let result = Err("this node is not suspect: there is nothing to trust".to_owned());
+                answer(ControlOutput::Answer { token, result });
+            }
             ControlInput::Resign { token, .. } | ControlInput::ChangeMembers { token, .. } => {
                 let result = Err("this node does not lead".to_owned());
                 answer(ControlOutput::Answer { token, result });
@@ -329,6 +333,13 @@ fn a_single_node_is_founded_at_once_and_serves_its_figures() {
     assert!(stats["proc"]["mem"].as_u64().unwrap() > 0);
     assert_eq!(stats["clients"]["queuedBytesNow"], 5);
     assert_eq!(node.get("/health/live").0, 204);
+    // No other node has a say here, or could follow it.
+    for path in ["/gossip", "/elections/pre-vote", "/elections/vote", "/elections/transfer"] {
+        let (status, answer) = node.post(path, &serde_json::to_string(&Versioned::new(vote_request())).unwrap());
+        assert!(status == 409 && answer.contains("on its own (ClusterSize 1)"), "{path}: {answer}");
+    }
+    let (status, answer) = node.post("/admin/members/add", &json!({ "node": NodeId(Guid([2; 16])) }).to_string());
+    assert!(status == 409 && answer.contains("restart it with ClusterSize 3"), "{answer}");
     let (_, answer) = node.raw("GET /gossip?format=json HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(answer.contains("\r\nContent-Type: application/json; charset=utf-8\r\n"), "{answer}");
     assert!(answer.contains("\r\nAccess-Control-Allow-Methods: GET, POST, OPTIONS\r\n"), "{answer}");
@@ -336,10 +347,13 @@ fn a_single_node_is_founded_at_once_and_serves_its_figures() {
 
 #[test]
 fn requests_of_the_operator_and_of_peers_get_their_answers() {
-    let nodes = cluster(1);
+    let nodes = cluster(2);
     let (status, answer) = nodes[0].post("/admin/resign", "");
     assert_eq!(status, 409);
     assert!(answer.contains("this node does not lead"), "{answer}");
+    let (status, answer) = nodes[0].post("/admin/trust", "");
+    assert_eq!(status, 409);
+    assert!(answer.contains("not suspect"), "{answer}");
     let request = TransferRequest { cluster: ClusterId(Guid([5; 16])), leader: NodeId(Guid([1; 16])), term: Term(2) };
     assert_eq!(nodes[0].post("/elections/transfer", &serde_json::to_string(&Versioned::new(request)).unwrap()).0, 200);
     let old = serde_json::to_string(&vote_request()).unwrap();
@@ -356,9 +370,10 @@ fn requests_of_the_operator_and_of_peers_get_their_answers() {
 
 #[test]
 fn wrong_requests_are_answered_in_words_and_disturb_nothing() {
-    let nodes = cluster(1);
+    let nodes = cluster(2);
     let node = &nodes[0];
-    wait_until("founded", || node.shown() == [pair("Master", true)]);
+    let whole = [pair("Master", true), pair("Slave", true)];
+    wait_until("founded", || node.shown() == whole);
     let check = |(status, answer): (u16, String), expected: u16, words: &str| {
         assert_eq!(status, expected, "{answer}");
         assert!(answer.contains(words), "{answer}");
@@ -399,7 +414,7 @@ fn wrong_requests_are_answered_in_words_and_disturb_nothing() {
         stream.write_all(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
         matches!(stream.read(&mut [0; 12]), Ok(12))
     });
-    assert_eq!(node.shown(), [pair("Master", true)]);
+    wait_until("all is as before", || node.shown() == whole);
 }
 
 /// The shape that load tools read: quantiles always, all that was recorded when asked for.

@@ -410,6 +410,9 @@ fn refusals_of_the_log_thread() {
     assert!(String::from_utf8_lossy(&package.payload).contains("disk"), "{package:?}");
     let package = ask(Answer::ChunkFailed);
     assert!(String::from_utf8_lossy(&package.payload).contains("next file of its log"), "{package:?}");
+    let package = ask(Answer::NoQuorumRoom);
+    assert_eq!(package.command, Command::BadRequest as u8);
+    assert!(String::from_utf8_lossy(&package.payload).contains("no majority could take"), "{package:?}");
     let package = ask(Answer::TooLarge { bytes: 99, limit: 7 });
     assert!(String::from_utf8_lossy(&package.payload).contains("99"), "{package:?}");
     assert_eq!(ask(Answer::TooBusy).command, Command::NotHandled as u8);

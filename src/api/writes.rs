@@ -42,6 +42,10 @@ const DISK_FULL_TEXT: &str = "The disk of the leader is full: nothing was writte
 const CHUNK_FAILED_TEXT: &str = "The leader cannot make the next file of its log: nothing was written. Its log tells why. \
                                  Reads go on; writes go on when it can again.";
 
+/// Said when full followers leave no majority with room.
+const NO_QUORUM_ROOM_TEXT: &str = "The disks of so many nodes are full that no majority could take the write: nothing was \
+                                   written. Reads go on; writes go on when a majority has room again.";
+
 /// A record on its way to the log. What was asked comes back with the answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AppendWork {
@@ -347,6 +351,7 @@ pub(super) fn answered(
         Answer::TooBusy => edge.refuse_busy(session, correlation),
         Answer::DiskFull => session.send(|out| response::bad_request(out, correlation, DISK_FULL_TEXT)),
         Answer::ChunkFailed => session.send(|out| response::bad_request(out, correlation, CHUNK_FAILED_TEXT)),
+        Answer::NoQuorumRoom => session.send(|out| response::bad_request(out, correlation, NO_QUORUM_ROOM_TEXT)),
         Answer::TooLarge { bytes, limit } => {
             let text = format!("The write makes a record of {bytes} bytes, a chunk holds {limit}; send less at once.");
             session.send(|out| response::bad_request(out, correlation, &text));

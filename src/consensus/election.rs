@@ -21,7 +21,7 @@
 //!
 //! So the cluster goes on without asking anyone while a majority is sound. After a power cut that all disks lie about, all
 //! are suspect, and the first election needs all of them; if one of these never comes back, nobody can know whether
-//! it alone had something, and the operator must decide.
+//! it alone had something, and the operator must decide ([`Replica::trust_log`], `ringstore admin trust`).
 
 use std::time::Duration;
 

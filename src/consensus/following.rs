@@ -263,6 +263,18 @@ impl Replica {
         false
     }
 
+    /// The operator takes this node's log for what it is: what it may have acknowledged and lost is given up.
+    ///
+    /// # Errors
+    /// Says why not, for people.
+    pub fn trust_log(&mut self, effects: &mut Vec<Effect>) -> Result<(), String> {
+        if !self.is_suspect {
+            return Err("this node is not suspect: there is nothing to trust".to_owned());
+        }
+        self.clear_suspicion(effects);
+        Ok(())
+    }
+
     pub(super) fn clear_suspicion(&mut self, effects: &mut Vec<Effect>) {
         if std::mem::take(&mut self.is_suspect) {
             effects.push(Effect::Cleared);
@@ -337,8 +349,11 @@ impl Replica {
         effects.push(Effect::Changed);
     }
 
-    /// This node's place among the members without `lost`.
+    /// This node's place among the members without `lost`; behind all of them for those that stand last.
     fn rank(&self, lost: NodeId) -> u32 {
+        if self.stands_last() {
+            return u32::try_from(self.members().len()).expect("few members");
+        }
         let before = |member: &&NodeId| **member != lost && **member < self.options.node;
         u32::try_from(self.members().iter().filter(before).count()).expect("few members")
     }
@@ -403,9 +418,22 @@ impl Replica {
         }
     }
 
+    /// While this node can make no new chunk: how far it can write the log. The leader hears it with each answer to a
+    /// heartbeat, and at once when that begins or ends.
+    pub fn note_room(&mut self, full_from: Option<LogPosition>, effects: &mut Vec<Effect>) {
+        let is_news = full_from.is_some() != self.full_from.is_some();
+        self.full_from = full_from;
+        if let State::Following(Following { link: Link::Streaming(_), leader: Some(leader), answered_round, .. }) =
+            self.state
+            && is_news
+        {
+            self.push_gated(self.heartbeat_answer(leader, answered_round), effects);
+        }
+    }
+
     fn heartbeat_answer(&self, to: NodeId, round: u64) -> Effect {
-        let flush_micros = self.flush_micros;
-        Effect::Send { to, message: Message::HeartbeatAnswer { term: self.term, round, flush_micros } }
+        let (term, flush_micros, full_from) = (self.term, self.flush_micros, self.full_from);
+        Effect::Send { to, message: Message::HeartbeatAnswer { term, round, flush_micros, full_from } }
     }
 
     fn cut_lists(&mut self, start: LogPosition) {

@@ -1,5 +1,5 @@
 //! A leader hands over: because it is asked to, because a member of higher priority has caught up, because its own disk has
-//! become slow, or because the member list leaves it out (Raft thesis 3.10, 4.2.2).
+//! become slow or full, or because the member list leaves it out (Raft thesis 3.10, 4.2.2).
 //!
 //! It takes no new writes until its successor has the whole log, then asks that to stand for election at once. What the
 //! leader itself has flushed does not matter for this: a leader whose disk is stuck can hand over, and its followers commit
@@ -7,13 +7,15 @@
 //!
 //! By itself a leader hands over only after it has wanted to for a while, once in a longer while, never while the
 //! member list is being changed, and never to a node that would hand back: priority must be strictly higher, and the
-//! successor's disk must not be the slow one.
+//! successor's disk must not be the slow one, nor full. A leader whose own disk is full does not wait, and tries again
+//! sooner; but only when a majority has room without it, or nothing would be gained.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::limits::{
-    CLUSTER_SIZE_MAX, HAND_OVER_PATIENCE, HAND_OVER_PAUSE, SLOW_FLUSH_FACTOR, SLOW_FLUSH_LEAST_MICROS,
+    CLUSTER_SIZE_MAX, FULL_HAND_OVER_PAUSE, HAND_OVER_PATIENCE, HAND_OVER_PAUSE, SLOW_FLUSH_FACTOR,
+    SLOW_FLUSH_LEAST_MICROS,
 };
 use crate::types::{NodeId, Ticks};
 
@@ -37,6 +39,8 @@ enum Cause {
     Priority { theirs: i32 },
     /// Its own flushes take far longer than the others'.
     SlowDisk { median_micros: u64, theirs_micros: u64 },
+    /// It can make no new chunk.
+    FullDisk,
 }
 
 /// What a leader wants to do by itself, and since when.
@@ -91,7 +95,8 @@ impl Replica {
             .filter(|(node, tracked)| may_lead(node) && tracked.linked && now.since(tracked.heard) < timeout);
         match to {
             None => {
-                let best = fresh.max_by_key(|(_, tracked)| tracked.acknowledged);
+                let has_room = |tracked: &Tracked| tracked.full_from.is_none() && self.is_caught_up(now, tracked);
+                let best = fresh.max_by_key(|(_, tracked)| (has_room(tracked), tracked.acknowledged));
                 best.map(|(node, _)| node).ok_or_else(|| "no follower is connected that could take over".to_owned())
             }
             Some(to) if to == self.options.node => Err(format!("{to} leads already")),
@@ -147,7 +152,8 @@ impl Replica {
     pub(super) fn poll_wish(&mut self, now: Ticks, effects: &mut Vec<Effect>) {
         let is_settled = self.has_committed_in_term() && !self.is_change_pending() && !self.is_resigning();
         let better = if is_settled { self.better_leader(now) } else { None };
-        let patience = if self.is_disk_stuck() { Duration::ZERO } else { HAND_OVER_PATIENCE };
+        let is_full = matches!(better, Some((_, Cause::FullDisk)));
+        let patience = if is_full || self.is_disk_stuck() { Duration::ZERO } else { HAND_OVER_PATIENCE };
         let State::Leading(leading) = &mut self.state else {
             return;
         };
@@ -159,9 +165,11 @@ impl Replica {
         let known = leading.wish.filter(|wish| wish.is_for_disk == is_for_disk);
         let wish = known.unwrap_or(Wish { is_for_disk, since: now });
         leading.wish = Some(wish);
-        if now.since(wish.since) < patience || now < leading.no_wish_before {
+        let not_before = if is_full { leading.no_full_wish_before } else { leading.no_wish_before };
+        if now.since(wish.since) < patience || now < not_before {
             return;
         }
+        leading.no_full_wish_before = now.after(FULL_HAND_OVER_PAUSE);
         leading.no_wish_before = now.after(HAND_OVER_PAUSE);
         leading.wish = None;
         if self.resign(now, Some(to), effects).is_ok() {
@@ -178,10 +186,19 @@ impl Replica {
         let ours = self.flush_micros;
         let candidates = || {
             let is_candidate = |(node, tracked): &(NodeId, Tracked)| {
-                *node != self.options.node && self.has_member(*node) && self.is_caught_up(now, tracked)
+                let may_lead = *node != self.options.node && self.has_member(*node);
+                may_lead && tracked.full_from.is_none() && self.is_caught_up(now, tracked)
             };
             self.followers().filter(is_candidate)
         };
+        if self.full_from.is_some() {
+            // Until its first answer nothing is known of a follower's disk.
+            let with_room = || candidates().filter(|(_, tracked)| tracked.answered_round > 0);
+            if with_room().count() >= self.majority() {
+                let (node, _) = with_room().max_by_key(|(_, tracked)| (tracked.priority, tracked.acknowledged))?;
+                return Some((node, Cause::FullDisk));
+            }
+        }
         // Zero: it has not flushed anything since its start.
         let measured = || candidates().filter(|(_, tracked)| tracked.flush_micros > 0);
         let median = median(measured().map(|(_, tracked)| tracked.flush_micros));
@@ -207,6 +224,11 @@ impl Replica {
                 "this node's disk is slow: a flush takes {} us, against {median_micros} us at the median of the followers \
                  and {theirs_micros} us there",
                 self.flush_micros
+            ),
+            Cause::FullDisk => write!(
+                words,
+                "this node's disk is full, or cannot give the log its next file for another reason; a majority has room \
+                 without it"
             ),
         };
         words

@@ -26,6 +26,8 @@ pub struct Tracked {
     pub priority: i32,
     /// How long its flushes take, as it last said, microseconds.
     pub flush_micros: u64,
+    /// Set while it can make no new chunk, as it last said: how far it can write the log.
+    pub full_from: Option<LogPosition>,
 }
 
 /// The state of a leader.
@@ -40,6 +42,8 @@ pub(super) struct Leading {
     /// What it would do by itself, and when it may at the earliest.
     pub(super) wish: Option<Wish>,
     pub(super) no_wish_before: Ticks,
+    /// The same when its disk is full.
+    pub(super) no_full_wish_before: Ticks,
     /// The list without this leader is committed, and it has asked a successor.
     pub(super) is_leaving: bool,
 }
@@ -55,6 +59,7 @@ impl Leading {
             transfer: None,
             wish: None,
             no_wish_before: now,
+            no_full_wish_before: now,
             is_leaving: false,
         }
     }
@@ -87,9 +92,10 @@ impl Replica {
                     self.acknowledged(from, subscription, position, effects);
                 }
             }
-            Message::HeartbeatAnswer { term, round, flush_micros } => {
+            Message::HeartbeatAnswer { term, round, flush_micros, full_from } => {
                 if self.hear_follower(now, from, term, effects) {
-                    self.round_answered(from, round, flush_micros, effects);
+                    self.note_disk(from, flush_micros, full_from, effects);
+                    self.round_answered(from, round, effects);
                 }
             }
             other => self.handle_leader_message(now, from, other, effects),
@@ -109,6 +115,28 @@ impl Replica {
         let round = leading.round;
         self.count_rounds(effects);
         Some(round)
+    }
+
+    /// How far a majority of the members can write the log if this one can: the highest position as long as no follower is
+    /// known to be full. Once one is, members that are silent count as full too, as nothing gets committed with them.
+    #[must_use]
+    pub fn quorum_room(&self, now: Ticks) -> LogPosition {
+        let unlimited = LogPosition(u64::MAX);
+        let State::Leading(leading) = &self.state else {
+            return unlimited;
+        };
+        // Asked for each append, and nearly always so.
+        if leading.followers.values().all(|tracked| tracked.full_from.is_none()) {
+            return unlimited;
+        }
+        let room = |member: &NodeId| match leading.followers.get(member) {
+            _ if *member == self.options.node => unlimited,
+            Some(tracked) if now.since(tracked.heard) < self.options.election_timeout => {
+                tracked.full_from.unwrap_or(unlimited)
+            }
+            _ => LogPosition::ZERO,
+        };
+        self.reached_by_majority(room).unwrap_or(unlimited)
     }
 
     /// What a leader knows of its followers.
@@ -238,6 +266,8 @@ impl Replica {
         };
         let acknowledged = LogPosition::ZERO;
         let answered_round = 0;
+        // A new link does not make room.
+        let full_from = leading.tracked(from).and_then(|tracked| tracked.full_from);
         leading.followers.insert(
             from,
             Tracked {
@@ -248,6 +278,7 @@ impl Replica {
                 linked: true,
                 priority: 0,
                 flush_micros: 0,
+                full_from,
             },
         );
         effects.push(Effect::Serve { follower: from, subscription, start });
@@ -303,14 +334,31 @@ impl Replica {
         self.drive_transfer(effects);
     }
 
-    fn round_answered(&mut self, from: NodeId, round: u64, flush_micros: u64, effects: &mut Vec<Effect>) {
+    /// What a follower says of its disk.
+    fn note_disk(
+        &mut self,
+        from: NodeId,
+        flush_micros: u64,
+        full_from: Option<LogPosition>,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let State::Leading(leading) = &mut self.state
+            && let Some(tracked) = leading.followers.get_mut(&from)
+        {
+            if tracked.full_from.is_some() != full_from.is_some() {
+                effects.push(Effect::Changed);
+            }
+            (tracked.flush_micros, tracked.full_from) = (flush_micros, full_from);
+        }
+    }
+
+    fn round_answered(&mut self, from: NodeId, round: u64, effects: &mut Vec<Effect>) {
         let State::Leading(leading) = &mut self.state else {
             return;
         };
         let Some(tracked) = leading.followers.get_mut(&from) else {
             return;
         };
-        tracked.flush_micros = flush_micros;
         tracked.answered_round = tracked.answered_round.max(round.min(leading.round));
         self.count_rounds(effects);
     }

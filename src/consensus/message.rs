@@ -152,6 +152,8 @@ pub enum Message {
         round: u64,
         /// How long its flushes take, microseconds; zero when it has flushed nothing yet.
         flush_micros: u64,
+        /// Set while it can make no new chunk: it can write the log up to here and no further.
+        full_from: Option<LogPosition>,
     },
 }
 

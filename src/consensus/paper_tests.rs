@@ -255,7 +255,7 @@ fn nothing_committed_is_ever_cut() {
 fn a_higher_term_deposes_and_one_node_leads_alone() {
     let mut table = led();
     table.run(0, |replica, now, effects| {
-        let message = super::Message::HeartbeatAnswer { term: Term(4), round: 0, flush_micros: 0 };
+        let message = super::Message::HeartbeatAnswer { term: Term(4), round: 0, flush_micros: 0, full_from: None };
         replica.handle_message(now, node(1), message, effects);
     });
     assert!(!table.replica(0).is_leader());
@@ -287,7 +287,8 @@ fn an_impossible_term_changes_nothing() {
     let request = VoteRequest { transfer: true, ..request(2, u32::MAX, 9, 9) };
     assert_eq!(ask(&mut table, 1, false, request), Some(false));
     table.run(0, |replica, now, effects| {
-        let message = super::Message::HeartbeatAnswer { term: Term(u32::MAX), round: 0, flush_micros: 0 };
+        let message =
+            super::Message::HeartbeatAnswer { term: Term(u32::MAX), round: 0, flush_micros: 0, full_from: None };
         replica.handle_message(now, node(1), message, effects);
     });
     assert!(table.replica(0).is_leader());

@@ -144,6 +144,8 @@ pub struct Replica {
     pub(super) is_suspect: bool,
     /// How long flushes take here, microseconds.
     pub(super) flush_micros: u64,
+    /// This node can make no new chunk: it can write the log up to here and no further.
+    pub(super) full_from: Option<LogPosition>,
     pub(super) log_end: LogPosition,
     /// Durable here, at the end of a record. Invariant: `flushed <= log_end`.
     pub(super) flushed: LogPosition,
@@ -173,6 +175,7 @@ impl Replica {
             lists: restored.list.map_or_else(founding, RestoredList::over),
             is_suspect: restored.is_suspect,
             flush_micros: 0,
+            full_from: None,
             options,
             term: restored.term.max(restored.epochs.last_term()),
             voted_for: restored.voted_for,
@@ -353,12 +356,17 @@ impl Replica {
         self.members().iter().copied().filter(|&member| member != self.options.node).collect()
     }
 
-    /// A random part of half the election timeout; smaller for nodes of higher priority.
+    /// A random part of half the election timeout; smaller for nodes of higher priority, and behind a half for those that
+    /// others should go before.
     pub(super) fn jitter(&mut self) -> Duration {
-        // Those whose log is in doubt stand last.
-        let doubt = if self.is_suspect { self.options.election_timeout / 2 } else { Duration::ZERO };
+        let doubt = if self.stands_last() { self.options.election_timeout / 2 } else { Duration::ZERO };
         let shares = u32::try_from(self.options.priority.clamp(0, 9)).expect("clamped") + 1;
         doubt + self.chance.jitter(self.options.election_timeout / 2 / shares)
+    }
+
+    /// Those whose log is in doubt, and those that could take no writes.
+    pub(super) fn stands_last(&self) -> bool {
+        self.is_suspect || self.full_from.is_some()
     }
 
     /// Pushes an effect that tells others of our term or vote: not before these are durable.

@@ -75,6 +75,10 @@ fn command_on(table: &mut Table, words: &[&str]) {
         ["add", leader, node] => change(table, at(leader), Change::Add(super::harness::node(at(node)))),
         ["remove", leader, node] => change(table, at(leader), Change::Remove(super::harness::node(at(node)))),
         ["lose", node, records] => table.lose(at(node), records.parse().unwrap()),
+        ["trust", node] => {
+            let refused = table.run(at(node), |replica, _, effects| replica.trust_log(effects)).and_then(Result::err);
+            refused.into_iter().for_each(|reason| table.trace.push_str(&format!("{node}: {reason}\n")));
+        }
         ["priority", node, priority] => {
             table.hosts[at(node)].options.priority = priority.parse().unwrap();
             table.crash(at(node));
@@ -82,6 +86,15 @@ fn command_on(table: &mut Table, words: &[&str]) {
         }
         ["flush-time", node, micros] => {
             table.hosts[at(node)].replica.as_mut().unwrap().note_flush_time(micros.parse().unwrap());
+        }
+        ["full", node, from] => {
+            let full_from = Some(crate::types::LogPosition(from.parse().unwrap()));
+            table.run(at(node), |replica, _, effects| replica.note_room(full_from, effects));
+            table.deliver();
+        }
+        ["room", node] => {
+            table.run(at(node), |replica, _, effects| replica.note_room(None, effects));
+            table.deliver();
         }
         ["show"] => table.show(),
         other => panic!("unknown command {other:?}"),

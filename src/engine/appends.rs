@@ -3,7 +3,7 @@
 use crate::codec::record::{BatchView, Header, RecordKind, padding, seal, sealed_length};
 use crate::consensus::Replica;
 use crate::index::NotReady;
-use crate::limits::RECORD_HEADER_BYTES;
+use crate::limits::{FULL_DISK_RESERVE_BYTES, RECORD_HEADER_BYTES};
 use crate::types::{ExpectedVersion, LogPosition, Term, Ticks, base_stream};
 
 use super::core::{Deferred, Engine, Pending, Unproven};
@@ -35,19 +35,12 @@ impl Engine {
             self.answer_append(append, Answer::TooLarge { bytes, limit });
             return Ok(());
         }
+        if let Some(refusal) = self.refusal_for_room(bytes + self.full_disk_reserve()) {
+            self.answer_append(append, refusal);
+            return Ok(());
+        }
         if self.heads.is_full() || !self.has_room(bytes) {
-            let refusal = match (self.disk_full, self.chunk_failed) {
-                (true, _) => Some(Answer::DiskFull),
-                (false, true) => Some(Answer::ChunkFailed),
-                (false, false) => None,
-            };
-            return match refusal.filter(|_| !self.next_chunk_ready(bytes)) {
-                Some(answer) => {
-                    self.answer_append(append, answer);
-                    Ok(())
-                }
-                None => Err(append),
-            };
+            return Err(append);
         }
         self.stopwatch.taken(append.handed_over);
         let stream = self.heads.name(append.stream());
@@ -309,12 +302,34 @@ impl Engine {
             && self.buffer_room() >= bytes + self.padding_before(bytes) + 2 * RECORD_HEADER_BYTES as u64
     }
 
+    /// Why no record of `bytes` can be taken for want of chunks, here or at a majority; `None` when it can.
+    pub(super) fn refusal_for_room(&self, bytes: u64) -> Option<Answer> {
+        let replica = self.replica.as_ref()?;
+        let end = || replica.log_end().plus(self.padding_before(bytes) + bytes);
+        if self.full_from().is_some_and(|full_from| end() > full_from) {
+            return Some(if self.disk_full { Answer::DiskFull } else { Answer::ChunkFailed });
+        }
+        let room = replica.quorum_room(self.now);
+        (room < LogPosition(u64::MAX) && end() > room).then_some(Answer::NoQuorumRoom)
+    }
+
+    /// When no new chunk can be made here: the end of those that there are.
+    pub(super) fn full_from(&self) -> Option<LogPosition> {
+        let is_full = self.disk_full || self.chunk_failed;
+        is_full.then(|| self.options.layout.chunk_start(self.log.chunks_ready()))
+    }
+
+    /// See [`FULL_DISK_RESERVE_BYTES`].
+    fn full_disk_reserve(&self) -> u64 {
+        FULL_DISK_RESERVE_BYTES.min(self.options.layout.chunk_size / 16)
+    }
+
     fn padding_before(&self, bytes: u64) -> u64 {
         let room = self.replica.as_ref().map_or(0, |replica| self.options.layout.room(replica.log_end()));
         if bytes > room { room } else { 0 }
     }
 
-    pub(super) fn next_chunk_ready(&self, bytes: u64) -> bool {
+    fn next_chunk_ready(&self, bytes: u64) -> bool {
         let Some(replica) = &self.replica else {
             return false;
         };

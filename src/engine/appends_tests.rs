@@ -58,6 +58,7 @@ impl Node {
             stale: Vec::new(),
             sealed: LogPosition::ZERO,
             chunk_count: 1,
+            headers: Vec::new(),
             mark: None,
         };
         let options = EngineOptions {
@@ -337,7 +338,7 @@ fn a_refusal_waits_until_leadership_is_proven() {
         _ => None,
     });
     let round = round.expect("it asks at once");
-    let answer = |round| Message::HeartbeatAnswer { term: Term(1), round, flush_micros: 0 };
+    let answer = |round| Message::HeartbeatAnswer { term: Term(1), round, flush_micros: 0, full_from: None };
     node.engine.handle_message(PEER, answer(round - 1));
     assert_eq!(node.turn(true), [], "an answer to an earlier round proves nothing");
     node.engine.handle_message(PEER, answer(round));

@@ -60,6 +60,11 @@ pub enum ControlInput {
         /// What to change.
         change: MemberChange,
     },
+    /// The operator takes the log of this suspect node for what it is. Answered once that is durable.
+    TrustLog {
+        /// Whom to answer.
+        token: u64,
+    },
     /// Somebody says that `leader` leads `term`: a hint, from gossip.
     LeaderSeen {
         /// The leader.
@@ -151,11 +156,27 @@ impl Engine {
             }
             ControlInput::Resign { token, to } => self.handle_resign(token, to),
             ControlInput::ChangeMembers { token, change } => self.handle_change_members(token, change),
+            ControlInput::TrustLog { token } => self.handle_trust_log(token),
             ControlInput::LeaderSeen { leader, term } => {
                 self.with_replica(|replica, effects| replica.handle_leader_seen(now, leader, term, effects));
             }
             ControlInput::AcceptFounding { token, list } => self.handle_accept_founding(token, list),
             ControlInput::Founded { list } | ControlInput::JoinAsClone { list } => self.handle_founded(list),
+        }
+    }
+
+    fn handle_trust_log(&mut self, token: u64) {
+        match self.with_replica(|replica, effects| replica.trust_log(effects)) {
+            Some(Ok(())) => {
+                tracing::warn!(
+                    "the operator trusts this node's log: what it may have acknowledged and lost is given up"
+                );
+                self.saving.tokens.push(token);
+                self.mark_state_dirty();
+                self.poll_saving();
+            }
+            Some(Err(reason)) => self.answer_control(token, Err(reason)),
+            None => self.answer_control(token, Err("this node is in no cluster yet".to_owned())),
         }
     }
 

@@ -65,8 +65,10 @@ pub(super) struct Pending {
 pub(super) struct Barriers {
     /// Arrived since the last round was sent.
     pub(super) waiting: Vec<Unproven>,
-    /// The round that is under way and who waits for it.
-    pub(super) asked: Option<(u64, Vec<Unproven>)>,
+    /// The round that is under way.
+    pub(super) round: Option<u64>,
+    /// Who waits for it.
+    pub(super) asked: Vec<Unproven>,
 }
 
 /// What this leader says only when it knows that it still led when it looked.
@@ -271,6 +273,7 @@ impl Engine {
                 lag_bytes: replica.log_end().0.saturating_sub(tracked.acknowledged.0),
                 flush_micros: tracked.flush_micros,
                 priority: tracked.priority,
+                is_full: tracked.full_from.is_some(),
             }
         };
         NodeView {
@@ -304,9 +307,10 @@ impl Engine {
         self.now = now;
         self.stopwatch.set_now(now);
         self.wall_clock = wall_clock;
-        let flush_micros = self.flush_micros();
+        let (flush_micros, full_from) = (self.flush_micros(), self.full_from());
         self.with_replica(|replica, effects| {
             replica.note_flush_time(flush_micros);
+            replica.note_room(full_from, effects);
             if now >= replica.next_deadline() {
                 replica.handle_tick(now, effects);
             }
@@ -483,10 +487,14 @@ impl Engine {
         let mut effects = std::mem::take(&mut self.effects);
         let result = run(replica, &mut effects);
         self.carry_out(&mut effects);
+        self.keep_memory_of(effects);
+        Some(result)
+    }
+
+    fn keep_memory_of(&mut self, effects: Vec<crate::consensus::Effect>) {
         if self.effects.capacity() < effects.capacity() {
             self.effects = effects;
         }
-        Some(result)
     }
 
     #[cfg(test)]
@@ -550,25 +558,29 @@ impl Engine {
     }
 
     fn poll_barriers(&mut self) {
-        if self.barriers.waiting.is_empty() || self.barriers.asked.is_some() {
+        if self.barriers.waiting.is_empty() || self.barriers.round.is_some() {
             return;
         }
-        let unproven = std::mem::take(&mut self.barriers.waiting);
+        // Refusals are as frequent as writes may be: the two lists change places, and their memory stays.
+        let Barriers { waiting, asked, .. } = &mut self.barriers;
+        std::mem::swap(waiting, asked);
         #[cfg(test)]
         if self.has(PlantedBug::StaleLeaderRead) {
-            return self.answer_proven(unproven);
+            return self.answer_proven();
         }
-        let mut effects = Vec::new();
-        let round = self.replica.as_mut().and_then(|replica| replica.confirm(&mut effects));
-        match round {
-            Some(round) => self.barriers.asked = Some((round, unproven)),
-            None => self.refuse_unproven(unproven),
+        let mut effects = std::mem::take(&mut self.effects);
+        self.barriers.round = self.replica.as_mut().and_then(|replica| replica.confirm(&mut effects));
+        if self.barriers.round.is_none() {
+            self.refuse_unproven();
         }
         self.carry_out(&mut effects);
+        self.keep_memory_of(effects);
     }
 
-    pub(super) fn refuse_unproven(&mut self, unproven: impl IntoIterator<Item = Unproven>) {
-        for question in unproven {
+    /// Nothing that waits for a proof gets one.
+    pub(super) fn refuse_unproven(&mut self) {
+        let Barriers { waiting, asked, .. } = std::mem::take(&mut self.barriers);
+        for question in asked.into_iter().chain(waiting) {
             match question {
                 Unproven::Barrier(ticket) => self.reply(ticket, Answer::NotLeader),
                 Unproven::Refusal { append, .. } => self.answer_append(append, Answer::NotLeader),

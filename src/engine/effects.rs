@@ -165,9 +165,7 @@ impl Engine {
             let answer = if wrote { Answer::Unknown } else { Answer::NotLeader };
             self.actions.push(Action::Reply(Reply { answer, ..pending.reply }));
         }
-        let barriers = std::mem::take(&mut self.barriers);
-        let asked = barriers.asked.into_iter().flat_map(|(_, unproven)| unproven);
-        self.refuse_unproven(barriers.waiting.into_iter().chain(asked));
+        self.refuse_unproven();
         for follower in std::mem::take(&mut self.feeds).into_keys() {
             self.actions.push(Action::CloseFollower { follower });
         }
@@ -187,22 +185,22 @@ impl Engine {
     }
 
     fn confirmed(&mut self, round: u64) {
-        if self.barriers.asked.as_ref().is_none_or(|(asked, _)| *asked > round) {
-            return;
+        if self.barriers.round.take_if(|asked| *asked <= round).is_some() {
+            self.answer_proven();
         }
-        let (_, unproven) = self.barriers.asked.take().expect("just seen");
-        self.answer_proven(unproven);
     }
 
     /// Answers what waited for the proof that this node leads.
-    pub(super) fn answer_proven(&mut self, unproven: Vec<Unproven>) {
+    pub(super) fn answer_proven(&mut self) {
         let committed = self.replica.as_ref().map_or(LogPosition::ZERO, Replica::commit_position);
-        for question in unproven {
+        let mut proven = std::mem::take(&mut self.barriers.asked);
+        for question in proven.drain(..) {
             match question {
                 Unproven::Barrier(ticket) => self.reply(ticket, Answer::Confirmed { end: committed }),
                 Unproven::Refusal { append, answer, end } => self.answer_when_committed(append, answer, end),
             }
         }
+        self.barriers.asked = proven;
     }
 
     fn finish_resignation(&mut self) {

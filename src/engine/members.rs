@@ -10,7 +10,7 @@ use crate::types::{LogPosition, NodeId};
 use super::action::Action;
 use super::core::Engine;
 use super::effects::CONTROL_ROOM_BYTES;
-use super::{ControlOutput, MemberChange};
+use super::{Answer, ControlOutput, MemberChange};
 
 /// A change of the list that somebody waits for.
 #[derive(Clone, Copy, Debug)]
@@ -46,8 +46,16 @@ impl Engine {
         if self.stopping || !self.accepting {
             return Err("this leader takes no writes at the moment: try again".to_owned());
         }
-        if self.disk_full && !self.next_chunk_ready(CONTROL_ROOM_BYTES) {
-            return Err("this leader's disk is full: make room, then try again".to_owned());
+        match self.refusal_for_room(CONTROL_ROOM_BYTES) {
+            None => {}
+            Some(Answer::NoQuorumRoom) => {
+                return Err(
+                    "the disks of so many members are full that no majority can take the new list: make room, then \
+                            try again"
+                        .to_owned(),
+                );
+            }
+            Some(_) => return Err("this leader's disk is full: make room, then try again".to_owned()),
         }
         if self.buffer_room() < CONTROL_ROOM_BYTES {
             return Err("this leader's log buffer is full: try again when the followers have caught up".to_owned());
@@ -127,10 +135,11 @@ impl Engine {
     }
 
     /// The state file and gossip follow the list once it is committed. A node that copies an old part of the log meets lists
-    /// of the past there: it waits until it is near the end.
+    /// of the past there: it waits until it is near the end, of which it knows only once the leader has told.
     pub(super) fn poll_lists(&mut self) {
         let (Some(replica), Some(lists)) = (&self.replica, &self.lists) else { return };
-        if !self.list_unsaved || lists.is_pending(replica.commit_position()) || self.is_far_behind() {
+        let knows_the_end = replica.is_leader() || replica.leader_commit() > LogPosition::ZERO;
+        if !self.list_unsaved || lists.is_pending(replica.commit_position()) || !knows_the_end || self.is_far_behind() {
             return;
         }
         self.list_unsaved = false;

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::codec::record::BatchBuilder;
 use crate::consensus::{Message, TransferRequest, VoteRequest, VoteResponse};
+use crate::engine::{Append, ControlInput, EngineOptions, Request, Role, Ticket};
 use crate::engine::{BufferToken, WriteSource};
-use crate::engine::{ControlInput, EngineOptions, Role};
 use crate::index::Index;
 use crate::storage::memory::MemoryLog;
 use crate::storage::{ChunkLayout, DurableState, Recovered};
-use crate::types::{ClusterId, Guid, Term, Ticks};
+use crate::types::{ClusterId, EventId, ExpectedVersion, Guid, Term, Ticks};
 
 const LAYOUT: ChunkLayout = ChunkLayout { chunk_size: 1 << 20 };
 
@@ -40,6 +41,11 @@ struct Node {
     saved: Option<DurableState>,
     /// What gossip was told.
     told: Option<MembershipBody>,
+    /// No chunks are made, and the last one that was asked for.
+    is_full: bool,
+    wanted: Option<u32>,
+    /// What requests were answered.
+    replies: Vec<Answer>,
 }
 
 struct Cluster {
@@ -79,6 +85,7 @@ impl Node {
             stale: Vec::new(),
             sealed: LogPosition::ZERO,
             chunk_count: 1,
+            headers: Vec::new(),
             mark: None,
         };
         let options = EngineOptions {
@@ -96,7 +103,7 @@ impl Node {
         Node {
             engine: Engine::new(options, state, recovered, Arc::clone(&index), Ticks(0)).unwrap(),
             index,
-            log: MemoryLog { layout: LAYOUT, bytes: vec![0; 2 << 20] },
+            log: MemoryLog { layout: LAYOUT, bytes: vec![0; 8 << 20] },
             received: BTreeMap::new(),
             next_token: 0,
             data: None,
@@ -104,6 +111,9 @@ impl Node {
             answers: BTreeMap::new(),
             saved: None,
             told: None,
+            is_full: false,
+            wanted: None,
+            replies: Vec::new(),
         }
     }
 }
@@ -226,7 +236,10 @@ impl Cluster {
                 this.saved = Some(*state);
                 this.engine.handle_state_saved(sequence);
             }
-            Action::PrepareChunk(_) | Action::Reply(_) | Action::ViewChanged | Action::ClusterKnown(_) => {}
+            Action::PrepareChunk(chunk) if this.is_full => this.wanted = Some(chunk),
+            Action::PrepareChunk(chunk) => this.engine.handle_chunk_ready(chunk),
+            Action::Reply(reply) => this.replies.push(reply.answer),
+            Action::ViewChanged | Action::ClusterKnown(_) => {}
             Action::Send { peer, message } => self.mail.push((node, at(peer), Mail::Message(message))),
             Action::ConnectControl { leader } => self.mail.push((at(leader), node, Mail::LeaderLink(true))),
             Action::ConnectData { leader, subscription, .. } => {
@@ -260,6 +273,45 @@ impl Cluster {
             ControlOutput::MembersChanged(list) => self.nodes[node].told = Some(list),
             ControlOutput::ViewChanged => {}
         }
+    }
+
+    /// The disk of a node has no room for another chunk, or has room again.
+    fn set_full(&mut self, node: usize, is_full: bool) {
+        let node = &mut self.nodes[node];
+        node.is_full = is_full;
+        node.engine.handle_disk_full(is_full);
+        if let Some(chunk) = node.wanted.take_if(|_| !is_full) {
+            node.engine.handle_chunk_ready(chunk);
+        }
+    }
+
+    /// Writes 50 KiB; what that was answered within a fifth of a second.
+    fn write(&mut self, node: usize) -> Option<Answer> {
+        let mut body = BatchBuilder::new("s", 60 << 10);
+        body.event(
+            EventId(Guid(self.now.0.to_le_bytes().repeat(2).try_into().unwrap())),
+            "e",
+            true,
+            &[7; 50 << 10],
+            b"",
+        );
+        let append = Append {
+            ticket: Ticket { edge: 0, key: 1 },
+            kind: RecordKind::Append,
+            expected_version: ExpectedVersion::Any,
+            guard: None,
+            event_count: 1,
+            body: body.finish(),
+            metadata_of: None,
+            revival: None,
+            deadline: Ticks(u64::MAX),
+            handed_over: Ticks(0),
+            queued: None,
+        };
+        self.nodes[node].replies.clear();
+        self.nodes[node].engine.handle_request(Request::Append(Box::new(append))).expect("room in the log buffer");
+        self.run(200);
+        self.nodes[node].replies.pop()
     }
 
     /// Asks a node for a change; what it says within a second.
@@ -359,4 +411,90 @@ fn leadership_is_handed_to_whom_the_operator_names() {
     cluster.run(500);
     assert_eq!(cluster.nodes[old].answers.get(&5), Some(&Ok(())));
     assert_eq!(cluster.leader(), to);
+}
+
+/// A leader with a full disk lets another lead before its chunks are used up, and nobody hands back to it.
+#[test]
+fn a_leader_with_a_full_disk_hands_over_before_it_has_to_refuse() {
+    let mut cluster = Cluster::new(3, 0);
+    let old = cluster.leader();
+    cluster.set_full(old, true);
+    cluster.run(500);
+    let leader = cluster.leader();
+    assert_ne!(leader, old);
+    for written in 0..60 {
+        let answer = cluster.write(leader);
+        assert!(matches!(answer, Some(Answer::Appended { .. })), "write {written}: {answer:?}");
+    }
+    assert_eq!(cluster.leader(), leader);
+    let follower = |cluster: &Cluster| {
+        let followers = cluster.nodes[leader].engine.view().followers;
+        followers.into_iter().find(|follower| follower.node == id(old)).unwrap()
+    };
+    let behind = follower(&cluster);
+    assert!(
+        behind.is_full && behind.acknowledged <= LogPosition(2 << 20) && behind.lag_bytes > 500 << 10,
+        "{behind:?}"
+    );
+    // It comes back by itself, through the chunks that it missed.
+    cluster.set_full(old, false);
+    cluster.run(1000);
+    let whole = follower(&cluster);
+    assert!(!whole.is_full && whole.lag_bytes == 0, "{whole:?}");
+}
+
+/// What a majority cannot write is refused at once, with its reason; what was taken before is committed.
+#[test]
+fn full_followers_are_a_reason_to_refuse_writes_and_nothing_else() {
+    let mut cluster = Cluster::new(3, 0);
+    let leader = cluster.leader();
+    let full = [(leader + 1) % 3, (leader + 2) % 3];
+    full.iter().for_each(|&node| cluster.set_full(node, true));
+    cluster.run(200);
+    let mut written = 0;
+    let refusal = loop {
+        match cluster.write(leader) {
+            Some(Answer::Appended { .. }) => written += 1,
+            other => break other,
+        }
+        assert!(written < 60, "two chunks have no room for more than 40");
+    };
+    assert_eq!(refusal, Some(Answer::NoQuorumRoom));
+    assert!((30..=40).contains(&written), "{written} writes");
+    let answer = cluster.change(leader, MemberChange::Remove(id(full[0])));
+    assert_eq!(answer, Some(Ok(())), "the reserve is for records like this");
+    assert_eq!(cluster.change(leader, MemberChange::Add(member(full[0]))), Some(Ok(())));
+    cluster.nodes[leader].replies.clear();
+    let ticket = Ticket { edge: 0, key: 2 };
+    cluster.nodes[leader].engine.handle_request(Request::Barrier { ticket }).unwrap();
+    cluster.run(200);
+    assert!(matches!(cluster.nodes[leader].replies[..], [Answer::Confirmed { .. }]), "reads go on");
+    assert_eq!(cluster.leader(), leader, "nobody has more room");
+    // One of them is enough.
+    cluster.set_full(full[0], false);
+    cluster.run(300);
+    for _ in 0..30 {
+        let answer = cluster.write(leader);
+        assert!(matches!(answer, Some(Answer::Appended { .. })), "{answer:?}");
+    }
+    cluster.set_full(full[1], false);
+    cluster.run(500);
+    let ends: Vec<_> = cluster.nodes.iter().map(|node| node.engine.positions().2).collect();
+    assert!(ends.iter().all(|end| *end == ends[0]) && ends[0] > LogPosition(3 << 20), "{ends:?}");
+}
+
+/// A full node and one that is gone: nothing can be committed, and that is said.
+#[test]
+fn a_silent_member_has_no_room_when_another_is_full() {
+    let mut cluster = Cluster::new(3, 0);
+    let leader = cluster.leader();
+    let (full, gone) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.cut.insert(gone);
+    cluster.run(1000);
+    assert!(matches!(cluster.write(leader), Some(Answer::Appended { .. })));
+    cluster.set_full(full, true);
+    cluster.run(200);
+    let answers: Vec<_> = (0..45).filter_map(|_| cluster.write(leader)).collect();
+    assert_eq!(answers.len(), 45, "nobody waits");
+    assert_eq!(answers.last(), Some(&Answer::NoQuorumRoom));
 }

@@ -171,6 +171,8 @@ pub enum Answer {
     DiskFull,
     /// The next chunk file is needed and cannot be made for another reason than room.
     ChunkFailed,
+    /// So many members have full disks that no majority could take the record: writes wait for the operator, reads go on.
+    NoQuorumRoom,
     /// The record does not fit a chunk.
     TooLarge {
         /// Bytes of the record.
@@ -281,4 +283,6 @@ pub struct FollowerView {
     pub flush_micros: u64,
     /// Its `NodePriority`.
     pub priority: i32,
+    /// True when it can make no new chunk, as it last said: its disk is full, most likely.
+    pub is_full: bool,
 }

@@ -30,8 +30,16 @@ pub enum ScanError {
         /// The term before.
         last: Term,
     },
-    /// The body is none.
-    #[error("the epoch record at {position} cannot be read")]
+    /// Nothing but the padding that makes it begin the next chunk stands in a term before its epoch; no term is zero.
+    #[error("record at {position} is of term {term}, which no epoch has begun")]
+    NotBegun {
+        /// Where the record begins.
+        position: LogPosition,
+        /// Its term.
+        term: Term,
+    },
+    /// The body is none, or has no identifier.
+    #[error("the epoch record at {position} cannot be read or has no identifier")]
     Epoch {
         /// Where the record begins.
         position: LogPosition,
@@ -133,6 +141,16 @@ impl Scanner {
         Ok(taken)
     }
 
+    /// As recovery has it: what one takes the other must take, too.
+    fn check_begun(&self, header: &Header) -> Result<(), ScanError> {
+        let Header { position, term, kind, .. } = *header;
+        let is_begun = term == self.last_term && !self.unnamed;
+        if term == Term::ZERO || !(is_begun || matches!(kind, RecordKind::Epoch | RecordKind::Padding)) {
+            return Err(ScanError::NotBegun { position, term });
+        }
+        Ok(())
+    }
+
     fn complete(&mut self, scanned: &mut Scanned) -> Result<(), ScanError> {
         let Some(open) = self.open.take() else {
             return Ok(());
@@ -142,6 +160,7 @@ impl Scanner {
             let error = RecordError::Checksum { computed: open.crc, stored: open.header.crc };
             return Err(ScanError::Record { position, error });
         }
+        self.check_begun(&open.header)?;
         self.record_end = open.header.end();
         if kind == RecordKind::Padding && term > self.last_term {
             scanned.epochs.push((Epoch { term, position, id: Guid::ZERO }, self.record_end));
@@ -152,7 +171,9 @@ impl Scanner {
             if term == self.last_term && !self.unnamed {
                 return Err(ScanError::Term { position, found: term, last: self.last_term });
             }
-            let body = EpochBody::decode(&open.body).ok_or(ScanError::Epoch { position })?;
+            let body = EpochBody::decode(&open.body)
+                .filter(|body| !body.epoch_id.is_zero())
+                .ok_or(ScanError::Epoch { position })?;
             scanned.epochs.push((Epoch { term, position, id: body.epoch_id }, self.record_end));
             self.last_term = term;
             self.unnamed = false;
@@ -176,5 +197,49 @@ impl Open {
         }
         self.missing -= taken;
         taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::record::{seal, sealed_length};
+    use crate::types::NodeId;
+
+    const LAYOUT: ChunkLayout = ChunkLayout { chunk_size: 64 << 10 };
+
+    /// Scans records of these terms and kinds, with the identifier of epochs; how many are good.
+    fn good(records: &[(u32, RecordKind, u8)]) -> usize {
+        let mut scanner = Scanner::new(LAYOUT, LogPosition::ZERO, None);
+        let is_good = |&&(term, kind, id): &&(u32, RecordKind, u8)| {
+            let body = EpochBody { epoch_id: Guid([id; 16]), leader: NodeId(Guid([1; 16])), previous: None }.encode();
+            let mut bytes = vec![0; sealed_length(body.len())];
+            bytes[RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + body.len()].copy_from_slice(&body);
+            let (position, term) = (scanner.position(), Term(term));
+            seal(
+                &mut bytes,
+                Header { length: 0, crc: 0, position, term, kind, flags: 0, event_count: 0, timestamp: 1 },
+            );
+            scanner.scan(&bytes).is_ok()
+        };
+        records.iter().take_while(is_good).count()
+    }
+
+    #[test]
+    fn only_what_a_leader_writes_is_taken() {
+        let epoch = |term, id| (term, RecordKind::Epoch, id);
+        let append = |term| (term, RecordKind::Append, 0);
+        let padding = |term| (term, RecordKind::Padding, 0);
+        assert_eq!(good(&[epoch(0, 1)]), 0);
+        assert_eq!(good(&[padding(0)]), 0);
+        assert_eq!(good(&[append(0)]), 0);
+        assert_eq!(good(&[append(1)]), 0);
+        assert_eq!(good(&[epoch(1, 0)]), 0);
+        assert_eq!(good(&[padding(1), append(1)]), 1);
+        assert_eq!(good(&[epoch(1, 1), append(2)]), 1);
+        assert_eq!(good(&[epoch(1, 1), epoch(1, 2)]), 1);
+        assert_eq!(good(&[epoch(2, 1), epoch(1, 2)]), 1);
+        assert_eq!(good(&[epoch(1, 1), append(1), padding(1), append(1), padding(3), epoch(3, 2), append(3)]), 7);
+        assert_eq!(good(&[padding(1), padding(2), epoch(2, 1), append(2)]), 4);
     }
 }

@@ -42,8 +42,9 @@
 //!   and subscriptions. An edge decodes a request, encodes the body of the record, which is the costly part, and sends
 //!   it to the log thread over a bounded queue. It answers reads from the [`index`](crate::index) and the chunk files.
 //!   It answers a write when its index has applied it, so a client reads its own writes at that node.
-//! - The **control thread** has the internal HTTP on 2112: gossip, elections, `POST /admin/resign`, DNS. It carries
-//!   what the log thread decides.
+//! - The **control thread** has the internal HTTP on 2112: gossip, elections, administration, DNS. It carries what the
+//!   log thread decides. A node on its own has that port for `ringstore admin` and `ringstore backup` only, takes no other
+//!   node's gossip or votes there, and goes on without it where it is taken; 1112 stays closed.
 //! - The **background thread** prepares chunk files ahead of the writer, zero-filled, so that an append is an overwrite
 //!   and a flush touches no metadata of the file system. It also watches the free space.
 //!
@@ -217,7 +218,13 @@
 //! **Handing over.** A leader hands over when it is asked to, when a caught-up member has a higher `NodePriority`, and when
 //! its flushes take more than eight times and 50 ms longer than those of its followers, who tell it with each answer to a
 //! heartbeat. The latter two after five seconds of it (a flush that does not end: at once, when it has taken longer than an
-//! election), once a minute, and never while the list changes. Nobody hands over to a node that would hand back.
+//! election), once a minute, and never while the list changes. A leader that can make no new chunk, most likely because
+//! its disk is full, hands over at once when a majority has room without it. Nobody hands over to a node that would hand
+//! back, or to a full one.
+//!
+//! **Full disks.** A follower that can make no new chunk tells the leader how far it can write the log. Writes beyond the
+//! room of a majority are refused with words at once; reads go on, what was taken is committed, and all comes back by itself
+//! when there is room. A full member goes on acknowledging what its chunks take; the rest waits on the link.
 //!
 //! **Suspect nodes.** A node whose disk lost what had been flushed may lack what it has acknowledged. Its vote counts only
 //! if all members give theirs, until it has everything again: the argument is in `consensus/election.rs`.

@@ -2,6 +2,21 @@
 //!
 //! New ones go on top. A decision that no longer holds stays, with a line that says which one replaced it.
 //!
+//! # 2026-11-22: A full disk costs its node, and the cluster only when no majority has room
+//!
+//! *Context.* A leader with a full disk refused all writes although both followers had room; followers with full disks said
+//! nothing, and writes waited for them until clients gave up. *Choice.* With each heartbeat's answer a follower that can
+//! make no new chunk says how far those that it has reach. The leader hands over as soon as it can make none itself, a
+//! chunk before it would have to refuse, when a majority has room without it; and it refuses with words what would go
+//! beyond the room of a majority. Nobody hands over to a full node, and it stands for election late. The last 64 KiB of
+//! room are for the records that begin terms and change the member list, so that a full cluster can still elect somebody
+//! who takes reads. Members that are silent count as full while another one is: with them nothing gets committed either.
+//! *Turned down.* A plain "full": writes would be refused with up to two chunks of room left, or wait when these are used
+//! up. Stepping down without a successor: an election among nodes of which some may be full, and a pause. Handing over
+//! when no majority has room: nothing is gained, and the record of the new term takes room. *The price:* leadership moves
+//! once when the leader's disk is full, and back to a higher priority when it has room. *Would change our mind:* disks that
+//! are full and not full in turns by the second.
+//!
 //! # 2026-11-22: The index in tables, read with pread, names in full
 //!
 //! *Context.* An index in memory makes a start as long as the log and memory as large as the number of events. *Choice.* The

@@ -205,7 +205,9 @@
 //!
 //! [`recover`](crate::storage::recover) reads the header page and the footer page of every chunk. A chunk with a good footer
 //! whose terms and epochs follow those before is believed; of the log bytes only the others are read, normally those of the
-//! last chunk or two, and every record in them is checked: length, place, kind, checksum; terms never descend, epochs ascend.
+//! last chunk or two, and every record in them is checked: length, place, kind, checksum; terms are above zero and never
+//! descend; each begins with an epoch record that has an identifier, or with padding in front of it. (A follower holds the
+//! same against what its leader sends.)
 //! A start therefore takes the same time for any size of the log. (Rot in a sealed chunk is found by the scrubber. A damaged
 //! footer makes its chunk be read, and sealed again later.) It stops at the first record that does not check out (the
 //! *end*). *Durable* is the position of the newest durable mark, or the end of the last sealed chunk when that is higher.
@@ -219,6 +221,11 @@
 //! In both good cases what lies from the durable position to the end is written in place once more and flushed, and
 //! everything from the end to the end of the last chunk that is not zero is zeroed and flushed
 //! ([`erase_tail`](crate::storage::Recovered::erase_tail)).
+//!
+//! A damaged header page whose identity does not check out is made anew when a good footer or a good first record shows which
+//! chunk it is; for a chunk without a record at least 24 of the identity's 32 bytes must be right. Otherwise the node stops:
+//! the file may be another one. Marks in such a page are believed when they check out. Where the chunk is not sealed the log
+//! is *suspect* (below): a newer mark may have been lost with the page. The page is mended when that has been saved.
 //!
 //! Why records *behind* a torn one are cut although they are good: the operating system writes the pages of an unflushed
 //! batch back in any order, so above the mark a hole with good records behind it is what a power cut normally leaves. None

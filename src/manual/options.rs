@@ -36,9 +36,9 @@
 //! |---|---|---|---|---|
 //! | `IntIp` | `--int-ip` | `EVENTSTORE_INT_IP` | `127.0.0.1` | Address to listen on for traffic between the nodes. That traffic is not authenticated in this version: use a private network. Must be an IPv4 or IPv6 address (no host name); for example `10.0.0.1`. |
 //! | `ExtIp` | `--ext-ip` | `EVENTSTORE_EXT_IP` | `127.0.0.1` | Address to listen on for clients. Must be an IPv4 or IPv6 address (no host name); for example `192.168.0.1`. |
-//! | `IntTcpPort` | `--int-tcp-port` | `EVENTSTORE_INT_TCP_PORT` | `1112` | Port for replication and forwarded requests, on IntIp; 0 lets the system choose. Must be a port from 0 to 65535; for example `11112`. |
+//! | `IntTcpPort` | `--int-tcp-port` | `EVENTSTORE_INT_TCP_PORT` | `1112` | Port for replication and forwarded requests, on IntIp; 0 lets the system choose. A node on its own does not open it. Must be a port from 0 to 65535; for example `11112`. |
 //! | `ExtTcpPort` | `--ext-tcp-port` | `EVENTSTORE_EXT_TCP_PORT` | `1113` | Port for clients, TCP protocol, on ExtIp; 0 lets the system choose. Must be a port from 0 to 65535; for example `11113`. |
-//! | `IntHttpPort` | `--int-http-port` | `EVENTSTORE_INT_HTTP_PORT` | `2112` | Port for gossip, elections and administration, on IntIp; 0 lets the system choose. Must be a port from 0 to 65535; for example `12112`. |
+//! | `IntHttpPort` | `--int-http-port` | `EVENTSTORE_INT_HTTP_PORT` | `2112` | Port for gossip, elections and administration, on IntIp; 0 lets the system choose. A node on its own has it for administration and backup only, and goes on without it where it is taken. Must be a port from 0 to 65535; for example `12112`. |
 //! | `ExtHttpPort` | `--ext-http-port` | `EVENTSTORE_EXT_HTTP_PORT` | `2113` | Port for clients, HTTP, on ExtIp; 0 lets the system choose. Must be a port from 0 to 65535; for example `12113`. |
 //! | `IntIpAdvertiseAs` | `--int-ip-advertise-as` | `EVENTSTORE_INT_IP_ADVERTISE_AS` | none | Internal address told to the other nodes, when it is not IntIp (address translation, containers). Must be an IPv4 or IPv6 address (no host name); for example `10.0.0.1`. |
 //! | `ExtIpAdvertiseAs` | `--ext-ip-advertise-as` | `EVENTSTORE_EXT_IP_ADVERTISE_AS` | none | Address told to clients, when it is not ExtIp. Must be an IPv4 or IPv6 address (no host name); for example `192.168.0.1`. |

@@ -113,9 +113,11 @@ impl Mender {
                 said = Instant::now();
                 tracing::warn!(
                     "no repair yet of chunk {chunk}, log position {}, after {} s: {words}; trying again. To give \
-                    up: stop the node, move the data directory away and start it empty, so that it copies the log",
+                    up: stop the node, move the data directory away, start it empty, so that it copies the log, and give it the \
+                    place of this one with `ringstore admin replace {} NEW`",
                     loss.position,
-                    began.elapsed().as_secs()
+                    began.elapsed().as_secs(),
+                    self.node
                 );
             }
             thread::sleep(RETRY);

@@ -14,8 +14,9 @@ use super::NodeError;
 #[derive(Debug)]
 pub(super) struct Sockets {
     pub(super) edges: Vec<EdgeSockets>,
-    /// `None` on a node that is alone: as in v5 it opens no internal ports.
+    /// `None` on a node that is alone: nobody replicates from it.
     pub(super) int_tcp: Option<OwnedFd>,
+    /// `None` only on a node that is alone, when its address cannot be listened on.
     pub(super) int_http: Option<TcpListener>,
 }
 
@@ -29,17 +30,33 @@ impl Sockets {
         let edges = tcp.into_iter().zip(http).map(|(tcp, http)| EdgeSockets { tcp: vec![tcp], http: vec![http] });
         let edges = edges.collect();
         if !config.is_cluster() {
-            return Ok(Sockets { edges, int_tcp: None, int_http: None });
+            return Ok(Sockets { edges, int_tcp: None, int_http: administration(config) });
         }
         let int_tcp = ring::listen(config.int_tcp()).map_err(failed("IntIp and IntTcpPort", config.int_tcp()))?;
         let bound = ring::local_address(&int_tcp).map_err(failed("IntIp and IntTcpPort", config.int_tcp()))?;
         config.int_tcp_port = bound.port();
-        let int_http =
-            TcpListener::bind(config.int_http()).map_err(failed("IntIp and IntHttpPort", config.int_http()))?;
-        let bound = int_http.local_addr().map_err(failed("IntIp and IntHttpPort", config.int_http()))?;
-        config.int_http_port = bound.port();
+        let int_http = internal_http(config).map_err(failed("IntIp and IntHttpPort", config.int_http()))?;
         Ok(Sockets { edges, int_tcp: Some(int_tcp), int_http: Some(int_http) })
     }
+}
+
+fn internal_http(config: &mut Config) -> std::io::Result<TcpListener> {
+    let listener = TcpListener::bind(config.int_http())?;
+    config.int_http_port = listener.local_addr()?.port();
+    Ok(listener)
+}
+
+/// Internal HTTP of a node that is alone. Only its operator needs it, so that several such nodes may share a host without
+/// an option more than in v5, where a single node opens no internal port.
+fn administration(config: &mut Config) -> Option<TcpListener> {
+    let address = config.int_http();
+    let failed = |error: std::io::Error| {
+        tracing::warn!(
+            "{address} cannot be listened on: {error}; the node serves its clients, but `ringstore admin` and `ringstore \
+             backup` cannot reach it: set IntHttpPort (or IntIp) to a free one if you need them"
+        );
+    };
+    internal_http(config).map_err(failed).ok()
 }
 
 fn external(
@@ -61,5 +78,35 @@ fn failed(option: &'static str, address: SocketAddr) -> impl Fn(std::io::Error) 
         message: format!(
             "{address} cannot be listened on: {error}; is another process on it, and is the address this host's?"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_alone_goes_on_without_its_internal_http_and_a_member_does_not() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let options = |cluster_size| Config {
+            cluster_size,
+            ext_tcp_port: 0,
+            ext_http_port: 0,
+            int_tcp_port: 0,
+            int_http_port: port,
+            ..Config::default()
+        };
+        let sockets = Sockets::bind(&mut options(1)).unwrap();
+        assert!(sockets.int_http.is_none() && sockets.int_tcp.is_none() && !sockets.edges.is_empty());
+        let error = Sockets::bind(&mut options(3)).unwrap_err();
+        assert!(error.to_string().starts_with("IntIp and IntHttpPort: 127.0.0.1:"), "{error}");
+
+        drop(taken);
+        let mut config = Config { int_http_port: 0, ..options(1) };
+        let sockets = Sockets::bind(&mut config).unwrap();
+        assert!(sockets.int_tcp.is_none());
+        assert_eq!(sockets.int_http.unwrap().local_addr().unwrap(), config.int_http());
+        assert_ne!(config.int_http_port, 0);
     }
 }

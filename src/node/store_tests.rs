@@ -70,7 +70,37 @@ fn a_node_that_has_lost_all_its_chunks_does_not_begin_again_with_nothing() {
     std::fs::remove_file(&file).unwrap();
     let error = Store::open(&config).unwrap_err();
     assert!(matches!(error, NodeError::Recovery(RecoveryError::NoChunks { .. })), "{error}");
+    assert!(
+        error.to_string().contains("`ringstore admin replace OLD NEW` gives it the place of the old one"),
+        "{error}"
+    );
     assert!(!file.exists());
+}
+
+#[test]
+fn a_damaged_chunk_header_is_mended_at_start_and_the_suspicion_outlives_it() {
+    let directory = TempDirectory::new();
+    let config = config(&directory);
+    stopped_node(&config);
+    let file = directory.path().join("chunk-000000.000000");
+    let whole = std::fs::read(&file).unwrap();
+    for at in 0..32 {
+        let mut hurt = whole.clone();
+        hurt[at] ^= 0x10;
+        std::fs::write(&file, hurt).unwrap();
+        let store = Store::open(&config).unwrap_or_else(|error| panic!("byte {at}: {error}"));
+        assert!(store.recovered.is_suspect && store.state.suspect);
+        drop(store);
+        assert!(std::fs::read(&file).unwrap() == whole, "byte {at}");
+        let mut store = Store::open(&config).unwrap();
+        assert!(!store.recovered.is_suspect && store.state.suspect, "until it has caught up");
+        (store.state.suspect, store.state.sequence) = (false, store.state.sequence + 1);
+        store.state.save(&*store.disk).unwrap();
+    }
+    // A state file without a good slot says what to do, too.
+    std::fs::write(directory.path().join(FileName::State.to_string()), vec![7; 8192]).unwrap();
+    let error = Store::open(&config).unwrap_err().to_string();
+    assert!(error.contains("must not vote again") && error.contains("`ringstore admin replace OLD NEW`"), "{error}");
 }
 
 /// A cluster of one whose log holds no list of it yet learns where its node is; the options are held against the list.

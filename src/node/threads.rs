@@ -338,7 +338,11 @@ fn spawn_control(
     })
 }
 
+/// Where gossip begins. A node that is alone gossips with nobody: its one seed, which v5 allows, may be itself.
 fn seeds(config: &Config) -> SeedSource {
+    if !config.is_cluster() {
+        return SeedSource::default();
+    }
     SeedSource {
         fixed: config.gossip_seeds.iter().map(ToString::to_string).collect(),
         dns: config.dns.as_ref().map(|dns| (dns.name.clone(), dns.gossip_port)),

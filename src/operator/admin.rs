@@ -58,6 +58,16 @@ pub(super) enum AdminCommand {
         #[command(flatten)]
         change: Change,
     },
+    /// Trusts the log of the suspect node that is asked (--node), so that it votes like any other
+    ///
+    /// A node is suspect when its disk has lost what was flushed: it may have acknowledged writes that it lacks now. It
+    /// becomes sound by itself when it has followed a leader. Only where no leader can be elected, because a member that is
+    /// sound never comes back, its log must be taken for what it is.
+    Trust {
+        /// Do it without asking
+        #[arg(long)]
+        yes: bool,
+    },
     /// Hands leadership over.
     Resign {
         /// Who is to lead; without it the member that has most of the log
@@ -108,6 +118,7 @@ pub(super) fn run(asked: &str, command: &AdminCommand) -> Result<(), OperatorErr
             }
             replace(asked, &status, old, Some(new), *change)
         }
+        AdminCommand::Trust { yes } => trust(asked, *yes),
         AdminCommand::Resign { to, change } => resign(asked, to.as_deref(), *change),
     }
 }
@@ -312,6 +323,23 @@ fn carry_out(asked: SocketAddr, path: &str, node: NodeId, is_member_then: bool) 
         }
         thread::sleep(POLL_PAUSE);
     }
+}
+
+fn trust(asked: SocketAddr, yes: bool) -> Result<(), OperatorError> {
+    let status = node::status(asked)?;
+    if !status.is_suspect {
+        println!("nothing to do: node {} at {asked} is not suspect", status.node);
+        return Ok(());
+    }
+    println!("node {} at {asked} may have acknowledged writes that its disk has lost.", status.node);
+    println!("Where no other living member has them, they are lost for good once this log is trusted.");
+    println!("While all other members can be brought back, bring them back instead: then nothing is lost.");
+    confirm(yes)?;
+    match node::change(asked, "/admin/trust", &json!({})) {
+        Answered::Done => println!("done: node {} votes like any other", status.node),
+        Answered::Refused(words) | Answered::Unclear(words) => return Err(refused(words)),
+    }
+    Ok(())
 }
 
 fn resign(asked: SocketAddr, to: Option<&str>, change: Change) -> Result<(), OperatorError> {

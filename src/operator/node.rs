@@ -57,6 +57,9 @@ pub(super) struct FollowerEntry {
     pub(super) acknowledged: u64,
     pub(super) lag_bytes: u64,
     pub(super) is_linked: bool,
+    /// Older nodes do not say.
+    #[serde(default)]
+    pub(super) is_full: bool,
 }
 
 /// What `GET /admin/status` says.
@@ -70,6 +73,7 @@ pub(super) struct Status {
     pub(super) term: Term,
     pub(super) leader: Option<NodeId>,
     pub(super) is_change_pending: bool,
+    pub(super) is_suspect: bool,
     pub(super) is_disk_full: bool,
     pub(super) log_end: u64,
     pub(super) commit_position: u64,
@@ -225,7 +229,7 @@ pub(super) mod tests {
             |n: u8| json!({ "node": id(n), "intIp": format!("10.0.0.{n}"), "intTcpPort": 1112, "intHttpPort": 2112 });
         let follower = |n: u8, lag: u64| {
             json!({ "node": id(n), "isMember": true, "sent": 5000, "acknowledged": 5000 - lag, "lagBytes": lag,
-                    "isLinked": true, "flushMicros": 800, "priority": 0, "fromFiles": false })
+                    "isLinked": true, "flushMicros": 800, "priority": 0, "fromFiles": false, "isFull": n == 4 })
         };
         let value = json!({
             "node": id(1), "version": "0.1.0", "cluster": id(9), "role": "leader", "term": 7, "leader": id(1),

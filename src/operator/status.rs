@@ -111,7 +111,11 @@ fn row(entry: &NodeEntry, best: &Status) -> [String; 12] {
         format!("{}.{} ms", entry.flush_micros / 1000, entry.flush_micros % 1000 / 100),
         entry.priority.to_string(),
         entry.started.split('.').next().unwrap_or_default().to_owned(),
-        if entry.is_suspect { "SUSPECT".to_owned() } else { String::new() },
+        match (entry.is_suspect, follower.is_some_and(|follower| follower.is_full)) {
+            (true, _) => "SUSPECT".to_owned(),
+            (false, true) => "FULL".to_owned(),
+            (false, false) => String::new(),
+        },
     ]
 }
 
@@ -168,6 +172,7 @@ mod tests {
         assert_eq!(rows[0][3..5], ["member", "leader"]);
         assert_eq!(rows[1][3..9], ["member", "follower", "7", "5000", "0 B", "0.8 ms"]);
         assert_eq!(rows[2][3..5], ["clone", "clone"]);
+        assert_eq!(rows[2].last().unwrap(), "FULL");
         assert_eq!(rows[3][3..8], ["read-only", "clone", "7", "5000", "no link"]);
         assert_eq!(rows[4][1..], ["10.0.0.3:2112", "member", "not heard of"]);
         assert_eq!(shown[12], "storage  damageFound 0, sealedChunks 3");

@@ -42,6 +42,8 @@ const KNOWN: [(&str, &[&str]); 8] = [
             "disks replaced",
             "starts",
             "starts with a torn tail",
+            "starts of a suspect",
+            "runs blocked by suspicion",
         ],
     ),
     (

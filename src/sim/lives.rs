@@ -38,6 +38,9 @@ impl World {
         if recovered.cut.is_some() {
             self.count("starts with a torn tail");
         }
+        if recovered.is_suspect {
+            self.count("starts of a suspect");
+        }
         self.check_recovered(index, &recovered);
         let (election_timeout, heartbeat_interval, priority) = self.timing();
         let options = EngineOptions {

@@ -34,7 +34,8 @@ impl World {
         let members = self.reference_members();
         let is_dead = |id: &&NodeId| self.nodes.iter().all(|node| node.id != **id);
         let dead = members.iter().find(is_dead).copied();
-        let others: Vec<NodeId> = self.nodes.iter().map(|node| node.id).filter(|id| !members.contains(id)).collect();
+        let is_other = |node: &&Node| !members.contains(&node.id) && node.rotten.is_empty();
+        let others: Vec<NodeId> = self.nodes.iter().filter(is_other).map(|node| node.id).collect();
         let random = &mut self.random.faults;
         let change = match (dead, others.is_empty()) {
             (Some(dead), _) if random.bool() => MemberChange::Remove(dead),

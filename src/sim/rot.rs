@@ -97,6 +97,10 @@ impl World {
     /// A majority of the members, without this node, has these records whole and flushed, and the rest whole.
     fn others_have(&self, index: usize, from: LogPosition, to: LogPosition) -> bool {
         let members = self.reference_members();
+        let is_changing = |node: &super::node::Node| !node.changes.is_empty() || node.voters != members;
+        if self.nodes.iter().any(|node| !node.voters.is_empty() && is_changing(node)) {
+            return false;
+        }
         let bytes = &self.reference.bytes()[from.0 as usize..to.0 as usize];
         let whole = |node: &&super::node::Node| {
             node.index != index && node.rotten.is_empty() && members.contains(&node.id) && node.disk.holds(from, bytes)
@@ -121,12 +125,16 @@ impl World {
         let (_, _, commit, readable) = engine.positions();
         let epochs = engine.replica().map(|replica| replica.epochs().newest()).unwrap_or_default();
         let end = commit.min(readable);
-        let mut from = LogPosition::ZERO;
+        let (mut from, mut all) = (LogPosition::ZERO, true);
         while let Some(damage) = self.next_damage(index, from, end) {
             from = damage.to;
-            if self.repair(index, &damage, &epochs) {
-                self.count("ranges repaired");
-            }
+            let repaired = self.repair(index, &damage, &epochs);
+            self.coverage.note("ranges repaired", u64::from(repaired));
+            all &= repaired;
+        }
+        if all {
+            // Not every byte that rotted became another one.
+            self.nodes[index].rotten.retain(|&(_, to)| to > end);
         }
         if !self.nodes[index].rotten.is_empty() {
             self.plan_scrub(index);

@@ -36,7 +36,7 @@ impl ChunkCheck {
             layout,
             chunk,
             walk: ChunkWalk::new(layout, chunk),
-            facts: LogFacts { term, ..LogFacts::default() },
+            facts: LogFacts::behind(term),
             crc: 0,
             at: layout.chunk_start(chunk),
             is_whole: true,

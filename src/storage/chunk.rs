@@ -14,6 +14,9 @@ pub(super) const FORMAT_VERSION: u32 = 2;
 /// Bytes of the identity, its checksum included.
 const IDENTITY_BYTES: usize = 32;
 
+/// Bytes of an identity that may be wrong in one that is still known for what it is. Zeros alone are more.
+const IDENTITY_DAMAGE_MAX: usize = 8;
+
 /// Bytes of a mark's slot: a sector, the smallest piece that a disk writes whole.
 const SLOT_BYTES: usize = 512;
 
@@ -58,6 +61,15 @@ impl ChunkHeader {
             && page[0..8] == MAGIC
             && crc32c::crc32c(&page[..IDENTITY_BYTES - 4]) == u32_at(page, IDENTITY_BYTES - 4);
         is_good.then(|| u32_at(page, 8))
+    }
+
+    /// True when `page` has so much of this chunk's identity that it can be nothing but that, damaged in one place. A page of
+    /// zeros, or of another log, has not.
+    #[must_use]
+    pub fn resembles(&self, page: &[u8]) -> bool {
+        let right = self.encode();
+        let is_right = |(found, right): &(&u8, &u8)| found == right;
+        page.iter().zip(&right[..IDENTITY_BYTES]).filter(is_right).count() >= IDENTITY_BYTES - IDENTITY_DAMAGE_MAX
     }
 
     /// What of `page`, the header page of this chunk, is not as it must be: where it begins, and the right bytes. The marks

@@ -59,8 +59,7 @@ pub enum StorageError {
     },
     /// The state file has the wrong length or neither of its slots checks out.
     #[error(
-        "{} is damaged ({reason}): the node's term and vote are unknown, so it must not vote again. Move the data \
-         directory away and start the node empty: it comes back as a new node and copies the log",
+        "{} is damaged ({reason}): the node's term and vote are unknown, so it must not vote again. {COME_BACK}",
         FileName::State
     )]
     StateCorrupt {
@@ -86,8 +85,8 @@ pub enum RecoveryError {
     },
     /// Chunk numbers have a gap.
     #[error(
-        "chunk {missing} ({}) is missing although chunk {last} is there: the log has a hole. Put the file back, or move \
-         the data directory away and start the node empty so that it copies the log",
+        "chunk {missing} ({}) is missing although chunk {last} is there: the log has a hole. Put the file back. If \
+         it is lost: {COME_BACK}",
         FileName::Chunk(*missing)
     )]
     MissingChunk {
@@ -99,8 +98,7 @@ pub enum RecoveryError {
     /// There is no chunk at all, in the directory of a node that has already taken part in a cluster.
     #[error(
         "{} is missing, and so is every other chunk, although the node's state file says that it has had a log (term \
-         {term}, committed up to {committed}). Put the files back, or move the data directory away and start the node \
-         empty so that it copies the log",
+         {term}, committed up to {committed}). Put the files back. If they are lost: {COME_BACK}",
         FileName::Chunk(0)
     )]
     NoChunks {
@@ -140,7 +138,7 @@ pub enum RecoveryError {
     /// The header page of a chunk does not fit.
     #[error(
         "{} does not begin with a good chunk header ({reason}): it is not a chunk of this log, or its first page is \
-         damaged. Restore the file, or move the data directory away and start the node empty so that it copies the log",
+         damaged and nothing else in it shows which chunk it is. Put the right file back. If it is lost: {COME_BACK}",
         FileName::Chunk(*chunk)
     )]
     ChunkHeader {
@@ -192,6 +190,12 @@ pub enum ReadError {
         source: io::Error,
     },
 }
+
+/// What to do about a data directory that nothing can make good. Its node must not go on under its name: others have counted
+/// what it acknowledged.
+const COME_BACK: &str = "move the data directory away and start the node empty. In a cluster it comes back as a new node, \
+    which copies the log; `ringstore admin replace OLD NEW` gives it the place of the old one (`ringstore admin status` \
+    shows both). A node on its own needs a backup (`ringstore restore`)";
 
 /// What to do about a file of another format version.
 fn version_advice(found: u32, reads: u32) -> &'static str {

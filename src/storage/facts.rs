@@ -14,9 +14,21 @@ pub(super) struct LogFacts {
     pub(super) epochs: Vec<Epoch>,
     /// The last member list and where its record lies; without the list where only a footer told of it.
     pub(super) membership: Option<(LogPosition, Option<MembershipRecord>)>,
+    /// True when nothing of the log is missing before: only then can be told what a term may begin with.
+    is_from_start: bool,
 }
 
 impl LogFacts {
+    /// Those of a log that is gone over from its first record on.
+    pub(super) fn from_start() -> LogFacts {
+        LogFacts { is_from_start: true, ..LogFacts::default() }
+    }
+
+    /// Those of a piece of the log behind a record of `term`; zero when that is not known.
+    pub(super) fn behind(term: Term) -> LogFacts {
+        LogFacts { term, ..LogFacts::default() }
+    }
+
     /// True for records whose body [`LogFacts::take`] wants.
     pub(super) fn wants_body(header: &Header) -> bool {
         matches!(header.kind, RecordKind::Epoch | RecordKind::Membership)
@@ -31,13 +43,19 @@ impl LogFacts {
             // A stale record of a deposed leader may lie right behind the end.
             return Err(format!("a record of term {} behind one of term {}", header.term, self.term));
         }
+        self.check_begun(header)?;
         match header.kind {
             RecordKind::Membership => {
+                // Behind it lies what filled the chunk up; the follower keeps no more either.
+                let body = &body[..body.len().min(MembershipRecord::MAX_BYTES)];
                 let list = MembershipRecord::decode(body).ok_or("a member list that cannot be read")?;
                 self.membership = Some((header.position, Some(list)));
             }
             RecordKind::Epoch => {
                 let epoch = EpochBody::decode(body).ok_or("an epoch that cannot be read")?;
+                if epoch.epoch_id.is_zero() {
+                    return Err(format!("epoch {} without an identifier", header.term));
+                }
                 self.begin(Epoch { term: header.term, position: header.position, id: epoch.epoch_id })?;
             }
             // The epoch record of this term did not fit the chunk: the epoch begins here all the same.
@@ -47,6 +65,20 @@ impl LogFacts {
             _ => {}
         }
         self.term = header.term;
+        Ok(())
+    }
+
+    /// A leader writes in a term above zero, and nothing in it before its epoch but the padding that makes the epoch begin
+    /// the next chunk. The follower's scanner holds the same against its leader.
+    fn check_begun(&self, header: &Header) -> Result<(), String> {
+        if !self.is_from_start {
+            return Ok(());
+        }
+        let is_begun = self.epochs.last().is_some_and(|last| last.term == header.term && !last.id.is_zero());
+        let may_begin = matches!(header.kind, RecordKind::Epoch | RecordKind::Padding);
+        if header.term == Term::ZERO || !(is_begun || may_begin) {
+            return Err(format!("a record of term {}, which no epoch has begun", header.term));
+        }
         Ok(())
     }
 
@@ -65,6 +97,10 @@ impl LogFacts {
                 self.epochs = before;
                 return Err(reason);
             }
+        }
+        if self.is_from_start && self.epochs.last().is_none_or(|last| last.term != footer.last_term) {
+            self.epochs = before;
+            return Err(format!("its last term is {}, which no epoch has begun", footer.last_term));
         }
         self.term = footer.last_term;
         if let Some(position) = footer.membership {

@@ -14,7 +14,7 @@
 use std::ops::Range;
 
 use crate::codec::record::{MembershipRecord, RecordKind, RecordView};
-use crate::limits::{CHUNK_FOOTER_BYTES, CHUNK_HEADER_BYTES};
+use crate::limits::{CHUNK_FOOTER_BYTES, CHUNK_HEADER_BYTES, RECORD_HEADER_BYTES};
 use crate::types::{Epoch, LogPosition, Term};
 
 use super::chunk::{ChunkHeader, DurableMark, FORMAT_VERSION};
@@ -23,7 +23,7 @@ use super::error::RecoveryError;
 use super::facts::LogFacts;
 use super::footer::ChunkFooter;
 use super::layout::ChunkLayout;
-use super::search::find_record;
+use super::search::{check as check_record, find_record};
 use super::walk::{ChunkWalk, Stop};
 
 /// Bytes read at a time.
@@ -49,7 +49,8 @@ pub struct Recovered {
     /// What was found at `end` when it was not simply nothing. [`erase_tail`] removes it.
     pub cut: Option<TornTail>,
     /// True when `cut` is not just what a power cut leaves: good records of this log lie behind it, so acknowledged writes
-    /// may be among what is cut. The node then must not count itself up to date in elections.
+    /// may be among what is cut. Also when the header page of a chunk that is not sealed is damaged: the newest durable
+    /// mark, which would have told of a loss, may have been there. The node then must not count itself up to date in elections.
     pub is_suspect: bool,
     /// What is not zero from `end` on, in large pieces: what [`Recovered::erase_tail`] has to overwrite.
     pub stale: Vec<Range<LogPosition>>,
@@ -57,6 +58,8 @@ pub struct Recovered {
     pub sealed: LogPosition,
     /// Chunk files that are there, numbered from 0 without a gap; the last ones may be empty.
     pub chunk_count: u32,
+    /// Chunks whose header page is damaged although the rest shows which they are. [`Recovered::erase_tail`] mends it.
+    pub headers: Vec<u32>,
     /// The newest durable mark; the next one carries its sequence plus one.
     pub mark: Option<DurableMark>,
 }
@@ -83,11 +86,13 @@ impl Recovered {
         })
     }
 
-    /// [`erase_tail`] at `end`, without reading again what recovery has read.
+    /// [`erase_tail`] at `end`, without reading again what recovery has read. Before that it mends the header pages that
+    /// are damaged: what makes the log suspect is then not seen any more, so it must have been saved.
     ///
     /// # Errors
     /// [`RecoveryError::Io`]; calling it again is safe.
     pub fn erase_tail(&self, disk: &dyn Disk, layout: ChunkLayout) -> Result<u64, RecoveryError> {
+        self.headers.iter().try_for_each(|&chunk| mend_header(disk, layout, chunk))?;
         erase(disk, layout, self.end, layout.chunk_start(self.chunk_count), &self.stale)
     }
 }
@@ -144,13 +149,14 @@ pub fn recover(
     let membership = read_membership(disk, layout, scan.facts.membership, durable)?;
     write_again(disk, layout, durable, end)?;
     let stale = find_stale(disk, layout, end, limit)?;
-    let is_suspect = has_records(disk, layout, &stale, scan.facts.term)?;
+    let has_good_behind = has_records(disk, layout, &stale, scan.facts.term)?;
+    let is_suspect = has_good_behind || files.headers.iter().any(|&chunk| files.footers[chunk as usize].is_none());
     progress(ScanProgress { position: end, limit });
     let LogFacts { term: last_term, epochs, .. } = scan.facts;
-    let cut = end_reason.or(is_suspect.then(|| "zeros in front of good records".to_owned()));
+    let cut = end_reason.or(has_good_behind.then(|| "zeros in front of good records".to_owned()));
     let cut = cut.map(|reason| TornTail { position: end, reason });
-    let sealed = scan.sealed;
-    Ok(Recovered { end, last_term, epochs, membership, cut, is_suspect, stale, sealed, chunk_count, mark })
+    let (sealed, headers) = (scan.sealed, files.headers);
+    Ok(Recovered { end, last_term, epochs, membership, cut, is_suspect, stale, sealed, chunk_count, headers, mark })
 }
 
 /// Overwrites with zeros whatever is not zero from `from` to the end of the last chunk, and makes that durable: a stale
@@ -286,6 +292,8 @@ fn each_piece(
 struct Pages {
     /// One for each chunk; `None` where it is not sealed, or its footer is damaged.
     footers: Vec<Option<ChunkFooter>>,
+    /// Chunks whose header page has to be mended.
+    headers: Vec<u32>,
     mark: Option<DurableMark>,
 }
 
@@ -294,7 +302,7 @@ fn check_chunks(disk: &dyn Disk, layout: ChunkLayout) -> Result<Pages, RecoveryE
     let mut files = disk.list().map_err(failed(FileName::Chunk(0), "listed"))?;
     files.sort_unstable_by_key(|file| file.name);
     let last = files.last().map_or(FileName::State, |file| file.name);
-    let mut pages = Pages { footers: Vec::new(), mark: None };
+    let mut pages = Pages { footers: Vec::new(), headers: Vec::new(), mark: None };
     for file in files {
         let FileName::Chunk(chunk) = file.name else {
             continue;
@@ -303,20 +311,22 @@ fn check_chunks(disk: &dyn Disk, layout: ChunkLayout) -> Result<Pages, RecoveryE
         if let (true, FileName::Chunk(last)) = (chunk != count, last) {
             return Err(RecoveryError::MissingChunk { missing: count, last });
         }
-        let found = check_header(disk, layout, file, chunk)?;
+        let page = read_header(disk, layout, file, chunk)?;
+        let footer = read_footer(disk, layout, chunk)?;
+        if !check_header(disk, layout, chunk, &page, footer.is_some())? {
+            pages.headers.push(chunk);
+        }
+        // A mark has a checksum of its own: it is believed also in a page whose identity is damaged. Not to believe it
+        // would take damage below it for a torn tail.
+        let found = DurableMark::read_newest(&page);
         pages.mark = [pages.mark, found].into_iter().flatten().max_by_key(|mark: &DurableMark| mark.sequence);
-        pages.footers.push(read_footer(disk, layout, chunk)?);
+        pages.footers.push(footer);
     }
     Ok(pages)
 }
 
-/// Gives the newest durable mark in the chunk.
-fn check_header(
-    disk: &dyn Disk,
-    layout: ChunkLayout,
-    file: FileInfo,
-    chunk: u32,
-) -> Result<Option<DurableMark>, RecoveryError> {
+/// The header page of a file that may be a chunk of this log.
+fn read_header(disk: &dyn Disk, layout: ChunkLayout, file: FileInfo, chunk: u32) -> Result<Vec<u8>, RecoveryError> {
     let mut page = vec![0; CHUNK_HEADER_BYTES.min(file.length) as usize];
     disk.read_at(file.name, 0, &mut page).map_err(failed(file.name, "read"))?;
     // A chunk of another version has another length, too: its version is the better answer.
@@ -326,9 +336,52 @@ fn check_header(
     if file.length != layout.file_length() {
         return Err(RecoveryError::ChunkLength { chunk, found: file.length, expected: layout.file_length() });
     }
+    Ok(page)
+}
+
+/// True when the page is that of `chunk`; false when it is damaged and can be made anew, because the rest of the file shows
+/// that it is that chunk: a footer, the first record, or where there is none so much of the identity that it can be no other.
+fn check_header(
+    disk: &dyn Disk,
+    layout: ChunkLayout,
+    chunk: u32,
+    page: &[u8],
+    is_sealed: bool,
+) -> Result<bool, RecoveryError> {
     let header = ChunkHeader { chunk, layout };
-    header.check(&page).map_err(|reason| RecoveryError::ChunkHeader { chunk, reason })?;
-    Ok(DurableMark::read_newest(&page))
+    let Err(reason) = header.check(page) else { return Ok(true) };
+    // A page that checks out by itself is no damage: it is another file.
+    let is_damage = ChunkHeader::version(page).is_none();
+    let is_this = is_damage && (is_sealed || begins_as(disk, layout, chunk, header.resembles(page))?);
+    if is_this { Ok(false) } else { Err(RecoveryError::ChunkHeader { chunk, reason }) }
+}
+
+/// True when the chunk's first record checks out, or there is none and `may_be_empty`.
+fn begins_as(disk: &dyn Disk, layout: ChunkLayout, chunk: u32, may_be_empty: bool) -> Result<bool, RecoveryError> {
+    let (name, start) = (FileName::Chunk(chunk), layout.chunk_start(chunk));
+    if check_record(disk, layout, start).map_err(failed(name, "read"))?.is_some() {
+        return Ok(true);
+    }
+    let mut head = [0; RECORD_HEADER_BYTES];
+    disk.read_at(name, layout.file_offset(start), &mut head).map_err(failed(name, "read"))?;
+    Ok(may_be_empty && is_zero(&head))
+}
+
+/// Makes the header page what it must be, but for its marks.
+fn mend_header(disk: &dyn Disk, layout: ChunkLayout, chunk: u32) -> Result<(), RecoveryError> {
+    let name = FileName::Chunk(chunk);
+    let mut page = vec![0; CHUNK_HEADER_BYTES as usize];
+    disk.read_at(name, 0, &mut page).map_err(failed(name, "read"))?;
+    for (at, bytes) in (ChunkHeader { chunk, layout }).wrong_parts(&page) {
+        disk.write_at(name, at as u64, &bytes).map_err(failed(name, "written"))?;
+    }
+    disk.sync(name).map_err(failed(name, "flushed"))?;
+    tracing::error!(
+        chunk,
+        "the header page of {name} was damaged; its records show which chunk it is, so the page is made \
+        anew. A disk that loses one page may lose others: check it"
+    );
+    Ok(())
 }
 
 /// A footer that does not check out counts as none: the chunk is then read, and sealed again while the node runs.
@@ -361,7 +414,7 @@ fn scan(
 ) -> Result<Scanned, RecoveryError> {
     let limit = layout.chunk_start(footers.len() as u32);
     let mut scanned =
-        Scanned { facts: LogFacts::default(), end: LogPosition::ZERO, sealed: LogPosition::ZERO, stop: None };
+        Scanned { facts: LogFacts::from_start(), end: LogPosition::ZERO, sealed: LogPosition::ZERO, stop: None };
     for (chunk, footer) in (0..).zip(footers) {
         let end = layout.chunk_start(chunk + 1);
         if let Some(footer) = footer.as_ref().filter(|footer| !footer.has_more_epochs) {

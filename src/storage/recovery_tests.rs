@@ -5,7 +5,6 @@ use super::*;
 use crate::codec::record::{
     BatchBuilder, EpochBody, Header, MemberRecord, MembershipBody, MembershipRecord, padding, seal, sealed_length,
 };
-use crate::limits::RECORD_HEADER_BYTES;
 use crate::storage::check::ChunkCheck;
 use crate::storage::memory::MemoryDisk;
 use crate::types::{ClusterId, EventId, Guid, NodeId};
@@ -529,7 +528,10 @@ fn files_that_do_not_fit_are_named() {
         &|disk| disk.edit(FileName::Chunk(1), |bytes| bytes.truncate(5000)),
         "chunk-000001.000000 has 5000 bytes, 73728 were expected",
     );
-    check(&|disk| disk.edit(FileName::Chunk(1), |bytes| bytes[3] = b'x'), "chunk-000001.000000 does not begin with");
+    check(
+        &|disk| disk.edit(FileName::Chunk(1), |bytes| bytes[..8192].fill(0)),
+        "chunk-000001.000000 does not begin with",
+    );
     check(
         &|disk| {
             let zero = disk.files.borrow()[&FileName::Chunk(0)].clone();
@@ -571,4 +573,96 @@ fn a_last_chunk_that_was_taken_away_is_damage_when_it_was_durable() {
     log.disk.files.borrow_mut().remove(&FileName::Chunk(last));
     let error = log.recover().unwrap_err().to_string();
     assert!(error.contains("the log ends here"), "{error}");
+}
+
+#[test]
+fn a_damaged_header_page_is_made_anew_wherever_the_rest_shows_which_chunk_it_is() {
+    let (log, _) = random_log(3);
+    let last = LAYOUT.chunk_of(log.end);
+    assert!(last >= 2 && log.seal(0));
+    log.add_chunk();
+    log.mark(7, log.end);
+    log.disk.sync_all();
+    let whole = log.disk.files.borrow().clone();
+    for chunk in 0..last + 2 {
+        for at in 0..32 {
+            log.disk.edit(FileName::Chunk(chunk), |bytes| bytes[at] ^= 0x40);
+            let hurt = log.disk.files.borrow().clone();
+            let found = log.recover().unwrap_or_else(|error| panic!("chunk {chunk}, byte {at}: {error}"));
+            check_found(&log, &found, log.end);
+            assert_eq!((&found.headers[..], &found.cut), (&[chunk][..], &None));
+            assert_eq!(found.mark.unwrap().sequence, 7, "the mark has its own checksum");
+            assert_eq!(found.is_suspect, chunk > 0, "a newer mark may have been lost where nothing is sealed");
+            assert!(*log.disk.files.borrow() == hurt, "nothing is mended before the suspicion can be saved");
+            found.erase_tail(&log.disk, LAYOUT).unwrap();
+            log.disk.crash();
+            assert!(*log.disk.files.borrow() == whole, "chunk {chunk}, byte {at}");
+            let again = log.recover().unwrap();
+            assert_eq!((again.headers.len(), again.is_suspect), (0, false));
+        }
+    }
+    // All of the page: a footer or a record still shows what it is; an empty chunk could be anything.
+    for (chunk, is_known) in [(0, true), (1, true), (last + 1, false)] {
+        log.disk.edit(FileName::Chunk(chunk), |bytes| bytes[..4096].fill(0));
+        assert_eq!(log.recover().map(|found| found.headers).ok(), is_known.then(|| vec![chunk]));
+        log.disk.files.replace(whole.clone());
+    }
+    // Damage in front of a mark in the damaged page is damage still.
+    log.disk.edit(FileName::Chunk(last), |bytes| bytes[9] ^= 1);
+    log.flip(log.records[log.records.len() - 2], &mut fastrand::Rng::with_seed(1));
+    assert!(matches!(log.recover(), Err(RecoveryError::Corrupt { .. })));
+}
+
+#[test]
+fn what_no_leader_writes_ends_the_log() {
+    let epoch = |id: u8| EpochBody { epoch_id: Guid([id; 16]), leader: NodeId(Guid([1; 16])), previous: None }.encode();
+    // In the term after that of the log so far, what follows; and how many of these records stand.
+    let check = |first: bool, term: u32, records: &[(RecordKind, &[u8])], good: usize| {
+        let mut log = Log::new(LAYOUT);
+        if first {
+            log.epoch(1);
+        }
+        let before = log.records.len();
+        log.term = Term(log.term.0 + term);
+        records.iter().for_each(|(kind, body)| log.record(*kind, body));
+        let end = log.records.get(before + good).copied().unwrap_or(log.end);
+        let found = log.recover().unwrap();
+        assert_eq!((found.end, found.cut.is_some()), (end, good < records.len()), "{records:?}");
+        log.mark(1, log.end);
+        assert_eq!(log.recover().is_ok(), good == records.len(), "below the mark it is damage");
+    };
+    let (named, nameless) = (epoch(9), epoch(0));
+    let (named, nameless) = ((RecordKind::Epoch, &named[..]), (RecordKind::Epoch, &nameless[..]));
+    let (append, padding) = ((RecordKind::Append, &[1; 40][..]), (RecordKind::Padding, &[0; 40][..]));
+    check(false, 0, &[named], 0);
+    check(false, 0, &[padding], 0);
+    check(false, 1, &[append], 0);
+    check(false, 1, &[nameless, named], 0);
+    check(false, 1, &[named, append], 2);
+    check(false, 1, &[padding, named, append], 3);
+    check(true, 0, &[append, padding, append], 3);
+    check(true, 0, &[named], 0);
+    check(true, 2, &[append], 0);
+    check(true, 2, &[nameless, named], 0);
+    check(true, 2, &[padding, append], 1);
+    check(true, 2, &[padding, named, append, named], 3);
+}
+
+#[test]
+fn a_log_may_end_where_no_record_fits_any_more() {
+    let mut log = Log::new(LAYOUT);
+    log.epoch(1);
+    let length = (LAYOUT.room(log.end) - 24) as usize;
+    let mut bytes = vec![0; length];
+    let (position, term, kind) = (log.end, log.term, RecordKind::Append);
+    seal(&mut bytes, Header { length: 0, crc: 0, position, term, kind, flags: 0, event_count: 0, timestamp: 1 });
+    log.put(&bytes);
+    let found = log.recover().unwrap();
+    check_found(&log, &found, log.end);
+    assert_eq!(found.cut, None);
+    log.disk.edit(FileName::Chunk(0), |bytes| bytes[LAYOUT.file_offset(log.end) as usize + 20] = 1);
+    let found = log.recover().unwrap();
+    assert_eq!(found.cut.as_ref().map(|tail| tail.position), Some(log.end));
+    assert!(found.erase_tail(&log.disk, LAYOUT).unwrap() > 0);
+    assert_eq!(log.recover().unwrap().cut, None);
 }

@@ -60,7 +60,7 @@ fn candidates(bytes: &[u8], start: LogPosition) -> impl Iterator<Item = LogPosit
 }
 
 /// The record at `position`, when it checks out.
-fn check(disk: &dyn Disk, layout: ChunkLayout, position: LogPosition) -> io::Result<Option<Header>> {
+pub(super) fn check(disk: &dyn Disk, layout: ChunkLayout, position: LogPosition) -> io::Result<Option<Header>> {
     let (name, room) = (FileName::Chunk(layout.chunk_of(position)), layout.room(position));
     let mut head = [0; RECORD_HEADER_BYTES];
     if room < head.len() as u64 {

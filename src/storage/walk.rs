@@ -141,6 +141,11 @@ impl ChunkWalk {
         if self.head.len() < wanted {
             return taken;
         }
+        if wanted < RECORD_HEADER_BYTES && self.head.iter().all(|&byte| byte == 0) {
+            // No record fits any more: the log ends here as it would anywhere else.
+            self.stopped = Some(Stop::Nothing);
+            return taken;
+        }
         match Header::read(&self.head, self.end, room) {
             Ok(header) => {
                 let crc = crc32c::crc32c(&self.head[8..]);

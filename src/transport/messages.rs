@@ -7,7 +7,8 @@
 //! 0x23 Refused          u32 term, reason as UTF-8
 //! 0x24 Acknowledge      u32 term, u64 position
 //! 0x25 Heartbeat        u32 term, u64 round, u64 commit position
-//! 0x26 HeartbeatAnswer  u32 term, u64 round, u64 microseconds that a flush takes
+//! 0x26 HeartbeatAnswer  u32 term, u64 round, u64 microseconds that a flush takes,
+//!                       u64 position that a full disk can take the log up to (all ones: it is not full)
 //! ```
 //!
 //! The correlation identifier of a frame is the subscription where the message has one, else zero.
@@ -22,6 +23,9 @@ const REFUSED: u8 = 0x23;
 const ACKNOWLEDGE: u8 = 0x24;
 const HEARTBEAT: u8 = 0x25;
 const HEARTBEAT_ANSWER: u8 = 0x26;
+
+/// In the place of a position: the disk is not full.
+const NOT_FULL: LogPosition = LogPosition(u64::MAX);
 
 const SUBSCRIBE_BYTES: usize = 32;
 const EPOCH_BYTES: usize = 28;
@@ -63,8 +67,9 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
         Message::Heartbeat { term, round, commit_position } => {
             put_numbers(out, HEARTBEAT, Guid::ZERO, *term, &[*round, commit_position.0]);
         }
-        Message::HeartbeatAnswer { term, round, flush_micros } => {
-            put_numbers(out, HEARTBEAT_ANSWER, Guid::ZERO, *term, &[*round, *flush_micros]);
+        Message::HeartbeatAnswer { term, round, flush_micros, full_from } => {
+            let full_from = full_from.unwrap_or(NOT_FULL).0;
+            put_numbers(out, HEARTBEAT_ANSWER, Guid::ZERO, *term, &[*round, *flush_micros, full_from]);
         }
     }
 }
@@ -113,9 +118,10 @@ pub fn decode(frame: &Frame<'_>) -> Result<Message, LinkError> {
             Message::Heartbeat { term: term_at(payload, 0), round, commit_position }
         }
         HEARTBEAT_ANSWER => {
-            exactly("HeartbeatAnswer", 20)?;
+            exactly("HeartbeatAnswer", 28)?;
             let (round, flush_micros) = (u64_at(payload, 4), u64_at(payload, 12));
-            Message::HeartbeatAnswer { term: term_at(payload, 0), round, flush_micros }
+            let full_from = Some(position_at(payload, 20)).filter(|position| *position != NOT_FULL);
+            Message::HeartbeatAnswer { term: term_at(payload, 0), round, flush_micros, full_from }
         }
         found => return Err(LinkError::Command { found }),
     })
@@ -185,7 +191,8 @@ mod tests {
             Message::Refused { term, reason: "not the leader".to_owned() },
             Message::Acknowledge { term, subscription, position: log_end },
             Message::Heartbeat { term, round: 12, commit_position },
-            Message::HeartbeatAnswer { term, round: 12, flush_micros: 731 },
+            Message::HeartbeatAnswer { term, round: 12, flush_micros: 731, full_from: None },
+            Message::HeartbeatAnswer { term, round: 12, flush_micros: 731, full_from: Some(log_end) },
         ]
     }
 

@@ -1,7 +1,8 @@
 //! Full disks and failing disks, one after the other, told in plain words.
 //!
-//! Full: at the leader, at a follower, at two nodes. Writes go on or are refused with words, as the quorum allows; reads
-//! go on at every node; nobody ends; and all comes back by itself when there is room. Failing: the disk refuses what is written to the log;
+//! Full: at the leader, at a follower, at two nodes. With one full disk writes go on, where another node leads if need be; with
+//! two they are refused with words; reads go on at every node; nobody ends; and all comes back by itself when there is
+//! room. Failing: the disk refuses what is written to the log;
 //! the node must end with its own exit status and say why, and the others go on.
 
 use std::io::{ErrorKind, Write as _};
@@ -29,6 +30,10 @@ const FULL: Duration = Duration::from_secs(8);
 
 /// The part of [`FULL`] at the end whose acknowledgements count as "writes go on".
 const LATE: Duration = Duration::from_secs(3);
+
+/// The longest time without an acknowledged write when one disk is full: 1.5 s are the aim for a hand-over, and this machine
+/// may be busy.
+const PAUSE_MAX: Duration = Duration::from_secs(3);
 
 /// The exit status of a node whose disk fails.
 const EXIT_DISK: i32 = 3;
@@ -127,10 +132,14 @@ impl Scene {
         self.steady().whole()?;
         println!("  room again: writable after {writable:.0?}, whole after {:.0?}", room.elapsed());
         self.load.set_disk_may_be_full(false);
-        let is_minority = victims.len() == 1;
-        ensure!(!is_minority || victims[0] == leader || late > 0, "no writes with one follower's disk full");
-        ensure!(late > 0 || refused > 0 || victims[0] != leader, "writes neither went on nor were refused with words");
-        ensure!(is_minority || late == 0, "writes were acknowledged with two of three disks full");
+        if let [victim] = victims[..] {
+            ensure!(late > 0, "no writes with one disk full");
+            ensure!(victim != now, "a node with a full disk leads, and others have room");
+            ensure!(pause < PAUSE_MAX, "no writes for {pause:?} because of one full disk");
+        } else {
+            ensure!(late == 0, "writes were acknowledged with two of three disks full");
+            ensure!(refused > 0, "writes were not refused with words");
+        }
         Ok(())
     }
 

@@ -197,6 +197,45 @@ fn a_backup_under_load_is_restored_both_ways() {
 }
 
 #[test]
+fn a_single_node_is_backed_up_under_load_and_shows_its_status() {
+    let folder = scratch("backup-single");
+    let (backup, new) = (folder.join("backup"), folder.join("new"));
+    let node = start(&folder.join("node"), &small_chunks(CHUNK_BYTES));
+    wait_until("it leads", LIMIT, || node.figures().is_some_and(|figures| figures.leads())).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = load(node.ext_tcp(), &stop);
+    wait_until("some chunks", LIMIT, || node.figures().is_some_and(|now| now.commit_position > 2 * CHUNK_BYTES))
+        .unwrap();
+    let asked = node.int_http().to_string();
+    let words = succeeds(&["admin", "--node", &asked, "status"]);
+    assert!(words.contains("1 member, 0 may fail\n") && words.contains(&id(&node)), "{words}");
+    succeeds(&["backup", text(&backup), "--from", &asked]);
+    assert!(succeeds(&["verify", text(&backup)]).contains("no damage"));
+    stop.store(true, Ordering::SeqCst);
+    let written = writer.join().unwrap();
+    succeeds(&["backup", text(&backup), "--from", &asked]);
+    assert!(succeeds(&["verify", text(&backup)]).contains("no damage"));
+    succeeds(&["restore", text(&backup), "--db", text(&new.join("db")), "--new-cluster"]);
+
+    // Where another process has its internal port it serves its clients, and says what does not work.
+    let mut second = Node::single(&new, &small_chunks(CHUNK_BYTES).each_ref().map(String::as_str));
+    let taken = std::net::TcpListener::bind(second.int_http()).unwrap();
+    second.start_and_wait().unwrap();
+    assert_eq!(connect(&second).read_to_end("load").unwrap().len() as i64, written);
+    let output = fs::read_to_string(new.join("output")).unwrap();
+    let said = output.lines().filter(|line| line.contains("`ringstore backup` cannot reach it"));
+    assert_eq!(said.count(), 1, "{output}");
+    second.stop().unwrap();
+    drop(taken);
+    assert!(succeeds(&["verify", text(&second.db())]).contains("no damage"));
+    second.start_and_wait().unwrap();
+    assert_eq!(members(&second), [id(&second)]);
+    assert_ne!(status(&second)["cluster"], status(&node)["cluster"]);
+    drop((node, second));
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
 fn a_member_that_lost_its_disk_is_replaced_by_one_command() {
     let folder = scratch("replace");
     let mut cluster = Cluster::start(&folder, &small_chunks(CHUNK_BYTES)).unwrap();

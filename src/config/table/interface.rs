@@ -37,7 +37,8 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         default: "1112",
         example: "11112",
         group: Group::Interface,
-        help: "Port for replication and forwarded requests, on IntIp; 0 lets the system choose.",
+        help: "Port for replication and forwarded requests, on IntIp; 0 lets the system choose. A node on its own does not \
+            open it.",
         is_secret: false,
         support: Support::Present,
     },
@@ -57,7 +58,8 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         default: "2112",
         example: "12112",
         group: Group::Interface,
-        help: "Port for gossip, elections and administration, on IntIp; 0 lets the system choose.",
+        help: "Port for gossip, elections and administration, on IntIp; 0 lets the system choose. A node on its own has it \
+            for administration and backup only, and goes on without it where it is taken.",
         is_secret: false,
         support: Support::Present,
     },

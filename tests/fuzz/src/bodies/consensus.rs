@@ -185,7 +185,11 @@ fn message(input: &mut Input<'_>, known: Guid) -> Message {
         2 => Message::Refused { term, reason: "no".to_owned() },
         3 => Message::Acknowledge { term, subscription, position: position(input) },
         4 => Message::Heartbeat { term, round: u64::from(input.byte()), commit_position: position(input) },
-        _ => Message::HeartbeatAnswer { term, round: u64::from(input.byte()), flush_micros: 9 },
+        _ => {
+            let (round, full) = (input.byte(), input.byte());
+            let full_from = (full & 1 == 1).then(|| position(input));
+            Message::HeartbeatAnswer { term, round: u64::from(round), flush_micros: 9, full_from }
+        }
     }
 }
 

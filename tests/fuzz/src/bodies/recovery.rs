@@ -4,13 +4,13 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 
-use ringstore::codec::record::{EpochBody, Header, MembershipRecord, RecordKind, RecordView};
+use ringstore::codec::record::{RecordKind, RecordView};
 use ringstore::engine::Scanner;
-use ringstore::limits::{CHUNK_HEADER_BYTES, RECORD_HEADER_BYTES};
+use ringstore::limits::CHUNK_HEADER_BYTES;
 use ringstore::storage::{
     ChunkHeader, ChunkLayout, Disk, DurableMark, FileInfo, FileName, Recovered, erase_tail, recover,
 };
-use ringstore::types::{LogPosition, Term};
+use ringstore::types::LogPosition;
 
 use super::records::{mend_record, record, sample_bodies};
 use super::tools::Input;
@@ -67,43 +67,14 @@ pub(super) fn recovery(input: &[u8]) {
     let Ok(recovered) = recover(&disk, LAYOUT, &mut |progress| assert!(progress.position <= progress.limit)) else {
         return;
     };
-    let records = check_recovered(&disk, &recovered);
+    check_recovered(&disk, &recovered);
     assert_eq!(*disk.0.borrow(), before, "recovery writes again what is there, and nothing else");
     erase_tail(&disk, LAYOUT, recovered.end).expect("a disk without faults");
     let again = recover(&disk, LAYOUT, &mut |_| ()).expect("what was recovered is recovered again");
-    // Where no header fits before the chunk's end (no leader leaves so little) the log cannot just end.
-    let cut = if LAYOUT.room(again.end) < RECORD_HEADER_BYTES as u64 { recovered.cut.clone() } else { None };
-    assert_eq!(
-        again,
-        Recovered { cut, is_suspect: again.is_suspect, ..recovered.clone() },
-        "a log whose tail is erased just ends"
-    );
+    let expected = Recovered { cut: None, is_suspect: false, stale: Vec::new(), ..recovered.clone() };
+    assert_eq!(again, expected, "a log whose tail is erased just ends");
     assert_eq!(erase_tail(&disk, LAYOUT, again.end).ok(), Some(0), "nothing is left to erase");
-    if is_of_leaders(&recovered, &records) {
-        check_scanner(&disk, &recovered, input.byte());
-    }
-}
-
-/// A leader writes in a term above zero, and nothing before the epoch of its term, which has a name; lists are short.
-fn is_of_leaders(recovered: &Recovered, records: &[(Header, bool)]) -> bool {
-    let mut epochs = recovered.epochs.iter().peekable();
-    let mut term = Term::ZERO;
-    records.iter().all(|(record, is_good)| {
-        if let Some(epoch) = epochs.next_if(|epoch| epoch.position == record.position) {
-            term = epoch.term;
-        }
-        *is_good && term > Term::ZERO && record.term == term
-    })
-}
-
-fn is_of_a_leader(record: &RecordView<'_>) -> bool {
-    match record.header.kind {
-        RecordKind::Epoch => EpochBody::decode(record.body()).is_some_and(|epoch| !epoch.epoch_id.is_zero()),
-        RecordKind::Membership => {
-            record.body().len() <= MembershipRecord::MAX_BYTES && MembershipRecord::decode(record.body()).is_some()
-        }
-        _ => true,
-    }
+    check_scanner(&disk, &recovered, input.byte());
 }
 
 fn disk_of(input: &mut Input<'_>) -> (Files, usize) {
@@ -151,26 +122,30 @@ fn put_piece(log: &mut [u8], mut at: usize, input: &mut Input<'_>) -> usize {
     end.max(at + 8)
 }
 
-/// Everything below the end checks out, by a reader without tricks, whose records these are.
-fn check_recovered(disk: &Files, recovered: &Recovered) -> Vec<(Header, bool)> {
+/// Everything below the end checks out, by a reader without tricks, and each term's epoch comes first.
+fn check_recovered(disk: &Files, recovered: &Recovered) {
     let Recovered { end, epochs, mark, chunk_count, .. } = recovered;
     assert!(*end <= LAYOUT.chunk_start(*chunk_count), "{end} lies beyond the files");
     assert!(mark.is_none_or(|mark| mark.position <= *end), "what was durable is there");
     assert!(epochs.windows(2).all(|pair| pair[0].term < pair[1].term && pair[0].position < pair[1].position));
     assert!(epochs.last().is_none_or(|epoch| epoch.term <= recovered.last_term && epoch.position < *end));
     let files = disk.0.borrow();
-    let (mut at, mut term, mut records) = (LogPosition::ZERO, 0, Vec::new());
+    let (mut at, mut term) = (LogPosition::ZERO, 0);
+    let mut epochs = epochs.iter().peekable();
     while at < *end {
         let file = &files[&FileName::Chunk(LAYOUT.chunk_of(at))];
         let bytes = &file[LAYOUT.file_offset(at) as usize..];
         let record = RecordView::check(bytes, at, LAYOUT.room(at)).expect("a good record");
         let header = record.header;
-        assert!(header.term.0 >= term, "terms do not go back");
-        (at, term) = (header.end(), header.term.0);
-        records.push((header, is_of_a_leader(&record)));
+        if let Some(epoch) = epochs.next_if(|epoch| epoch.position == at) {
+            assert!(epoch.term.0 > term, "terms do not go back");
+            term = epoch.term.0;
+        }
+        assert!(term > 0 && header.term.0 == term, "each term begins with its epoch");
+        at = header.end();
     }
     assert_eq!((at, term), (*end, recovered.last_term.0));
-    records
+    assert_eq!(epochs.next(), None);
 }
 
 /// A follower that receives these bytes takes them for the same log.
