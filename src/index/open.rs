@@ -67,17 +67,6 @@ impl Index {
         Ok(Index::with_tables(store, layout, seed, &manifest, restore(view)))
     }
 
-    /// An empty index in the place of one whose tables contradict the log: they are removed.
-    #[must_use]
-    pub fn open_anew(store: Arc<dyn TableStore>, layout: ChunkLayout, seed: u64) -> Index {
-        let manifest = Manifest::default();
-        remove_strangers(&*store, &manifest);
-        let index = Index::with_tables(store, layout, seed, &manifest, restore(View::default()));
-        // The old manifest is still there.
-        index.tables.as_ref().expect("just made").is_changed.store(true, Ordering::Relaxed);
-        index
-    }
-
     fn with_tables(
         store: Arc<dyn TableStore>,
         layout: ChunkLayout,

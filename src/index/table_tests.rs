@@ -456,31 +456,6 @@ fn files_that_cannot_be_read_now_are_kept() {
     assert_eq!(open_it(&world).unwrap().applied(), LogPosition::ZERO);
 }
 
-/// Whatever the manifest claims to cover, only tables that were held against the log prove it.
-#[test]
-fn what_no_table_proves_is_not_applied() {
-    let mut world = World::new(13);
-    for _ in 0..30 {
-        world.write();
-        world.keep_up(100);
-    }
-    world.apply();
-    let tables = world.index.tables.as_ref().unwrap().view();
-    let last = tables.tables().last().unwrap();
-    let end = world.end();
-    assert!(end > last.to());
-    let mut manifest = super::manifest::Manifest::load(&*world.store).unwrap().unwrap();
-    manifest.covered = end.0;
-    manifest.save(&*world.store).unwrap();
-    (world.index, world.upkeep) = open(&world.store, &world.log, &world.durable);
-    assert_eq!(world.index.applied(), last.to());
-    manifest.tables.clear();
-    manifest.save(&*world.store).unwrap();
-    (world.index, world.upkeep) = open(&world.store, &world.log, &world.durable);
-    assert_eq!(world.index.applied(), LogPosition::ZERO);
-    world.heal();
-}
-
 #[test]
 fn no_table_goes_beyond_what_is_durable() {
     let mut world = World::new(8);

@@ -59,13 +59,11 @@ impl Store {
             took = ?began.elapsed(), "the log is recovered");
         recovered.chunk_count = recovered.chunk_count.max(1);
         let reader = LogReader::new(&config.db, layout);
-        let mut index = open_index(&disk, &reader, layout, &recovered)?;
+        let index = open_index(&disk, &reader, layout, &recovered)?;
         // Only what is committed comes into a table, and the newest one was held against the log.
         state.commit_hint = state.commit_hint.max(index.applied());
         let limit = state.commit_hint.min(recovered.end);
-        if let Err(error) = begin_index(&index, &reader, layout, limit) {
-            index = index_anew(&index, error, &disk, layout)?;
-        }
+        begin_index(&index, &reader, layout, limit)?;
         index.set_behind(limit);
         tracing::info!(node = %state.node, log_end = %recovered.end, epochs = recovered.epochs.len(),
             chunks = recovered.chunk_count, "data directory {} opened", config.db.display());
@@ -212,18 +210,6 @@ fn index_files(disk: &FileDisk) -> Result<Arc<FileStore>, NodeError> {
     let folder = disk.directory().join(INDEX_FOLDER);
     let store = FileStore::open(folder, disk.flushes());
     store.map(Arc::new).map_err(|source| NodeError::Disk { attempt: "given a folder for the index", source })
-}
-
-/// An empty index, to be filled in the background, in the place of one that contradicts the log behind its tables. One
-/// that has no tables has only what the log says: it would be no better the second time.
-fn index_anew(index: &Index, error: IndexError, disk: &FileDisk, layout: ChunkLayout) -> Result<Index, NodeError> {
-    let is_contradiction = matches!(error, IndexError::EventNumber { .. } | IndexError::Body { .. });
-    if !is_contradiction || index.figures().tables == 0 {
-        return Err(error.into());
-    }
-    tracing::error!(%error,
-        "the tables of the index contradict the log: all of them are removed, and the index is made again from the log");
-    Ok(Index::open_anew(index_files(disk)?, layout, random_seed()))
 }
 
 /// Brings the index to `limit`: at once where that is near; otherwise it is done in the background, and what needs the

@@ -1,11 +1,9 @@
 //! Goal: a data directory that has lost what was committed is refused, and left as it is.
 
 use super::*;
-use crate::codec::record::{BatchBuilder, BatchView, Header, RecordKind, seal, sealed_length};
-use crate::index::{Upkeep, UpkeepBounds, UpkeepLinks};
+use crate::codec::record::{Header, RecordKind, seal};
 use crate::limits::RECORD_HEADER_BYTES;
 use crate::storage::memory::TempDirectory;
-use crate::types::{EventId, Guid};
 
 const LAYOUT: ChunkLayout = ChunkLayout { chunk_size: 1 << 20 };
 const RECORD_BYTES: u64 = 64;
@@ -154,66 +152,6 @@ fn an_index_that_was_removed_is_made_again() {
         drop(store);
         std::fs::remove_dir_all(folder).unwrap();
     }
-}
-
-fn write_append(disk: &FileDisk, position: LogPosition, stream: &str, number: u8) -> LogPosition {
-    let mut batch = BatchBuilder::new(stream, 0);
-    batch.event(EventId(Guid([number; 16])), "t", true, b"{}", b"");
-    let mut body = batch.finish();
-    BatchView::set_first_event_number(&mut body, number.into());
-    let mut bytes = vec![0; sealed_length(body.len())];
-    bytes[RECORD_HEADER_BYTES..][..body.len()].copy_from_slice(&body);
-    let (term, kind) = (Term(1), RecordKind::Append);
-    seal(&mut bytes, Header { length: 0, crc: 0, position, term, kind, flags: 0, event_count: 1, timestamp: 1 });
-    disk.write_at(FileName::Chunk(0), LAYOUT.file_offset(position), &bytes).unwrap();
-    position.plus(bytes.len() as u64)
-}
-
-fn write_padding(disk: &FileDisk, position: LogPosition) -> LogPosition {
-    let mut bytes = vec![0; RECORD_BYTES as usize];
-    crate::codec::record::padding(&mut bytes, position, Term(1), 0);
-    disk.write_at(FileName::Chunk(0), LAYOUT.file_offset(position), &bytes).unwrap();
-    position.plus(RECORD_BYTES)
-}
-
-/// A table that is good in itself, of another log which has the same record where it ends: the log goes on otherwise.
-#[test]
-fn tables_that_contradict_the_log_are_made_again_in_the_background() {
-    let directory = TempDirectory::new();
-    let config = config(&directory);
-    let committed_to = |disk: &FileDisk, end| {
-        let mut state = DurableState::load(disk).unwrap().unwrap();
-        (state.term, state.commit_hint, state.sequence) = (Term(1), end, state.sequence + 1);
-        state.save(disk).unwrap();
-    };
-    let Store { disk, .. } = Store::open(&config).unwrap();
-    let covered = write_padding(&disk, write_append(&disk, LogPosition::ZERO, "others", 0));
-    committed_to(&disk, covered);
-    drop(disk);
-    let Store { index, reader, disk, .. } = Store::open(&config).unwrap();
-    let links = |index: &Arc<Index>, reader: &LogReader, durable| UpkeepLinks {
-        index: Arc::clone(index),
-        log: Box::new(reader.clone()),
-        layout: LAYOUT,
-        durable: Box::new(move || durable),
-        damage: crate::storage::DamageReports::default(),
-    };
-    let bounds = UpkeepBounds { log_bytes: 1, ..UpkeepBounds::default() };
-    let mut upkeep = Upkeep::new(links(&index, &reader, covered), bounds);
-    while upkeep.step(Instant::now()).is_none() {}
-    assert_eq!(index.figures().tables, 1);
-    assert_eq!(write_append(&disk, LogPosition::ZERO, "orders", 0).plus(RECORD_BYTES), covered);
-    let end = write_append(&disk, covered, "orders", 1);
-    committed_to(&disk, end);
-    drop((index, reader, disk, upkeep));
-
-    let Store { index, reader, .. } = Store::open(&config).unwrap();
-    assert_eq!((index.figures().tables, index.applied(), index.is_complete()), (0, LogPosition::ZERO, false));
-    let mut upkeep = Upkeep::new(links(&index, &reader, end), bounds);
-    while upkeep.step(Instant::now()).is_none() {}
-    assert_eq!((index.applied(), index.is_complete()), (end, true));
-    let head = |stream| index.head(stream).unwrap().last_event_number;
-    assert_eq!((head("orders"), head("others")), (1, -1));
 }
 
 #[test]
