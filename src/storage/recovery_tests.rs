@@ -144,7 +144,8 @@ fn random_log(seed: u64) -> (Log, fastrand::Rng) {
     let mut log = Log::new(LAYOUT);
     log.epoch(1);
     log.member_list(1);
-    for id in 0..random.u8(20..120) {
+    // From 1: an identifier of zeros is none.
+    for id in 1..=random.u8(20..120) {
         match random.u32(0..20) {
             0 => log.epoch(id),
             1 => log.member_list(id),
