@@ -46,6 +46,7 @@ fn single_node(index: &Arc<Index>) -> Engine {
         sealed: LogPosition::ZERO,
         chunk_count: 1,
         mark: None,
+        headers: Vec::new(),
     };
     let options = EngineOptions {
         layout: LAYOUT,
