@@ -47,6 +47,7 @@ fn single_node(index: &Arc<Index>) -> Engine {
         chunk_count: 1,
         headers: Vec::new(),
         mark: None,
+        headers: Vec::new(),
     };
     let options = EngineOptions {
         layout: LAYOUT,
