@@ -47,7 +47,6 @@ fn single_node(index: &Arc<Index>) -> Engine {
         chunk_count: 1,
         headers: Vec::new(),
         mark: None,
-        headers: Vec::new(),
     };
     let options = EngineOptions {
         layout: LAYOUT,
