@@ -65,7 +65,6 @@ impl World {
         let Some(replica) = engine.replica() else { return };
         let (end, flushed, commit, _) = engine.positions();
         let (term, leads, role) = (replica.term(), replica.is_leader(), engine.role());
-        node.voters_before.clone_from(&node.voters);
         if node.voters != replica.members() {
             node.voters = replica.members().to_vec();
         }
@@ -164,10 +163,10 @@ impl World {
         let have: Vec<NodeId> =
             disks.chain(lost).filter(|(_, disk)| disk.holds(new, bytes)).map(|(id, _)| id).collect();
         let holders = |voters: &[NodeId]| voters.iter().filter(|id| have.contains(id)).count();
-        let node = &self.nodes[index];
-        // A list that came into force in this turn came behind what was committed in it.
-        if [&node.voters, &node.voters_before].iter().all(|voters| holders(voters) <= voters.len() / 2) {
-            let (end, holders, members) = (self.reference.end(), holders(&node.voters), node.voters.len());
+        // The list in force was that of the committed log, or a later one that the node has by now.
+        let (committed, own) = (self.reference_members(), &self.nodes[index].voters);
+        if [&committed, own].iter().all(|voters| holders(voters) <= voters.len() / 2) {
+            let (end, holders, members) = (self.reference.end(), holders(&committed), committed.len());
             let detail =
                 format!("n{index} committed {new} to {end}, which {holders} of {members} members have flushed");
             self.object(Checker::DurableMajority, detail);
@@ -298,7 +297,7 @@ impl World {
             return;
         }
         let timeout = self.profile.election_timeout.as_nanos() as u64;
-        for (fault, likely) in [(Fault::HuntLeader, 3), (Fault::HuntAll, 1), (Fault::Rotate, 4)] {
+        for (fault, likely) in [(Fault::HuntLeader, 3), (Fault::HuntAll, 1), (Fault::Rotate, 4), (Fault::Members, 2)] {
             let random = &mut self.random.hunts;
             if self.profile.has(fault) && random.u8(0..4) < likely {
                 let longest = pick(random, &[MILLISECOND, timeout / 20, timeout / 4, timeout * 2]);

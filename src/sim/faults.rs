@@ -131,6 +131,7 @@ impl World {
             match fault {
                 Fault::HuntAll => world.crash_all(),
                 Fault::Rotate => world.rotate(node),
+                Fault::Members => world.change_members(node),
                 _ => world.hunt_leader(node),
             }
             Some((fault, node))

@@ -1,6 +1,6 @@
 //! Changes of the member list, asked for as an operator would.
 
-use crate::engine::{ControlInput, MemberChange, Role};
+use crate::engine::{ControlInput, MemberChange};
 use crate::types::{LogPosition, NodeId};
 
 use super::node::{Input, Node};
@@ -29,8 +29,19 @@ impl World {
 
     /// Asks a leader, as a rule, for some change of the list, sensible or not.
     pub(super) fn change_members(&mut self, node: usize) {
-        let leads = |node: &Node| node.engine.as_ref().is_some_and(|engine| engine.role() == Role::Leader);
-        let node = self.nodes.iter().position(leads).unwrap_or(node);
+        let leads = |node: &Node| {
+            node.engine.as_ref().and_then(|engine| engine.replica()).is_some_and(|replica| replica.is_leader())
+        };
+        // There may be one that does not know yet that it leads no more.
+        let leaders: Vec<usize> = (0..self.nodes.len()).filter(|&node| leads(&self.nodes[node])).collect();
+        let node = if leaders.is_empty() { node } else { pick(&mut self.random.faults, &leaders) };
+        // Two at a time are one too many.
+        for _ in 0..=u8::from(self.random.faults.u8(0..3) == 0) {
+            self.change_a_member(node);
+        }
+    }
+
+    fn change_a_member(&mut self, node: usize) {
         let members = self.reference_members();
         let is_dead = |id: &&NodeId| self.nodes.iter().all(|node| node.id != **id);
         let dead = members.iter().find(is_dead).copied();

@@ -92,8 +92,6 @@ pub(super) struct Node {
     pub(super) rotten: Vec<(LogPosition, LogPosition)>,
     /// The members that its log had last, also while it is down.
     pub(super) voters: Vec<NodeId>,
-    /// The same before its last turn.
-    pub(super) voters_before: Vec<NodeId>,
     /// Changes of the members that were asked for here.
     pub(super) changes: Vec<u64>,
     pub(super) life: u32,
@@ -145,7 +143,6 @@ impl Node {
             disk: VirtualDisk::new(layout),
             rotten: Vec::new(),
             voters: Vec::new(),
-            voters_before: Vec::new(),
             changes: Vec::new(),
             life: 0,
             engine: None,
