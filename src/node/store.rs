@@ -190,6 +190,9 @@ fn recover_or_mend(
             Err(error) => error,
         };
         let (Some(mender), Some(loss)) = (mender, Loss::of(&error)) else { return Err(error.into()) };
+        // What was flushed here is gone, and the log may have gone on behind what can still be told: this node may have
+        // acknowledged more than it will have when it is mended.
+        state.save_suspect(disk)?;
         mender.mend(disk, state, &loss, mended_at)?;
         mended_at = Some(loss.position);
     }

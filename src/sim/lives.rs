@@ -105,6 +105,9 @@ impl World {
                     if !matches!(error, RecoveryError::Corrupt { .. }) {
                         return Err(error.to_string());
                     }
+                    let disk = &self.nodes[index].disk;
+                    let mut state = DurableState::load(disk).expect("a state file").expect("it has started before");
+                    state.save_suspect(disk).expect("a state file");
                     if !self.mend(index, &error) {
                         return Ok(None);
                     }
