@@ -197,6 +197,23 @@ fn the_metadata_of_a_deleted_stream_is_deleted_too() {
     }
 }
 
+/// A node that restarts in a quiet cluster must know nearly all that was committed.
+#[test]
+fn what_is_committed_is_saved_some_seconds_later_although_it_is_little() {
+    let mut node = Node::new();
+    node.ask(write(RecordKind::Append, "small", b"1"), true);
+    node.now += 9_000_000_000;
+    node.turn(true);
+    let before = node.engine.state.sequence;
+    assert!(node.engine.state.commit_hint < node.log_end());
+    node.now += 2_000_000_000;
+    node.turn(true);
+    assert_eq!((node.engine.state.commit_hint, node.engine.state.sequence), (node.log_end(), before + 1));
+    node.now += 20_000_000_000;
+    node.turn(true);
+    assert_eq!(node.engine.state.sequence, before + 1, "nothing new, nothing saved");
+}
+
 #[test]
 fn the_largest_record_is_written_behind_the_most_padding() {
     let mut node = Node::new();

@@ -95,6 +95,7 @@ pub struct Engine {
     pub(super) state: DurableState,
     pub(super) saving: Saving,
     pub(super) commit_hint_saved: LogPosition,
+    pub(super) commit_hint_saved_at: Ticks,
     /// `None` until the cluster is founded or joined.
     pub(super) replica: Option<Replica>,
     /// The member lists as the replica has them, with addresses.
@@ -161,6 +162,7 @@ impl Engine {
             now,
             wall_clock: 0,
             commit_hint_saved: state.commit_hint,
+            commit_hint_saved_at: now,
             state,
             saving: Saving::default(),
             replica: None,

@@ -1,5 +1,7 @@
 //! The small durable state: term and vote, the founding, the commit hint; and the replica's start from it.
 
+use std::time::Duration;
+
 use crate::codec::record::MembershipBody;
 use crate::consensus::{EpochTable, MemberLists, Replica, ReplicaOptions, Restored, RestoredList};
 
@@ -9,6 +11,10 @@ use super::members::ids;
 
 /// Commit progress after which the durable hint is renewed: how much a restart may have to learn from the leader.
 const COMMIT_HINT_BYTES: u64 = 64 << 20;
+
+/// The hint is renewed after this time, too, when it has moved at all: a quiet cluster may write less than that in a year, and
+/// all of it would count as maybe not committed after a restart.
+const COMMIT_HINT_REST: Duration = Duration::from_secs(10);
 
 /// Saves of the small state: one at a time, the newest wins.
 #[derive(Debug, Default)]
@@ -128,8 +134,10 @@ impl Engine {
 
     pub(super) fn poll_commit_hint(&mut self) {
         let Some(replica) = &self.replica else { return };
-        let commit = replica.commit_position();
-        if commit.0 >= self.commit_hint_saved.0 + COMMIT_HINT_BYTES && self.saving.in_flight.is_none() {
+        // What can be saved: see below.
+        let commit = replica.commit_position().min(replica.flushed());
+        let is_due = commit > self.commit_hint_saved && self.now >= self.commit_hint_saved_at.after(COMMIT_HINT_REST);
+        if (is_due || commit.0 >= self.commit_hint_saved.0 + COMMIT_HINT_BYTES) && self.saving.in_flight.is_none() {
             self.mark_state_dirty();
         }
     }
@@ -143,7 +151,7 @@ impl Engine {
             self.state.commit_hint = replica.commit_position().min(replica.flushed());
         }
         self.state.sequence += 1;
-        self.commit_hint_saved = self.state.commit_hint;
+        (self.commit_hint_saved, self.commit_hint_saved_at) = (self.state.commit_hint, self.now);
         self.saving.dirty = false;
         self.saving.in_flight = Some(self.state.sequence);
         self.saving.replica_in_flight = self.saving.replica;
