@@ -192,7 +192,7 @@ impl World {
         self.line(node, "pauses", length / MILLISECOND, 0);
     }
 
-    fn sever(&mut self, pairs: Vec<(usize, usize)>) {
+    pub(super) fn sever(&mut self, pairs: Vec<(usize, usize)>) {
         for &(from, to) in &pairs {
             self.set_cut(from, to, true);
         }

@@ -35,10 +35,24 @@ impl World {
         // There may be one that does not know yet that it leads no more.
         let leaders: Vec<usize> = (0..self.nodes.len()).filter(|&node| leads(&self.nodes[node])).collect();
         let node = if leaders.is_empty() { node } else { pick(&mut self.random.faults, &leaders) };
+        if self.random.faults.u8(0..4) == 0 {
+            self.part_members(node);
+        }
         // Two at a time are one too many.
-        for _ in 0..=u8::from(self.random.faults.u8(0..3) == 0) {
+        for _ in 0..=u8::from(self.random.faults.u8(0..2) == 0) {
             self.change_a_member(node);
         }
+    }
+
+    /// The other members are cut off from this node and from those that are none, just before these are to become some: two
+    /// sides, each of which may take itself for the majority.
+    fn part_members(&mut self, node: usize) {
+        let members = self.reference_members();
+        let is_other = |index: usize| index != node && members.contains(&self.nodes[index].id);
+        let count = self.nodes.len();
+        let pairs = (0..count).flat_map(|from| (0..count).map(move |to| (from, to)));
+        let across = pairs.filter(|&(from, to)| is_other(from) != is_other(to)).collect();
+        self.sever(across);
     }
 
     fn change_a_member(&mut self, node: usize) {
