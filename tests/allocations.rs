@@ -243,6 +243,11 @@ fn an_append_neither_allocates_nor_frees() {
         node.turn(numbers.map(append).collect());
         node.replies.clear();
     }
+    // The lists of what waits for a proof of leadership grow once.
+    for _ in 0..2 {
+        node.turn((0..PER_TURN).map(|_| edge.append("stream-00069998", 1, ExpectedVersion::Exact(1 << 40))).collect());
+        node.replies.clear();
+    }
     let mut requests = mixture(&mut edge);
     node.replies.reserve(MEASURED);
     CALLS.set(0);
