@@ -70,7 +70,9 @@
 //!    again. The edge lets the index apply that far and puts the answer into the connection's send buffer; all that has
 //!    gathered there leaves in one send.
 //!
-//! A write that reaches a follower goes over 1112 to an edge of the leader, and the answer comes back the same way.
+//! A write that reaches a follower goes over 1112 to an edge of the leader, and the answer comes back the same way. The
+//! follower keeps it until its own index has the write, 200 ms at most: a client reads its own writes there, unless the
+//! follower is that far behind.
 //!
 //! The heads of the streams that a leader wrote last stay at hand on its log thread (65,536 of them, more while the
 //! index lacks them), and so do the identifiers of the events that the index has not applied yet, and 8,192 at least.
