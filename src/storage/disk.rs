@@ -150,7 +150,10 @@ pub(super) fn read_around(disk: &dyn Disk, name: FileName, offset: u64, into: &m
 
 /// Who is told of a failed flush.
 #[derive(Default)]
-struct FlushWatch(OnceLock<Box<dyn Fn(FileName, &io::Error) + Send + Sync>>);
+struct FlushWatch(OnceLock<Watch>);
+
+/// Is told which file could not be flushed, and why.
+type Watch = Box<dyn Fn(FileName, &io::Error) + Send + Sync>;
 
 impl fmt::Debug for FlushWatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
