@@ -69,7 +69,7 @@ impl Checks {
 }
 
 /// Why the log's bytes could not be read where the index says that an event is. Damage is reported and may be repaired
-/// soon (see [`Reader::is_passing`]); for the others the operator must look: the same read will fail again.
+/// soon (see `Reader::is_passing`); for the others the operator must look: the same read will fail again.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
