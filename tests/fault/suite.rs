@@ -26,7 +26,7 @@ const WRITABLE_LIMIT: Duration = Duration::from_millis(1_500);
 
 /// Room on each node's disk, and what is added for each minute of load, MiB.
 const DISK_MIB: u64 = 384;
-const DISK_MIB_A_MINUTE: u64 = 24;
+const DISK_MIB_A_MINUTE: u64 = 256;
 
 /// One fault that is over.
 #[derive(Clone, Copy, Debug)]
