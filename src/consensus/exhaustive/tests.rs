@@ -4,19 +4,21 @@
 
 use crate::consensus::PlantedBug;
 
-use super::model::{Bounds, REACHED};
+use super::model::{Bounds, REACHED, World};
 use super::search::{Found, search};
 
 /// Some seconds in `cargo test`.
 const SMALL: Bounds = Bounds {
     terms: 2,
     candidates: 2,
+    members: 3,
     entries: 0,
+    changes: 0,
     crashes: 0,
     breaks: 0,
-    links: 1,
     slow_saves: false,
-    depth: 12,
+    slow_flushes: false,
+    depth: usize::MAX,
     planted: None,
 };
 
@@ -44,12 +46,14 @@ fn parse(text: &str, mut bounds: Bounds) -> (Bounds, usize) {
             "entries" => bounds.entries = small,
             "crashes" => bounds.crashes = small,
             "breaks" => bounds.breaks = small,
-            "links" => bounds.links = small,
+            "members" => bounds.members = small,
+            "changes" => bounds.changes = small,
+            "slow-flushes" => bounds.slow_flushes = number != 0,
             "slow-saves" => bounds.slow_saves = number != 0,
             "old-terms" => bounds.planted = (number != 0).then_some(PlantedBug::CommitOldTerm),
             "states" => states_max = number,
             _ => panic!(
-                "unknown bound {name:?}; there are terms candidates depth entries crashes breaks links slow-saves old-terms states"
+                "unknown bound {name:?}; there are terms candidates depth entries members changes crashes breaks slow-saves slow-flushes old-terms states"
             ),
         }
     }
@@ -58,7 +62,7 @@ fn parse(text: &str, mut bounds: Bounds) -> (Bounds, usize) {
 
 fn check_all(text: &str) -> Found {
     let (bounds, states_max) = parse(text, SMALL);
-    let found = search(bounds, states_max);
+    let found = search(bounds, World::new, states_max);
     print(&bounds, &found);
     assert!(found.violation.is_none(), "{:?}", found.violation);
     assert!(found.is_complete || states_max < usize::MAX);
@@ -82,7 +86,7 @@ fn every_state_within_the_bounds_is_good() {
 fn check(planted: PlantedBug, name: &str, bounds: &str) {
     let (bounds, _) = parse(bounds, SMALL);
     let bounds = Bounds { planted: Some(planted), ..bounds };
-    let found = search(bounds, usize::MAX);
+    let found = search(bounds, World::new, usize::MAX);
     print(&bounds, &found);
     assert_eq!(found.violation.map(|(violation, _)| violation.name), Some(name), "{planted:?}");
 }
@@ -94,5 +98,5 @@ fn a_vote_that_is_not_durable_is_found() {
 
 #[test]
 fn an_acknowledgement_before_the_flush_is_found() {
-    check(PlantedBug::AcknowledgeBeforeFlush, "DurableSpeech", "terms=1 candidates=1 entries=1 depth=99");
+    check(PlantedBug::AcknowledgeBeforeFlush, "DurableSpeech", "terms=1 candidates=1 entries=1 slow-flushes=1");
 }
