@@ -392,10 +392,13 @@ impl World {
         if self.hosts[leader].replica.has_member(node) { Change::Remove(node) } else { Change::Add(node) }
     }
 
+    /// A leader that leads no more sends nothing more of its log. (What is on the way would reach the follower as if it had
+    /// come before: until it takes part in another term, which closes its link, nobody looks at its log.)
     fn is_streaming(&self, at: usize) -> bool {
         let host = &self.hosts[at];
-        let Some((leader, link)) = host.open else { return false };
-        let subscription = host.names[usize::from(link) - 1];
-        host.has_data && host.replica.accepts_data(subscription) && self.hosts[leader].log.len() > host.log.len()
+        let Some((leader, link)) = host.open.filter(|_| host.has_data) else { return false };
+        let (subscription, leader) = (host.names[usize::from(link) - 1], &self.hosts[leader]);
+        let is_served = leader.replica.followers().any(|(_, tracked)| tracked.subscription == subscription);
+        is_served && host.replica.accepts_data(subscription) && leader.log.len() > host.log.len()
     }
 }

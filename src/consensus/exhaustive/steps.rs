@@ -245,7 +245,6 @@ impl World {
             Effect::Truncate { to } => return self.truncate(at, to, bounds),
             Effect::OpenData { .. } => self.host_mut(at).has_data = true,
             Effect::Lead { term } => return self.lead(at, term),
-            Effect::StepDown => self.stop_serving(at),
             Effect::Commit { position } => return self.commit(at, position),
             Effect::Fatal { reason } => return violated("Fatal", reason),
             // That a successor is asked only makes it stand sooner, and anyone may stand at any time here.
@@ -266,16 +265,6 @@ impl World {
             host.open = Some((index_of(leader), host.names.len() as u8));
         }
         self.carry_out_all(at, effects, bounds)
-    }
-
-    /// Its followers get no more of the log. (What is on the way would reach them as if it had come before: until they
-    /// take part in another term, which closes their link, nobody looks at their logs.)
-    fn stop_serving(&mut self, leader: usize) {
-        for at in 0..NODES {
-            if self.hosts[at].open.is_some_and(|(other, _)| other == leader) {
-                self.host_mut(at).has_data = false;
-            }
-        }
     }
 
     /// What the leader sent to `at` on its link is lost. What `at` sent may still arrive.
