@@ -12,7 +12,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::disk::{Disk, words};
@@ -76,7 +76,18 @@ impl Lab {
     }
 
     /// Builds homes for `count` nodes, with file systems of `disk_mib` each, and brings the calling thread into the hub.
+    ///
+    /// # Errors
+    /// When the machine refuses any of it, or has less room than the disks may take: a disk must be full only when it
+    /// is to be.
     pub(crate) fn build(folder: &Path, count: usize, disk_mib: u64) -> anyhow::Result<Lab> {
+        let (wanted, free) = (disk_mib * count as u64, crate::disk::free_at(folder)? >> 20);
+        ensure!(
+            free > wanted,
+            "{count} disks of {disk_mib} MiB take up to {wanted} MiB, and {} has {free} MiB free: make room, or ask for \
+             fewer minutes",
+            folder.display()
+        );
         let mark = format!("{MARK}{}", std::process::id());
         let mut lab = Lab { mark, folder: folder.to_path_buf(), disks: Vec::new() };
         lab.wire(count)?;

@@ -43,7 +43,7 @@ impl Steady<'_> {
     pub(crate) fn rest(&self, span: Duration) -> anyhow::Result<()> {
         let start = Instant::now();
         loop {
-            self.load.check()?;
+            self.load.watcher().check()?;
             ensure!(!self.interrupted.load(Ordering::Relaxed), Interrupted);
             let left = span.saturating_sub(start.elapsed());
             if left.is_zero() {
@@ -57,7 +57,7 @@ impl Steady<'_> {
     pub(crate) fn writable(&self, heal: Instant) -> anyhow::Result<Duration> {
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
-            if let Some(time) = self.load.writable_after(heal) {
+            if let Some(time) = self.load.watcher().writable_after(heal) {
                 return Ok(time);
             }
             self.rest(Duration::from_millis(5))?;
@@ -75,7 +75,8 @@ impl Steady<'_> {
             let one = roles.iter().filter(|figures| figures.leads()).count() == 1;
             let follow = roles.iter().all(|figures| figures.follows() || figures.leads());
             let term = roles.iter().all(|figures| figures.term == roles[0].term);
-            let stop = ended.is_some() || self.load.check().is_err() || self.interrupted.load(Ordering::Relaxed);
+            let stop =
+                ended.is_some() || self.load.watcher().check().is_err() || self.interrupted.load(Ordering::Relaxed);
             stop || (all && one && follow && term)
         });
         whole.with_context(|| self.cluster.tails())?;
@@ -100,7 +101,7 @@ impl Steady<'_> {
 
     /// The judgement over a run whose load has ended with this history. Ends the nodes.
     pub(crate) fn judge(&mut self, history: &History) -> anyhow::Result<verify::Counts> {
-        self.load.check()?;
+        self.load.watcher().check()?;
         let end = self.cluster.wait_until_even()?;
         let log = verify::log_at_all(self.cluster, self.load.known())?;
         let counts = verify::judge(history, self.load.known(), &log, self.load.run())?;

@@ -19,8 +19,9 @@ use crate::known::{self, Known, name};
 use crate::support::client::{ANY, Client};
 use crate::support::cluster::Cluster;
 
-/// Events in a page of the whole log.
+/// Events in a page of the whole log, and of a stream.
 const PAGE: i32 = 1_000;
+const STREAM_PAGE: i32 = 500;
 
 const CONNECT_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -82,15 +83,34 @@ pub(crate) fn log_at_all(cluster: &Cluster, known: &Known) -> anyhow::Result<Vec
     for node in &cluster.nodes {
         let mut client = Client::connect(node.ext_tcp(), CONNECT_LIMIT)?;
         for stream in known.names() {
-            let events = client.read_to_end(&stream).with_context(|| format!("at {}", node.ip))?;
-            let found: Vec<u128> = events.iter().map(|event| id_of(&event.event_id)).collect();
             let row = rows.get(stream.as_str()).map(Vec::as_slice).unwrap_or_default();
-            ensure!(found == row, "{stream} at {} has {} events, in the log {}", node.ip, found.len(), row.len());
-            let wrong = events.iter().find(|event| !known::is_data_of(id_of(&event.event_id), &event.data));
-            ensure!(wrong.is_none(), "{stream} at {}: other data than was written: {wrong:?}", node.ip);
+            stream_at(&mut client, &stream, row).with_context(|| format!("{stream} at {}", node.ip))?;
         }
     }
     Ok(log)
+}
+
+/// Reads a stream page by page, however long it is: it must have the events of `row`, with the data that they were given.
+fn stream_at(client: &mut Client, stream: &str, row: &[u128]) -> anyhow::Result<()> {
+    let mut found = 0;
+    loop {
+        let page = match client.read(stream, found as i64, STREAM_PAGE)? {
+            Ok(page) => page,
+            Err(refusal) => bail!("reading from {found}: {refusal}"),
+        };
+        for event in &page.events {
+            let (number, id) = (event.event_number, id_of(&event.event_id));
+            ensure!(number == found as i64, "number {number} at place {found}");
+            ensure!(row.get(found) == Some(&id), "event {found} is {}, in the log {:?}", name(id), row.get(found));
+            ensure!(known::is_data_of(id, &event.data), "event {found} holds other data than was written");
+            found += 1;
+        }
+        if page.is_end_of_stream {
+            ensure!(found == row.len(), "{found} events, in the log {}", row.len());
+            return Ok(());
+        }
+        ensure!(!page.events.is_empty(), "neither events nor an end at {found}");
+    }
 }
 
 fn id_of(bytes: &[u8]) -> u128 {
