@@ -54,11 +54,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn prepare(folder: &Path) -> anyhow::Result<bool> {
     verify::self_test().context("the checker itself")?;
-    remove_stale(folder.parent().context("a folder below another")?)?;
-    if let Some(missing) = Lab::missing() {
-        println!("fault: SKIPPED: {missing}");
+    if let Some(missing) = Lab::missing(folder) {
+        println!("fault: SKIPPED the disks: {missing}");
         return Ok(false);
     }
+    remove_stale(folder.parent().context("a folder below another")?)?;
     Ok(true)
 }
 

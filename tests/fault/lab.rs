@@ -4,7 +4,7 @@
 //! the machine's own network is touched, and several labs can stand beside each other. All that a lab makes carries the
 //! process id in its name: it is taken down when the lab is dropped, and what a killed run left behind by the next one.
 //!
-//! Needs root, `ip`, `nsenter`, `mount`, `losetup` and `mkfs.ext4`; [`Lab::missing`] says what is not there.
+//! Needs root, `ip`, `nsenter`, `mount`, `losetup`, `mkfs.ext4` and `filefrag`; [`Lab::missing`] says what is not there.
 
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
@@ -22,6 +22,9 @@ use crate::support::cluster::Home;
 const MARK: &str = "faults-";
 
 const FIRST_PORT: u16 = 1112;
+
+/// A disk that is made only to see whether one can be made.
+const PROBE_MIB: u64 = 16;
 
 /// A hardware address that nobody has: what is sent there is lost without a word.
 const NOWHERE: &str = "02:fa:ff:ff:ff:ff";
@@ -51,8 +54,8 @@ fn ip(line: &str) -> anyhow::Result<()> {
 }
 
 impl Lab {
-    /// What this machine lacks for a lab, if anything.
-    pub(crate) fn missing() -> Option<String> {
+    /// What this machine lacks for a lab, if anything; `folder` is where it would be built.
+    pub(crate) fn missing(folder: &Path) -> Option<String> {
         if !rustix::process::geteuid().is_root() {
             return Some("namespaces and mounts need root".to_owned());
         }
@@ -61,6 +64,7 @@ impl Lab {
             ("nsenter", "--version"),
             ("losetup", "--version"),
             ("mkfs.ext4", "-V"),
+            ("filefrag", "-V"),
             ("mount", "--version"),
         ] {
             if Command::new(program).arg(question).output().is_err() {
@@ -72,7 +76,11 @@ impl Lab {
             .and_then(|()| ip(&format!("-n {probe} link add b0 type bridge")))
             .and_then(|()| ip(&format!("-n {probe} link add v0 type veth peer name v1")));
         let _ = ip(&format!("netns del {probe}"));
-        made.err().map(|error| format!("this machine gives no network namespaces, bridges or veth pairs: {error:#}"))
+        if let Err(error) = made {
+            return Some(format!("this machine gives no network namespaces, bridges or veth pairs: {error:#}"));
+        }
+        let disk = Disk::on_loop(folder, "probe", PROBE_MIB);
+        disk.err().map(|error| format!("this machine gives no file systems in loop devices: {error:#}"))
     }
 
     /// Builds homes for `count` nodes, with file systems of `disk_mib` each, and brings the calling thread into the hub.

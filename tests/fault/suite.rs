@@ -54,11 +54,11 @@ struct Outcome {
 /// Runs the suite.
 pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     verify::self_test().context("the checker itself")?;
-    remove_stale(folder.parent().context("a folder below another")?)?;
-    if let Some(missing) = Lab::missing() {
+    if let Some(missing) = Lab::missing(folder) {
         println!("fault: SKIPPED the suite: {missing}");
         return Ok(());
     }
+    remove_stale(folder.parent().context("a folder below another")?)?;
     let mut kinds = Kind::named(&arguments.kinds)?;
     kinds.retain(|kind| {
         let missing = kind.missing();
