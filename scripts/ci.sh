@@ -36,7 +36,7 @@ fuzzing() {
   if cargo +nightly fuzz --version >/dev/null 2>&1; then
     scripts/fuzz.sh --seconds 5
   else
-    say "there is no nightly compiler with cargo-fuzz; the corpora only"
+    say "SKIPPED: there is no nightly compiler with cargo-fuzz; the corpora run among the tests"
   fi
 }
 

@@ -89,12 +89,24 @@ impl Steady<'_> {
         Ok(())
     }
 
-    /// Compares the logs of all nodes from `from` to where all have committed; gives that place.
+    /// Compares the logs of all nodes from `from` to what any of them had committed when this was called, as soon as all
+    /// have; gives that place.
     pub(crate) fn compare(&self, from: u64) -> anyhow::Result<u64> {
-        let commits = self.cluster.nodes.iter().map(|node| node.figures().map(|figures| figures.commit_position));
-        let Some(end) = commits.collect::<Option<Vec<u64>>>().and_then(|all| all.into_iter().min()) else {
-            return Ok(from);
+        let commits = || -> Option<Vec<u64>> {
+            let figures = self.cluster.nodes.iter().map(Node::figures);
+            figures.map(|figures| figures.map(|figures| figures.commit_position)).collect()
         };
+        let (mut wanted, mut end) = (None, None);
+        let even = wait_until("all nodes have committed what one of them had", PATIENCE, || {
+            let all = commits().unwrap_or_default();
+            wanted = wanted.or(all.iter().copied().max());
+            end = all.into_iter().min();
+            let stop = self.load.watcher().check().is_err() || self.interrupted.load(Ordering::Relaxed);
+            stop || end.is_some_and(|end| Some(end) >= wanted)
+        });
+        even.with_context(|| format!("{wanted:?} is wanted, {end:?} reached\n{}", self.cluster.tails()))?;
+        self.rest(Duration::ZERO)?;
+        let end = end.context("a node ended while the logs were compared")?;
         check::logs_between(self.cluster, self.chunk_size, from, end)?;
         Ok(from.max(end))
     }
