@@ -79,7 +79,10 @@ impl Lab {
         if let Err(error) = made {
             return Some(format!("this machine gives no network namespaces, bridges or veth pairs: {error:#}"));
         }
-        let disk = Disk::on_loop(folder, "probe", PROBE_MIB);
+        let place = folder.join("probe");
+        let disk = fs::create_dir_all(&place).map_err(anyhow::Error::from);
+        let disk = disk.and_then(|()| Disk::on_loop(&place, "disk", PROBE_MIB).map(drop));
+        let _ = fs::remove_dir_all(&place);
         disk.err().map(|error| format!("this machine gives no file systems in loop devices: {error:#}"))
     }
 
