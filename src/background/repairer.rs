@@ -232,6 +232,10 @@ impl Repairer {
     /// Notes what came of a task; true when it is over.
     fn settle(&self, task: &mut Task, outcome: Outcome) -> bool {
         let now = Instant::now();
+        if !matches!(outcome, Outcome::Later(_)) {
+            // A page that could not be read is zeros in the mapping still.
+            self.links.log.forget(task.damage.chunk);
+        }
         match outcome {
             Outcome::Whole => true,
             Outcome::Repaired(damage, repaired) => {

@@ -294,12 +294,13 @@ impl Index {
             return Ok(false);
         }
         let mut outcome = Ok(());
-        log.with_chunk(position, &mut |bytes| {
+        let read = log.with_chunk(position, &mut |bytes| {
             assert_eq!(bytes.len() as u64, layout.room(position), "the log at {position} is read to its chunk's end");
             outcome = self.apply_chunk(applier, bytes, pass);
-        })
-        .map_err(|source| IndexError::Read { position, source })?;
+        });
+        // First: of a page that could not be read the record is known, and can be repaired.
         outcome?;
+        read.map_err(|source| IndexError::Read { position, source })?;
         let applied = self.applied();
         if applied.since(applier.passed) >= PASSED_BYTES {
             log.passed(applier.passed, applied);

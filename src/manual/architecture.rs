@@ -131,8 +131,12 @@
 //!
 //! Two limits. A node that mends its log before its start serves nobody meanwhile, so of three nodes one must run. And the
 //! state file cannot be repaired from elsewhere: where both slots are bad the node's vote is unknown, and it comes back as
-//! a new node. A disk that gives an error for a page instead of wrong bytes ends the process (SIGBUS): chunk files are
-//! mapped for reading.
+//! a new node.
+//!
+//! Chunk files are mapped for reading. Where the disk gives an error for a page instead of wrong bytes, the system sends
+//! SIGBUS: a handler (`ring`) puts a page of zeros there, so that the record's checksum says what is wrong and the way is
+//! that of any other damage. After the repair the file is mapped anew. Tables of the index are read with `pread`: an error
+//! of the disk is damage to the table.
 //!
 //! # Inside an edge
 //!
