@@ -22,6 +22,7 @@ mod history;
 mod known;
 mod lab;
 mod load;
+mod machine;
 mod pace;
 mod random_kill;
 mod rounds;

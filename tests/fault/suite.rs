@@ -16,6 +16,7 @@ use anyhow::{Context as _, ensure};
 use crate::faults::{Draw, Kind, Schedule, Stage, Struck};
 use crate::history::History;
 use crate::lab::{Lab, remove_stale};
+use crate::machine::Machine;
 use crate::pace::Limit;
 use crate::steady::{Interrupted, Steady, interrupted};
 use crate::support::cluster::{Cluster, small_chunks};
@@ -82,6 +83,7 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
         load,
         schedule,
         interrupted,
+        machine: Machine::watch(folder)?,
         outcomes: Vec::new(),
         compared: 0,
         start: Instant::now(),
@@ -98,6 +100,7 @@ struct Run<'a> {
     load: Workload,
     schedule: Schedule,
     interrupted: Arc<AtomicBool>,
+    machine: Machine,
     outcomes: Vec<Outcome>,
     /// The logs are equal up to here.
     compared: u64,
@@ -141,7 +144,14 @@ impl Run<'_> {
         self.compared = self.steady().compare(from).with_context(|| what.clone())?;
         self.steady().rest(draw.calm)?;
         let pause_after = self.load.watcher().longest_pause(heal, Instant::now());
-        let above = if writable > WRITABLE_LIMIT { "  ABOVE 1.5 s" } else { "" };
+        let above = if writable > WRITABLE_LIMIT {
+            let (flush, late) = self.machine.worst(heal, heal + writable);
+            format!(
+                "  ABOVE 1.5 s (the machine's own disk took {flush:.0?} for a flush then, a thread woke {late:.0?} late)"
+            )
+        } else {
+            String::new()
+        };
         println!(
             "{what}, for {:.1} s, longest pause {pause:.0?}; healed: writable after {writable:.0?}, \
              longest pause {pause_after:.0?}, whole after {whole:.0?}{above}",
