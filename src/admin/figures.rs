@@ -106,6 +106,7 @@ fn log_counters(counters: &LogCounters) -> Value {
         "sentCopiedBytes": count(&counters.sent_copied_bytes),
         "sentZeroCopyBytes": count(&counters.sent_zero_copy_bytes),
         "sentFromFilesBytes": count(&counters.sent_from_files_bytes),
+        "damagedUncommitted": count(&counters.damaged_uncommitted),
         "receivedBytes": count(&counters.received_bytes),
         "elections": count(&counters.elections),
         "enters": count(&counters.enters),
