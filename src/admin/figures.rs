@@ -95,6 +95,7 @@ pub(super) fn follower(view: &FollowerView, log_end: u64) -> Value {
         "flushMicros": view.flush_micros,
         "priority": view.priority,
         "isFull": view.is_full,
+        "isReady": view.is_ready,
     })
 }
 
