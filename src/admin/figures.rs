@@ -95,6 +95,7 @@ pub(super) fn follower(view: &FollowerView, log_end: u64) -> Value {
         "flushMicros": view.flush_micros,
         "priority": view.priority,
         "isFull": view.is_full,
+        "isReady": view.is_ready,
     })
 }
 
@@ -106,6 +107,7 @@ fn log_counters(counters: &LogCounters) -> Value {
         "sentCopiedBytes": count(&counters.sent_copied_bytes),
         "sentZeroCopyBytes": count(&counters.sent_zero_copy_bytes),
         "sentFromFilesBytes": count(&counters.sent_from_files_bytes),
+        "damagedUncommitted": count(&counters.damaged_uncommitted),
         "receivedBytes": count(&counters.received_bytes),
         "elections": count(&counters.elections),
         "enters": count(&counters.enters),

@@ -49,6 +49,8 @@ pub struct LogCounters {
     pub sent_zero_copy_bytes: AtomicU64,
     /// Bytes sent on data links that were read from chunk files.
     pub sent_from_files_bytes: AtomicU64,
+    /// Damaged records above the commit position that were met on the way to a follower: nobody can repair them.
+    pub damaged_uncommitted: AtomicU64,
     /// Bytes received on data links.
     pub received_bytes: AtomicU64,
     /// Elections this node has started.
