@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::thread;
 
+use super::super::Background;
 use super::super::testing::{Chunks, LAYOUT};
 use super::*;
 use crate::engine::NodeView;
@@ -126,6 +127,25 @@ fn what_cannot_be_repaired_waits_and_is_tried_again() {
     bench.steps(Duration::from_secs(600));
     assert!(bench.is_whole());
     assert_eq!(bench.figures(), [1, 0, 1]);
+}
+
+#[test]
+fn a_node_that_hangs_is_not_waited_for_when_the_thread_stops() {
+    let bench = Bench::new(true);
+    // It takes the connection and says nothing.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let addresses = Addresses { int_tcp: address, int_http: address, ext_tcp: address, ext_http: address };
+    bench.directory.replace(vec![KnownNode { node: NodeId(Guid([2; 16])), addresses, is_alive: true }], "".into());
+    bench.chunks.flip(0, 4096 + (5 << 10) + 77);
+    bench.report(0, 5 << 10, 6 << 10);
+    let figures = Arc::clone(&bench.chunks.figures);
+    let thread = Background::start("repairer", vec![Box::new(bench.repairer)]).unwrap();
+    let _waiting = listener.accept().unwrap();
+    let began = Instant::now();
+    thread.stop();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(figures.damage_waiting.load(Ordering::Relaxed), 1);
 }
 
 #[test]
