@@ -7,8 +7,10 @@ use std::thread;
 use super::super::Background;
 use super::super::testing::{Chunks, LAYOUT};
 use super::*;
+use crate::codec::record::RecordView;
 use crate::engine::NodeView;
 use crate::gossip::{Addresses, KnownNode};
+use crate::storage::LogRead as _;
 use crate::types::Guid;
 
 const CLUSTER: ClusterId = ClusterId(Guid([7; 16]));
@@ -146,6 +148,31 @@ fn a_node_that_hangs_is_not_waited_for_when_the_thread_stops() {
     thread.stop();
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert_eq!(figures.damage_waiting.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn what_the_disk_could_not_read_is_seen_after_the_repair() {
+    let mut bench = Bench::new(true);
+    bench.directory.replace(vec![peer(3, bench.good.clone(), 128 << 10)], "".into());
+    let log = bench.repairer.links.log.clone();
+    // Whether the log could be read, and the record there is good.
+    let look = || {
+        let (at, mut is_good) = (LogPosition(8 << 10), false);
+        let outcome = log.with_chunk(at, &mut |bytes| is_good = RecordView::check(bytes, at, LAYOUT.room(at)).is_ok());
+        (outcome.is_ok(), is_good)
+    };
+    assert_eq!(look(), (true, true));
+    // Behind the end of its file a mapping fails as on a bad sector.
+    let path = bench.chunks.disk.directory().join(FileName::Chunk(0).to_string());
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.set_len(4096 + (8 << 10)).unwrap();
+    assert_eq!(look(), (false, false));
+    assert_eq!(look(), (true, false));
+    file.set_len(LAYOUT.file_length()).unwrap();
+    bench.report(0, 8 << 10, 64 << 10);
+    bench.steps(Duration::ZERO);
+    assert!(bench.is_whole());
+    assert_eq!(look(), (true, true));
 }
 
 #[test]
