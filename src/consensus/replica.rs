@@ -72,6 +72,10 @@ pub enum PlantedBug {
     RecoverWithoutFlush,
     /// A damaged range is taken from any node that has something there, committed or not.
     RepairFromStalePeer,
+    /// A chunk is sealed when it is flushed, committed or not.
+    SealBeforeCommit,
+    /// A chunk is sealed when it is committed, flushed here or not.
+    SealBeforeFlush,
     /// A flush that failed is tried again, and the node goes on.
     FlushAgain,
     /// A leader begins a change of the member list before the one before it is committed.

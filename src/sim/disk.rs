@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::ops::Range;
 
 use fastrand::Rng;
 
@@ -125,10 +126,15 @@ impl VirtualDisk {
 
     /// Bytes of the log change by themselves: some bits here and there, or all of them to zero.
     pub(super) fn rot(&self, from: LogPosition, to: LogPosition, random: &mut Rng) {
-        let mut files = self.files.borrow_mut();
-        let Some(file) = files.get_mut(&FileName::Chunk(self.layout.chunk_of(from))) else { return };
         let offset = self.layout.file_offset(from) as usize;
         let range = offset..offset + to.since(from) as usize;
+        self.rot_file(FileName::Chunk(self.layout.chunk_of(from)), range, random);
+    }
+
+    /// The same anywhere in a file.
+    pub(super) fn rot_file(&self, name: FileName, range: Range<usize>, random: &mut Rng) {
+        let mut files = self.files.borrow_mut();
+        let Some(file) = files.get_mut(&name) else { return };
         let is_gone = random.u8(0..3) == 0;
         for at in range.clone() {
             let byte = if is_gone { 0 } else { file.durable[at] ^ (1 << random.u8(0..8)) };
@@ -138,14 +144,27 @@ impl VirtualDisk {
         (file.durable[range.start], file.seen[range.start]) = (!file.durable[range.start], !file.seen[range.start]);
     }
 
-    /// The newest durable mark that a power cut would leave.
+    /// The position of the newest durable mark that a power cut would leave.
     pub(super) fn durable_mark(&self) -> LogPosition {
+        self.newest_mark().map_or(LogPosition::ZERO, |(_, mark)| mark.position)
+    }
+
+    /// That mark, and the file that it is in.
+    pub(super) fn newest_mark(&self) -> Option<(FileName, DurableMark)> {
         let files = self.files.borrow();
-        let marks = files.iter().filter_map(|(name, file)| match name {
-            FileName::Chunk(_) => DurableMark::read_newest(&file.durable[..CHUNK_HEADER_BYTES as usize]),
+        let marks = files.iter().filter_map(|(&name, file)| match name {
+            FileName::Chunk(_) => {
+                DurableMark::read_newest(&file.durable[..CHUNK_HEADER_BYTES as usize]).map(|mark| (name, mark))
+            }
             FileName::State => None,
         });
-        marks.max_by_key(|mark| mark.sequence).map_or(LogPosition::ZERO, |mark| mark.position)
+        marks.max_by_key(|(_, mark)| mark.sequence)
+    }
+
+    /// What a power cut would leave of these bytes.
+    pub(super) fn durable_bytes(&self, name: FileName, range: Range<u64>) -> Option<Vec<u8>> {
+        let files = self.files.borrow();
+        Some(files.get(&name)?.durable[range.start as usize..range.end as usize].to_vec())
     }
 
     /// True when these bytes of the log are durable here.

@@ -8,6 +8,7 @@ use crate::index::METADATA_EVENT_TYPE;
 use crate::types::{EventId, ExpectedVersion, Guid, LogPosition, Ticks, metastream_of};
 
 use super::Checker;
+use super::agenda::MILLISECOND;
 use super::node::Input;
 use super::profile::within;
 use super::workload::{Outcome, Task};
@@ -131,7 +132,17 @@ impl World {
     pub(super) fn apply(&mut self, index: usize) {
         let node = &mut self.nodes[index];
         node.applying = false;
-        if let Err(error) = node.applied.apply_to(&node.disk, self.layout, node.readable) {
+        let outcome = node.applied.apply_to(&node.disk, self.layout, node.readable);
+        if outcome.is_err() && !node.rotten.is_empty() {
+            // A start that believes footers does not see what has rotted before them. The index goes on when that is repaired.
+            node.applying = true;
+            self.count("index waits for a repair");
+            return self
+                .agenda
+                .plan(self.now + 20 * MILLISECOND, Event::Apply { node: index, life: self.nodes[index].life });
+        }
+        let node = &mut self.nodes[index];
+        if let Err(error) = outcome {
             return self.object(Checker::IndexAgrees, format!("n{index}: {error}"));
         }
         let applied = node.applied.applied();

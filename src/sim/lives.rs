@@ -35,6 +35,7 @@ impl World {
         };
         self.line(index, "starts", recovered.end.0, u64::from(recovered.chunk_count));
         self.count("starts");
+        self.coverage.note("sealed chunks believed", u64::from(self.layout.chunk_of(recovered.sealed)));
         if recovered.cut.is_some() {
             self.count("starts with a torn tail");
         }
@@ -56,6 +57,7 @@ impl World {
             planted: self.options.planted,
         };
         let node = &mut self.nodes[index];
+        (node.marks_rotten, node.mending_since) = (false, None);
         node.mark_sequence = recovered.mark.map_or(0, |mark| mark.sequence);
         node.marked_at = self.now;
         node.applied = Arc::new(Index::new());
@@ -66,7 +68,7 @@ impl World {
         node.engine = Some(engine.expect("memory for a log buffer"));
         self.reset_links(index);
         self.plan_turn(index, self.now);
-        if !self.nodes[index].rotten.is_empty() {
+        if !self.nodes[index].rotten.is_empty() || self.nodes[index].pages_rotten {
             self.plan_scrub(index);
         }
     }
@@ -97,18 +99,16 @@ impl World {
 
     /// `None` when damage must wait for somebody who has the bytes.
     fn recover_and_mend(&mut self, index: usize) -> Result<Option<(DurableState, Recovered)>, String> {
+        let mut stuck_at = None;
         loop {
             match self.recover(index) {
                 Ok(found) => return Ok(Some(found)),
-                Err(error) if self.nodes[index].rotten.is_empty() => return Err(error.to_string()),
+                Err(error) if !self.nodes[index].is_damaged() => return Err(error.to_string()),
                 Err(error) => {
                     if !matches!(error, RecoveryError::Corrupt { .. }) {
                         return Err(error.to_string());
                     }
-                    let disk = &self.nodes[index].disk;
-                    let mut state = DurableState::load(disk).expect("a state file").expect("it has started before");
-                    state.save_suspect(disk).expect("a state file");
-                    if !self.mend(index, &error) {
+                    if !self.mend(index, &error, &mut stuck_at) {
                         return Ok(None);
                     }
                 }
@@ -151,7 +151,7 @@ impl World {
         for io in node.io.values() {
             // What was on its way may have got to the cache, in full.
             if let Some((name, offset, bytes)) = io.write().filter(|_| self.random.disk.bool()) {
-                node.disk.write_at(name, offset, bytes).expect("a write inside its file");
+                node.disk.write_at(name, offset, &bytes).expect("a write inside its file");
             }
         }
         if power {

@@ -19,6 +19,7 @@ use super::disk::VirtualDisk;
 use super::edge::Waiting;
 use super::io::{Io, Token};
 use super::links::{Kind, Packet};
+use super::sealing::Sealing;
 use super::world::{Event, World};
 
 /// 100 ns ticks since year 1 at the start of a run.
@@ -90,6 +91,13 @@ pub(super) struct Node {
     pub(super) disk: VirtualDisk,
     /// Records that have rotted and are not repaired, for those who must not look at them.
     pub(super) rotten: Vec<(LogPosition, LogPosition)>,
+    /// A header or footer page has rotted since the scrubber passed.
+    pub(super) pages_rotten: bool,
+    /// Its newest durable mark has rotted: an older one may tell of a log that was cut since.
+    pub(super) marks_rotten: bool,
+    /// Since when it waits for others to mend its log before it starts.
+    pub(super) mending_since: Option<Moment>,
+    pub(super) sealing: Sealing,
     /// The members that its log had last, also while it is down.
     pub(super) voters: Vec<NodeId>,
     /// Changes of the members that were asked for here.
@@ -142,6 +150,10 @@ impl Node {
             wall_clock_off: 0,
             disk: VirtualDisk::new(layout),
             rotten: Vec::new(),
+            pages_rotten: false,
+            marks_rotten: false,
+            mending_since: None,
+            sealing: Sealing::default(),
             voters: Vec::new(),
             changes: Vec::new(),
             life: 0,
@@ -189,6 +201,7 @@ impl Node {
         let id = std::mem::replace(&mut self.id, identity(self.index, bytes[1] + 1));
         let disk = std::mem::replace(&mut self.disk, VirtualDisk::new(layout));
         self.rotten.clear();
+        (self.pages_rotten, self.marks_rotten, self.mending_since) = (false, false, None);
         self.voters.clear();
         self.accepted = false;
         self.flush_fails = false;
@@ -223,6 +236,7 @@ impl Node {
         self.last_hint = None;
         self.stopping = false;
         self.told_full = false;
+        self.sealing = Sealing::default();
     }
 
     /// Tells the engine of the memory that closed links still read.

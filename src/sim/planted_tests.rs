@@ -125,6 +125,18 @@ fn a_member_list_that_outlives_its_record_is_noticed() {
     check_with(PlantedBug::CutListKept, &with, &[Checker::NoPanic]);
 }
 
+/// Such a chunk may still be cut, and a start believes its footer.
+#[test]
+fn footers_of_chunks_that_may_be_cut_are_noticed() {
+    check(PlantedBug::SealBeforeCommit, &[Checker::Sealed]);
+}
+
+/// The footer may reach the disk and the chunk not.
+#[test]
+fn footers_of_chunks_that_are_not_flushed_are_noticed() {
+    check(PlantedBug::SealBeforeFlush, &[Checker::Sealed]);
+}
+
 /// What a node has above its commit position need not be what is committed.
 #[test]
 fn repairs_from_stale_peers_are_noticed() {

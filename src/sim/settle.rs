@@ -26,7 +26,7 @@ impl World {
         self.agenda.plan(self.now + 20 * MILLISECOND, Event::Settle);
         let Some(settling) = self.settling else { return self.heal_all() };
         // Those that wait for somebody to repair them from try by themselves.
-        let ready = |node: &usize| self.nodes[*node].rotten.is_empty();
+        let ready = |node: &usize| !self.nodes[*node].is_damaged();
         (0..self.nodes.len()).filter(ready).collect::<Vec<_>>().into_iter().for_each(|node| self.start(node));
         if self.is_together() {
             self.together(settling.again);

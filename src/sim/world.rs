@@ -36,6 +36,8 @@ pub(super) enum Event {
     Prepare { node: usize, life: u32 },
     /// The scrubber passes.
     Scrub { node: usize, life: u32 },
+    /// The sealer goes on.
+    Seal { node: usize, life: u32 },
     /// The index goes on.
     Apply { node: usize, life: u32 },
     /// A send on a data link is done.
@@ -201,6 +203,7 @@ impl World {
             Event::Io { node, life, io } if self.lives(node, life) => self.io_done(node, io),
             Event::Prepare { node, life } if self.lives(node, life) => self.prepare(node),
             Event::Apply { node, life } if self.lives(node, life) => self.apply(node),
+            Event::Seal { node, life } if self.lives(node, life) => self.seal(node),
             Event::Scrub { node, life } if self.lives(node, life) => self.scrub(node),
             Event::Sent { node, life, send } if self.lives(node, life) => self.sent(node, send),
             Event::Turn { .. }
@@ -208,6 +211,7 @@ impl World {
             | Event::Prepare { .. }
             | Event::Apply { .. }
             | Event::Scrub { .. }
+            | Event::Seal { .. }
             | Event::Sent { .. } => {}
             Event::Packet { link, lane, sequence, packet } => self.packet_arrived(link, lane, sequence, packet),
             Event::Pump { link, lane } => self.pump(link, lane),

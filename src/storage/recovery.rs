@@ -13,7 +13,7 @@
 
 use std::ops::Range;
 
-use crate::codec::record::{MembershipRecord, RecordKind, RecordView};
+use crate::codec::record::{MembershipRecord, RecordKind, RecordView, sealed_length};
 use crate::limits::{CHUNK_FOOTER_BYTES, CHUNK_HEADER_BYTES, RECORD_HEADER_BYTES};
 use crate::types::{Epoch, LogPosition, Term};
 
@@ -31,9 +31,6 @@ const READ_BYTES: usize = 4 << 20;
 
 /// Bytes that the system is asked to have ready behind those that are read.
 const READ_AHEAD_BYTES: u64 = 16 << 20;
-
-/// The longest record of a member list.
-const MEMBERSHIP_BYTES_MAX: u64 = 64 << 10;
 
 /// What recovery found. Everything below `end` is durable, and checked now or when its chunk was sealed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -485,7 +482,7 @@ fn read_membership(
         return Ok(Some((position, list)));
     }
     let (name, room) = (FileName::Chunk(layout.chunk_of(position)), layout.room(position));
-    let mut bytes = vec![0; room.min(MEMBERSHIP_BYTES_MAX) as usize];
+    let mut bytes = vec![0; room.min(sealed_length(MembershipRecord::MAX_BYTES) as u64) as usize];
     read_around(disk, name, layout.file_offset(position), &mut bytes).map_err(failed(name, "read"))?;
     let record = RecordView::check(&bytes, position, room)
         .map_err(|error| corrupt(layout, position, durable, format!("the member list: {error}")))?;

@@ -22,6 +22,7 @@ mod history;
 mod known;
 mod lab;
 mod load;
+mod pace;
 mod random_kill;
 mod rounds;
 mod steady;
@@ -29,6 +30,7 @@ mod suite;
 #[path = "../support/mod.rs"]
 mod support;
 mod verify;
+mod watcher;
 mod workload;
 
 use std::process::ExitCode;
