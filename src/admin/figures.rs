@@ -63,6 +63,7 @@ fn index(status: &NodeStatus) -> Value {
         "tableBytes": figures.table_bytes,
         "merges": figures.merges,
         "damagedTables": figures.damaged,
+        "misfits": figures.misfits,
         "rebuilds": figures.rebuilds,
     })
 }

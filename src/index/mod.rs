@@ -24,6 +24,7 @@ mod lookup;
 mod manifest;
 mod merge;
 mod metadata;
+mod misfit;
 mod open;
 mod pages;
 mod parts;
@@ -143,6 +144,8 @@ pub struct IndexFigures {
     pub merges: u64,
     /// Tables that were found damaged, since the start.
     pub damaged: u64,
+    /// Times that parts did not fit together, and were dropped to be made again, since the start.
+    pub misfits: u64,
     /// Pieces of the log that were indexed again, since the start.
     pub rebuilds: u64,
 }
@@ -363,7 +366,7 @@ impl Index {
                 figures.bytes += table.memory();
             }
             (figures.merges, figures.damaged) = (count(&tables.merges), count(&tables.damaged));
-            figures.rebuilds = count(&tables.rebuilds);
+            (figures.misfits, figures.rebuilds) = (count(&tables.misfits), count(&tables.rebuilds));
         }
         figures
     }

@@ -124,7 +124,7 @@
 //! | the start of a member | asks the other nodes for the range, says every 5 s how it stands, and goes on with the start |
 //! | the start of a node that is alone | refuses, and names chunk, position, file offset and what to do |
 //!
-//! The repairer (`background`) takes the reports. It looks once more, asks the other nodes in turn, the leader first, with
+//! The repairer (`background`) takes the reports, on a thread of its own because it waits for others. It looks once more, asks the other nodes in turn, the leader first, with
 //! `GET /log/bytes` on 2112, and passes over those that have not committed so far. What comes must be good records from
 //! the range's first byte to its last, of the terms that the node's own epochs ask for; it is written in place, flushed and
 //! read back. `/stats` counts ranges found, waiting and repaired in `storage`.
@@ -169,7 +169,9 @@
 //! side by side are merged. A start opens the tables, of which it reads footers, filters and places, and applies the log
 //! from where they end. Every page of a table is checked whenever it is read, and all of them are read round and round at
 //! 8 MiB/s. A damaged table is dropped and its piece of the log is indexed again; so is everything when the folder is
-//! removed. What needs a part that is missing is answered `NotHandled: NotReady` until then.
+//! removed. What needs a part that is missing is answered `NotHandled: NotReady` until then. Parts between which the numbers
+//! of a stream do not go on, although every page checks out, are treated like damaged ones, with all that lie between them;
+//! `/stats` counts that in `misfits`.
 //!
 //! ```text
 //!   positions ▶ 0 ─────────────── tables ───────────────▶ covered ── complete ──▶ ── newest ──▶ applied

@@ -62,7 +62,7 @@ pub(super) struct Threads {
     inboxes: Vec<Arc<Queue<EdgeMessage>>>,
     stop_control: StopSignal,
     preparer: Arc<Preparer>,
-    background: Option<Background>,
+    background: Vec<Background>,
     log: Option<JoinHandle<()>>,
     others: Vec<JoinHandle<()>>,
 }
@@ -87,7 +87,7 @@ impl Threads {
         }
         let log = spawn_log(config, store, &shared, sockets.int_tcp, Arc::clone(&preparer), events)?;
         let (shell, inboxes) = (shared.shell, shared.inboxes);
-        Ok(Threads { shell, inboxes, stop_control, preparer, background: Some(background), log: Some(log), others })
+        Ok(Threads { shell, inboxes, stop_control, preparer, background, log: Some(log), others })
     }
 
     /// Stops in the order that loses nothing: leadership is handed over while clients are still served, then clients
@@ -104,8 +104,8 @@ impl Threads {
         for thread in self.others.drain(..) {
             outcome = outcome.and(join(thread));
         }
-        // Its current step is waited for.
-        drop(self.background.take());
+        // The current step of each is waited for.
+        self.background.clear();
         // The last handle on the preparer: dropping it stops its thread.
         tracing::debug!(handles = Arc::strong_count(&self.preparer), "the thread that prepares chunks stops");
         outcome
@@ -266,8 +266,8 @@ fn watch_flushes(store: &Store, events: &Sender<Event>) {
     });
 }
 
-/// The work that nobody waits for, one chore after the other.
-fn start_background(config: &Config, store: &Store, shared: &Shared) -> Result<Background, NodeError> {
+/// The work that nobody waits for: one chore after the other, and beside them the one that waits for other nodes.
+fn start_background(config: &Config, store: &Store, shared: &Shared) -> Result<Vec<Background>, NodeError> {
     let sealer = Sealer::new(
         Arc::clone(&store.disk),
         store.layout,
@@ -293,9 +293,11 @@ fn start_background(config: &Config, store: &Store, shared: &Shared) -> Result<B
         config.scrub_bytes_per_second,
     );
     let index_keeper = index_keeper(store, shared);
-    let chores: Vec<Box<dyn Chore>> =
-        vec![Box::new(sealer), Box::new(scrubber), Box::new(repairer), Box::new(index_keeper)];
-    Background::start(chores).map_err(|error| NodeError::Thread { thread: "background", message: error.to_string() })
+    let start = |thread: &'static str, chores| {
+        Background::start(thread, chores).map_err(|error| NodeError::Thread { thread, message: error.to_string() })
+    };
+    let chores: Vec<Box<dyn Chore>> = vec![Box::new(sealer), Box::new(scrubber), Box::new(index_keeper)];
+    Ok(vec![start("background", chores)?, start("repairer", vec![Box::new(repairer)])?])
 }
 
 /// The upkeep of the index's tables.

@@ -40,7 +40,7 @@ pub use layout::{ChunkLayout, PAGE_BYTES};
 pub use mending::{Gap, LogPeer, Mended, PeerFacts, cut_tail, mend_range};
 pub use preparer::{Preparer, PreparerReport, reserve_bytes};
 pub use reader::{LogRead, LogReader};
-pub use recovery::{Recovered, ScanProgress, Survey, TornTail, erase_range, erase_tail, recover, survey};
+pub use recovery::{Recovered, ScanProgress, Survey, TornTail, erase_tail, recover, survey};
 pub use repair::{
     FetchError, RangeSource, RepairError, Repaired, damage_at, damaged_range, find_damage, repair_range, report_damage,
 };

@@ -182,8 +182,8 @@ pub fn survey(disk: &dyn Disk, layout: ChunkLayout) -> Result<Survey, RecoveryEr
 }
 
 /// Overwrites with zeros whatever is not zero from `from` to the end of the last chunk, and makes that durable: a stale
-/// record can then never be taken for a new one. Reads the rest of every chunk, so it is for the start; see
-/// [`erase_range`] for a running node. Gives the number of bytes that it wrote.
+/// record can then never be taken for a new one. Reads the rest of every chunk, so it is for the start. Gives the number
+/// of bytes that it wrote.
 ///
 /// # Errors
 /// [`RecoveryError::Io`]; calling it again is safe.
@@ -262,24 +262,6 @@ fn has_records(
         }
     }
     Ok(false)
-}
-
-/// Overwrites the log from `from` to `to` with zeros and makes that durable. For a truncation while the node runs; a
-/// durable mark at or below `from` must be durable before.
-///
-/// # Errors
-/// [`RecoveryError::Io`]; calling it again is safe.
-pub fn erase_range(
-    disk: &dyn Disk,
-    layout: ChunkLayout,
-    from: LogPosition,
-    to: LogPosition,
-) -> Result<(), RecoveryError> {
-    let zeros = vec![0; READ_BYTES.min(usize::try_from(to.since(from)).unwrap_or(READ_BYTES))];
-    each_piece(layout, from, to, &mut |name, offset, length, ends_chunk| {
-        disk.write_at(name, offset, &zeros[..length]).map_err(failed(name, "written"))?;
-        if ends_chunk { disk.sync(name).map_err(failed(name, "flushed")) } else { Ok(()) }
-    })
 }
 
 /// Reads the log from `from` to `to`, writes it in place and flushes it.
