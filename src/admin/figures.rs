@@ -126,6 +126,8 @@ fn storage_figures(figures: &StorageFigures) -> Value {
         "damageWaiting": count(&figures.damage_waiting),
         "damageRepaired": count(&figures.damage_repaired),
         "pagesMended": count(&figures.pages_mended),
+        "unsealedPasses": count(&figures.unsealed_passes),
+        "renewalsAsked": count(&figures.renewals_asked),
         "backgroundErrors": count(&figures.background_errors),
     })
 }

@@ -16,12 +16,14 @@ mod scrubber;
 mod sealer;
 #[cfg(test)]
 mod testing;
+mod unsealed;
 
 pub use index_keeper::IndexKeeper;
 pub use peer_source::{LogInfo, PeerSource};
 pub use repairer::{Repairer, RepairerLinks};
 pub use scrubber::Scrubber;
 pub use sealer::Sealer;
+pub use unsealed::{UnsealedLinks, UnsealedScrubber};
 
 use std::io;
 use std::sync::Arc;

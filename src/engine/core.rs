@@ -237,6 +237,18 @@ impl Engine {
         }
     }
 
+    /// Nothing was ever submitted for writing to the log's files from here on, but zeros.
+    #[must_use]
+    pub fn high_water(&self) -> LogPosition {
+        self.log.high_water()
+    }
+
+    /// The small state as both slots of its file hold it; `None` while it is being saved, or has changed since.
+    #[must_use]
+    pub fn saved_state(&self) -> Option<&DurableState> {
+        (self.saving.in_flight.is_none() && !self.saving.dirty).then_some(&self.state)
+    }
+
     /// What the node is now.
     #[must_use]
     pub fn role(&self) -> Role {

@@ -219,6 +219,28 @@ impl Tables {
         opened.map(Arc::new).inspect_err(|_| self.is_changed.store(true, Ordering::Release))
     }
 
+    /// Reads the manifest only to see whether it is the one that was written last; if it is not, it is written anew. For who
+    /// writes it.
+    pub(super) fn check_manifest(&self) {
+        let sequence = self.sequence.load(Ordering::Relaxed);
+        if sequence == 0 || self.is_changed.load(Ordering::Acquire) {
+            return;
+        }
+        let reason = match Manifest::load(&*self.store) {
+            Ok(Some(manifest)) if manifest.sequence == sequence => return,
+            Ok(Some(manifest)) => format!("it has number {}, {sequence} was written last", manifest.sequence),
+            Ok(None) => "it is not there".to_owned(),
+            Err(damage) => match damage.elsewhere() {
+                Ok(damage) => damage.to_string(),
+                // That says nothing about the file.
+                Err(_) => return,
+            },
+        };
+        tracing::error!(reason, "the manifest of the index is damaged; it is written anew");
+        self.damaged.fetch_add(1, Ordering::Relaxed);
+        self.is_changed.store(true, Ordering::Release);
+    }
+
     /// Writes the manifest if it must be, and removes the files that it does not name.
     pub(super) fn save_manifest(&self) -> std::io::Result<()> {
         if !self.is_changed.swap(false, Ordering::AcqRel) {

@@ -39,6 +39,9 @@ const PROGRESS_PERIOD: Duration = Duration::from_secs(5);
 /// Log that is applied in one step.
 const APPLY_BYTES: u64 = 4 << 20;
 
+/// Chunks of the log after which a table is written, at the latest.
+const TABLE_CHUNKS: u64 = 4;
+
 /// When the newest part is complete, and how large steps are.
 #[derive(Clone, Copy, Debug)]
 pub struct UpkeepBounds {
@@ -62,6 +65,17 @@ impl Default for UpkeepBounds {
             log_bytes: INDEX_MEMORY_LOG_BYTES,
             step_bytes: INDEX_STEP_BYTES,
             merge_tables: INDEX_MERGE_TABLES,
+        }
+    }
+}
+
+impl UpkeepBounds {
+    /// For a log that is cut so: a table comes after a few chunks at the latest, also where those are small.
+    #[must_use]
+    pub fn of(layout: ChunkLayout) -> UpkeepBounds {
+        UpkeepBounds {
+            log_bytes: INDEX_MEMORY_LOG_BYTES.min(TABLE_CHUNKS * layout.chunk_size),
+            ..UpkeepBounds::default()
         }
     }
 }
@@ -507,7 +521,10 @@ impl Upkeep {
         let pages = (INDEX_SCRUB_BYTES_PER_SECOND / PAGE as u64) * IDLE_PAUSE.as_millis() as u64 / 1000;
         let view = self.tables().view();
         let (id, page) = self.scrub;
-        let Some(table) = view.tables().find(|table| table.id() >= id).or_else(|| view.tables().next()) else {
+        let Some(table) = view.tables().find(|table| table.id() >= id) else {
+            // Once in a round.
+            self.tables().check_manifest();
+            self.scrub = (0, 0);
             return IDLE_PAUSE;
         };
         let first = if table.id() == id { page } else { 0 };

@@ -12,7 +12,9 @@ use crate::admin::{
 };
 use crate::api::users::Users;
 use crate::api::{Checks, Edge, EdgeLinks, EdgeOptions, EdgeSockets, HeartbeatOptions};
-use crate::background::{Background, Chore, IndexKeeper, Repairer, RepairerLinks, Scrubber, Sealer};
+use crate::background::{
+    Background, Chore, IndexKeeper, Repairer, RepairerLinks, Scrubber, Sealer, UnsealedLinks, UnsealedScrubber,
+};
 use crate::codec::link::{Hello, Purpose};
 use crate::config::{Config, Heartbeat};
 use crate::engine::{ClientCounters, EdgeMessage, Engine, EngineOptions, Published, Request};
@@ -292,11 +294,23 @@ fn start_background(config: &Config, store: &Store, shared: &Shared) -> Result<V
         Arc::clone(&shared.storage),
         config.scrub_bytes_per_second,
     );
+    let shell = Arc::clone(&shared.shell);
+    let unsealed = UnsealedScrubber::new(UnsealedLinks {
+        disk: Arc::clone(&store.disk),
+        layout: store.layout,
+        published: Arc::clone(&shared.published),
+        damage: shared.damage.clone(),
+        figures: Arc::clone(&shared.storage),
+        bytes_per_second: config.scrub_bytes_per_second,
+        // When the queue is full it is found again.
+        ask: Box::new(move |renewal| drop(shell.send(ShellInput::Renew(renewal)))),
+    });
     let index_keeper = index_keeper(store, shared);
     let start = |thread: &'static str, chores| {
         Background::start(thread, chores).map_err(|error| NodeError::Thread { thread, message: error.to_string() })
     };
-    let chores: Vec<Box<dyn Chore>> = vec![Box::new(sealer), Box::new(scrubber), Box::new(index_keeper)];
+    let chores: Vec<Box<dyn Chore>> =
+        vec![Box::new(sealer), Box::new(scrubber), Box::new(unsealed), Box::new(index_keeper)];
     Ok(vec![start("background", chores)?, start("repairer", vec![Box::new(repairer)])?])
 }
 
@@ -310,7 +324,7 @@ fn index_keeper(store: &Store, shared: &Shared) -> IndexKeeper {
         durable: Box::new(move || published.flushed()),
         damage: shared.damage.clone(),
     };
-    IndexKeeper::new(Upkeep::new(links, UpkeepBounds::default()))
+    IndexKeeper::new(Upkeep::new(links, UpkeepBounds::of(store.layout)))
 }
 
 fn spawn_control(
