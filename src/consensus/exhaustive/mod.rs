@@ -20,6 +20,10 @@
 //! A search of its own rather than a model checker's: it is a hundred lines, needs nothing that the project does not
 //! have, and lives where the planted bugs can be seen.
 
+mod encode;
+mod invariants;
+mod letters;
 mod model;
 mod search;
+mod steps;
 mod tests;

@@ -1,4 +1,4 @@
-//! The world that is searched: three replicas with logs and disks, letters, and what must hold. See the module above.
+//! The world that is searched: three replicas with logs and disks, and letters. See the module above.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -6,17 +6,15 @@ use std::time::Duration;
 use crate::consensus::harness::{RECORD_BYTES, node};
 use crate::consensus::replica::State;
 use crate::consensus::{
-    Effect, EpochTable, Message, PlantedBug, Replica, ReplicaOptions, Restored, VoteRequest, VoteResponse,
+    Change, EpochTable, Message, PlantedBug, Replica, ReplicaOptions, Restored, RestoredList, VoteRequest, VoteResponse,
 };
 use crate::types::{ClusterId, Epoch, Guid, LogPosition, NodeId, Term, Ticks};
-
-use super::search::fingerprint;
 
 pub(super) const NODES: usize = 3;
 
 /// The clock in every step but those for which patience must be over.
-const NOW: Ticks = Ticks(1_000_000_000_000);
-const LATE: Ticks = Ticks(1_100_000_000_000);
+pub(super) const NOW: Ticks = Ticks(1_000_000_000_000);
+pub(super) const LATE: Ticks = Ticks(1_100_000_000_000);
 const NEVER: Ticks = Ticks(u64::MAX);
 const TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -26,15 +24,19 @@ pub(super) struct Bounds {
     pub(super) terms: u32,
     /// Nodes that stand for election.
     pub(super) candidates: u8,
+    /// Founding members; the nodes behind them follow as clones.
+    pub(super) members: u8,
     /// Records beside those that begin a term.
     pub(super) entries: u8,
+    /// Changes of the member list.
+    pub(super) changes: u8,
     pub(super) crashes: u8,
     /// Links that break, and leaders that give up.
     pub(super) breaks: u8,
-    /// Links that one node opens.
-    pub(super) links: u8,
     /// A save is a step of its own; else it is done when it is asked for.
     pub(super) slow_saves: bool,
+    /// A flush is a step of its own even when nothing can crash any more.
+    pub(super) slow_flushes: bool,
     /// Steps from the beginning.
     pub(super) depth: usize,
     pub(super) planted: Option<PlantedBug>,
@@ -59,15 +61,17 @@ pub(super) enum Action {
         to: u8,
         leader: u8,
     },
-    Deliver(u16),
+    Deliver(u8),
     Save(u8),
-    /// One record more is durable, or all are.
-    Flush {
-        node: u8,
-        all: bool,
-    },
+    /// One record more is durable.
+    Flush(u8),
     Copy(u8),
     Append(u8),
+    /// The leader adds or removes a member.
+    Change {
+        leader: u8,
+        subject: u8,
+    },
     Break(u8),
     Reconnect(u8),
     Crash {
@@ -77,118 +81,185 @@ pub(super) enum Action {
     },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Content {
+/// A record of `RECORD_BYTES`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    pub(super) term: Term,
+    /// The members, a bit each, if it is a record of a list.
+    pub(super) list: Option<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Content {
     Vote(VoteRequest),
     Answer { asked: Term, response: VoteResponse },
     Message(Message),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Letter {
-    from: usize,
-    to: usize,
-    content: Content,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Letter {
+    pub(super) from: usize,
+    pub(super) to: usize,
+    /// Zero: a vote, on a connection of its own. Else which of the follower's links it is on.
+    pub(super) link: u8,
+    pub(super) content: Content,
 }
 
-#[derive(Clone, Debug, Hash)]
-struct Host {
-    replica: Replica,
-    /// Terms of the records, one each `RECORD_BYTES`.
-    log: Vec<Term>,
-    flushed: usize,
-    durable: (Term, Option<NodeId>),
-    saves: Vec<(u64, Term, Option<NodeId>)>,
-    /// The leader whose log comes, and for which subscription.
-    data: Option<(usize, Guid)>,
-    links_left: u8,
-    lives: u64,
+impl Letter {
+    pub(super) fn is_behind(&self, other: &Letter) -> bool {
+        self.link > 0 && (self.from, self.to, self.link) == (other.from, other.to, other.link)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Host {
+    pub(super) replica: Replica,
+    pub(super) log: Vec<Record>,
+    pub(super) flushed: usize,
+    pub(super) durable: (Term, Option<NodeId>),
+    pub(super) saves: Vec<(u64, Term, Option<NodeId>)>,
+    /// The subscription of each link that it opened.
+    pub(super) names: Vec<Guid>,
+    /// The leader that it has a link with, and which one.
+    pub(super) open: Option<(usize, u8)>,
+    /// The leader's log comes on it.
+    pub(super) has_data: bool,
+    /// The last term whose leader it opened a link to by a hint.
+    pub(super) hinted: Term,
+    pub(super) lives: u64,
 }
 
 /// What the search knows and no node does.
-#[derive(Clone, Debug, Hash)]
-struct Ghost {
-    committed: Vec<Term>,
-    /// In which terms it was committed, and up to how many records, ascending.
-    commits: Vec<(Term, usize)>,
-    leaders: Vec<(Term, usize)>,
-    entries_left: u8,
-    crashes_left: u8,
-    breaks_left: u8,
-    cuts: bool,
+#[derive(Clone, Debug)]
+pub(super) struct Ghost {
+    pub(super) committed: Vec<Record>,
+    /// In which terms it was committed, and up to how many records.
+    pub(super) commits: Vec<(Term, usize)>,
+    /// The terms that had a leader.
+    pub(super) led: Vec<Term>,
+    pub(super) entries_left: u8,
+    pub(super) changes_left: u8,
+    pub(super) crashes_left: u8,
+    pub(super) breaks_left: u8,
+    /// For the figures only.
+    pub(super) cuts: bool,
 }
 
 /// A state.
 #[derive(Clone, Debug)]
 pub(super) struct World {
-    hosts: [(u128, Rc<Host>); NODES],
-    /// In the order of their fingerprints: the set counts, not who wrote first.
-    letters: Vec<(u128, Rc<Letter>)>,
-    ghost: Ghost,
+    pub(super) hosts: [Rc<Host>; NODES],
+    /// In the order in which they were sent, which counts for those on one link only.
+    pub(super) letters: Vec<Rc<Letter>>,
+    pub(super) ghost: Ghost,
+    /// The link whose message is being answered.
+    pub(super) answering: u8,
 }
 
-/// What must be met somewhere, or the search has seen nothing.
-pub(super) const REACHED: [&str; 6] = [
+/// What is met somewhere, or the search has seen nothing.
+pub(super) const REACHED: [&str; 7] = [
     "a leader",
     "two leaders at once",
     "something committed",
     "committed in two terms",
     "a log cut",
     "an unsaved vote",
+    "a list committed",
 ];
 
-fn index_of(node: NodeId) -> usize {
+pub(super) fn index_of(node: NodeId) -> usize {
     usize::from(node.0.0[0]) - 1
 }
 
-fn end_of(records: usize) -> LogPosition {
+pub(super) fn end_of(records: usize) -> LogPosition {
     LogPosition(records as u64 * RECORD_BYTES)
 }
 
-fn records_to(position: LogPosition) -> usize {
+pub(super) fn records_to(position: LogPosition) -> usize {
     (position.0 / RECORD_BYTES) as usize
 }
 
-/// The epoch that the record at `at` begins, if it begins one.
-fn epoch_at(log: &[Term], at: usize) -> Option<Epoch> {
-    let begins = at == 0 || log[at - 1] != log[at];
-    begins.then(|| Epoch { term: log[at], position: end_of(at), id: Guid([log[at].0 as u8; 16]) })
+pub(super) fn nodes_of(mask: u8) -> Vec<NodeId> {
+    (0..NODES).filter(|at| mask & (1 << at) != 0).map(node).collect()
 }
 
-fn epochs_of(log: &[Term]) -> EpochTable {
+pub(super) fn mask_of(nodes: &[NodeId]) -> u8 {
+    nodes.iter().fold(0, |mask, node| mask | 1 << index_of(*node))
+}
+
+/// The epoch that the record at `at` begins, if it begins one.
+pub(super) fn epoch_at(log: &[Record], at: usize) -> Option<Epoch> {
+    let term = log[at].term;
+    let begins = at == 0 || log[at - 1].term != term;
+    begins.then(|| Epoch { term, position: end_of(at), id: Guid([0xE0 | term.0 as u8; 16]) })
+}
+
+pub(super) fn epochs_of(log: &[Record]) -> EpochTable {
     EpochTable::new((0..log.len()).filter_map(|at| epoch_at(log, at)).collect())
 }
 
-fn violated(name: &'static str, words: String) -> Result<(), Violation> {
+pub(super) fn founding(bounds: &Bounds) -> u8 {
+    (1 << bounds.members) - 1
+}
+
+/// The list in force after these records.
+pub(super) fn list_of(log: &[Record], bounds: &Bounds) -> u8 {
+    log.iter().rev().find_map(|record| record.list).unwrap_or(founding(bounds))
+}
+
+pub(super) fn violated(name: &'static str, words: String) -> Result<(), Violation> {
     Err(Violation { name, words })
 }
 
 impl Host {
     fn new(at: usize, bounds: &Bounds) -> Host {
-        let replica = Replica::new(options(at, 0, bounds), Restored::default(), NOW);
         Host {
-            replica,
+            replica: Replica::new(options(at, 0, bounds), Restored::default(), NOW),
             log: Vec::new(),
             flushed: 0,
             durable: (Term::ZERO, None),
             saves: Vec::new(),
-            data: None,
-            links_left: bounds.links,
+            names: Vec::new(),
+            open: None,
+            has_data: false,
+            hinted: Term::ZERO,
             lives: 0,
         }
     }
 
+    /// What a start finds on the disk.
+    pub(super) fn restored(&self, bounds: &Bounds) -> Restored {
+        let list = self.log.iter().rposition(|record| record.list.is_some()).map(|at| RestoredList {
+            position: end_of(at),
+            members: nodes_of(list_of(&self.log[..=at], bounds)),
+            before: nodes_of(list_of(&self.log[..at], bounds)),
+        });
+        Restored {
+            term: self.durable.0,
+            voted_for: self.durable.1,
+            epochs: epochs_of(&self.log),
+            log_end: end_of(self.log.len()),
+            list,
+            ..Restored::default()
+        }
+    }
+
     /// Forgets what does not matter: times, and how many saves there were.
-    fn normalise(&mut self) {
+    pub(super) fn normalise(&mut self) {
         let replica = &mut self.replica;
         replica.election_deadline = NEVER;
         replica.leader_heard = replica.leader_heard.map(|_| NOW);
         replica.refused = None;
         match &mut replica.state {
-            State::Following(following) => following.retry_at = following.retry_at.map(|_| NEVER),
+            State::Following(following) => {
+                following.retry_at = following.retry_at.map(|_| NEVER);
+                // Nobody is suspect here.
+                following.first_commit = None;
+            }
             State::Leading(leading) => {
                 leading.next_heartbeat = NOW;
                 leading.no_wish_before = NEVER;
+                leading.no_full_wish_before = NEVER;
             }
             State::PreCandidate(_) | State::Candidate(_) => {}
         }
@@ -200,11 +271,11 @@ impl Host {
     }
 }
 
-fn options(at: usize, lives: u64, bounds: &Bounds) -> ReplicaOptions {
+pub(super) fn options(at: usize, lives: u64, bounds: &Bounds) -> ReplicaOptions {
     ReplicaOptions {
         node: node(at),
         cluster: ClusterId(Guid([9; 16])),
-        members: (0..NODES).map(node).collect(),
+        members: nodes_of(founding(bounds)),
         election_timeout: TIMEOUT,
         heartbeat_interval: TIMEOUT / 7,
         priority: 0,
@@ -215,467 +286,119 @@ fn options(at: usize, lives: u64, bounds: &Bounds) -> ReplicaOptions {
 }
 
 impl World {
-    pub(super) fn new(bounds: Bounds) -> World {
+    pub(super) fn new(bounds: &Bounds) -> World {
         let host = |at| {
-            let mut host = Host::new(at, &bounds);
+            let mut host = Host::new(at, bounds);
             host.normalise();
-            (fingerprint(&host), Rc::new(host))
+            Rc::new(host)
         };
         let ghost = Ghost {
             committed: Vec::new(),
             commits: Vec::new(),
-            leaders: Vec::new(),
+            led: Vec::new(),
             entries_left: bounds.entries,
+            changes_left: bounds.changes,
             crashes_left: bounds.crashes,
             breaks_left: bounds.breaks,
             cuts: false,
         };
-        World { hosts: std::array::from_fn(host), letters: Vec::new(), ghost }
-    }
-
-    pub(super) fn fingerprint(&self) -> u128 {
-        let hosts = self.hosts.each_ref().map(|(fingerprint, _)| *fingerprint);
-        let letters: Vec<u128> = self.letters.iter().map(|(fingerprint, _)| *fingerprint).collect();
-        fingerprint(&(hosts, letters, &self.ghost))
+        World { hosts: std::array::from_fn(host), letters: Vec::new(), ghost, answering: 0 }
     }
 
     pub(super) fn reached(&self) -> [bool; REACHED.len()] {
-        let leaders = self.hosts().filter(|host| host.replica.is_leader()).count();
+        let leaders = self.hosts.iter().filter(|host| host.replica.is_leader()).count();
         let committed = &self.ghost.committed;
-        let terms = committed.windows(2).filter(|pair| pair[0] != pair[1]).count();
-        let unsaved = self.hosts().any(|host| !host.saves.is_empty());
-        [leaders > 0, leaders > 1, !committed.is_empty(), terms > 0, self.ghost.cuts, unsaved]
+        let terms = committed.windows(2).filter(|pair| pair[0].term != pair[1].term).count();
+        let unsaved = self.hosts.iter().any(|host| !host.saves.is_empty());
+        let has_list = committed.iter().any(|record| record.list.is_some());
+        [leaders > 0, leaders > 1, !committed.is_empty(), terms > 0, self.ghost.cuts, unsaved, has_list]
     }
 
     /// A step, as people read it.
     pub(super) fn describe(&self, action: Action) -> String {
         match action {
-            Action::Deliver(letter) => format!("deliver {:?}", self.letters[usize::from(letter)].1),
+            Action::Deliver(letter) => format!("deliver {:?}", self.letters[usize::from(letter)]),
             other => format!("{other:?}"),
         }
     }
 
-    fn hosts(&self) -> impl Iterator<Item = &Host> {
-        self.hosts.iter().map(|(_, host)| &**host)
-    }
-
-    fn host(&self, at: usize) -> &Host {
-        &self.hosts[at].1
-    }
-
-    fn host_mut(&mut self, at: usize) -> &mut Host {
-        Rc::make_mut(&mut self.hosts[at].1)
+    pub(super) fn host_mut(&mut self, at: usize) -> &mut Host {
+        Rc::make_mut(&mut self.hosts[at])
     }
 
     // --- what can happen ---
 
     pub(super) fn actions(&self, bounds: &Bounds) -> Vec<Action> {
-        let mut actions: Vec<Action> = (0..self.letters.len() as u16).map(Action::Deliver).collect();
+        let is_first = |at: usize| !self.letters[..at].iter().any(|before| self.letters[at].is_behind(before));
+        let letters = (0..self.letters.len()).filter(|&at| is_first(at));
+        let mut actions: Vec<Action> = letters.map(|at| Action::Deliver(at as u8)).collect();
         for at in 0..NODES {
             self.actions_of(at, bounds, &mut actions);
+            self.actions_with_links_of(at, &mut actions);
         }
         actions
     }
 
     fn actions_of(&self, at: usize, bounds: &Bounds, actions: &mut Vec<Action>) {
-        let (host, n) = (self.host(at), at as u8);
+        let (host, n) = (&self.hosts[at], at as u8);
         let replica = &host.replica;
         let leads = replica.is_leader();
-        let is_first = at == 0 || (n < bounds.candidates && !self.is_new());
+        let may_stand = !leads && n < bounds.candidates && replica.term().0 < bounds.terms && replica.may_stand();
         let mut may = |condition: bool, action: Action| actions.extend(condition.then_some(action));
-        may(!leads && is_first && replica.term().0 < bounds.terms && replica.held_back.is_empty(), Action::Stand(n));
-        may(leads && self.ghost.breaks_left > 0, Action::GiveUp(n));
+        may(may_stand && replica.held_back.is_empty(), Action::Stand(n));
+        // A leader alone never loses its quorum.
+        may(leads && self.ghost.breaks_left > 0 && replica.members() != [node(at)], Action::GiveUp(n));
         may(!host.saves.is_empty(), Action::Save(n));
-        may(host.flushed < host.log.len(), Action::Flush { node: n, all: true });
-        may(host.flushed + 1 < host.log.len(), Action::Flush { node: n, all: false });
+        may(host.flushed < host.log.len(), Action::Flush(n));
         may(leads && self.ghost.entries_left > 0, Action::Append(n));
+        if leads && self.ghost.changes_left > 0 {
+            let is_possible = |&subject: &u8| replica.plan_change(NOW, self.change(at, subject)).is_ok();
+            let subjects = (0..NODES as u8).filter(is_possible);
+            actions.extend(subjects.map(|subject| Action::Change { leader: n, subject }));
+        }
+        if self.ghost.crashes_left > 0 && self.hosts.iter().any(|host| host.replica.term() > Term::ZERO) {
+            for kept in host.flushed as u8..=host.log.len() as u8 {
+                actions.push(Action::Crash { node: n, kept, saved: false });
+                actions.extend((!host.saves.is_empty()).then_some(Action::Crash { node: n, kept, saved: true }));
+            }
+        }
+    }
+
+    fn actions_with_links_of(&self, at: usize, actions: &mut Vec<Action>) {
+        let (host, n) = (&self.hosts[at], at as u8);
+        let replica = &host.replica;
+        let mut may = |condition: bool, action: Action| actions.extend(condition.then_some(action));
         may(self.is_streaming(at), Action::Copy(n));
         if let State::Following(following) = &replica.state
             && following.leader.is_some()
         {
-            let is_down = following.retry_at.is_some() && replica.leader_heard.is_none();
-            may(!is_down && self.ghost.breaks_left > 0, Action::Break(n));
-            may(is_down && host.links_left > 0, Action::Reconnect(n));
+            let is_down = following.retry_at.is_some() && replica.leader_heard.is_none() && host.open.is_none();
+            may(host.open.is_some() && self.ghost.breaks_left > 0, Action::Break(n));
+            may(is_down, Action::Reconnect(n));
         }
         for leader in (0..NODES).filter(|&leader| leader != at) {
-            let is_leader = self.host(leader).replica.is_leader();
-            let follows = replica.leader() == Some(node(leader));
-            may(!leads && is_leader && !follows && host.links_left > 0, Action::Hint { to: n, leader: leader as u8 });
-        }
-        if self.ghost.crashes_left > 0 && !self.is_new() {
-            for kept in host.flushed..=host.log.len() {
-                may(true, Action::Crash { node: n, kept: kept as u8, saved: false });
-                may(!host.saves.is_empty(), Action::Crash { node: n, kept: kept as u8, saved: true });
-            }
-        }
-    }
-
-    fn is_new(&self) -> bool {
-        self.hosts().all(|host| host.replica.term() == Term::ZERO)
-    }
-
-    fn is_streaming(&self, at: usize) -> bool {
-        let host = self.host(at);
-        let Some((leader, subscription)) = host.data else { return false };
-        host.replica.accepts_data(subscription) && self.host(leader).log.len() > host.log.len()
-    }
-
-    // --- a step ---
-
-    /// # Errors
-    /// What is wrong then.
-    pub(super) fn step(&mut self, action: Action, bounds: &Bounds) -> Result<(), Violation> {
-        let before: Vec<LogPosition> = self.hosts().map(|host| host.replica.commit_position()).collect();
-        self.happen(action, bounds)?;
-        for at in 0..NODES {
-            self.host_mut(at).normalise();
-            self.hosts[at].0 = fingerprint(&*self.hosts[at].1);
-        }
-        let crashed = |at: usize| matches!(action, Action::Crash { node, .. } if usize::from(node) == at);
-        for (at, before) in before.into_iter().enumerate().filter(|(at, _)| !crashed(*at)) {
-            if self.host(at).replica.commit_position() < before {
-                return violated("CommitMonotone", format!("node {at} had committed up to {before}"));
-            }
-        }
-        self.check()
-    }
-
-    fn happen(&mut self, action: Action, bounds: &Bounds) -> Result<(), Violation> {
-        match action {
-            Action::Start => Ok(()),
-            Action::Stand(n) => self.stand(n.into(), bounds),
-            Action::GiveUp(n) => {
-                self.ghost.breaks_left -= 1;
-                self.run(n.into(), bounds, |replica, effects| replica.handle_tick(LATE, effects))
-            }
-            Action::Hint { to, leader } => {
-                let term = self.host(leader.into()).replica.term();
-                let leader = node(leader.into());
-                self.run(to.into(), bounds, |replica, effects| {
-                    replica.handle_leader_seen(NOW, leader, term, effects);
-                })
-            }
-            Action::Deliver(letter) => {
-                let letter = Rc::clone(&self.letters[usize::from(letter)].1);
-                self.deliver(&letter, bounds)
-            }
-            Action::Save(n) => self.save(n.into(), bounds),
-            Action::Flush { node, all } => self.flush(node.into(), all, bounds),
-            Action::Copy(n) => self.copy(n.into()),
-            Action::Append(n) => {
-                self.ghost.entries_left -= 1;
-                let term = self.host(n.into()).replica.term();
-                self.append(n.into(), term);
-                Ok(())
-            }
-            Action::Break(n) => self.break_link(n.into(), bounds),
-            Action::Reconnect(n) => self.run(n.into(), bounds, |replica, effects| {
-                if let State::Following(following) = &mut replica.state {
-                    following.retry_at = Some(NOW);
-                }
-                replica.handle_tick(LATE, effects);
-            }),
-            Action::Crash { node, kept, saved } => self.crash(node.into(), kept.into(), saved, bounds),
-        }
-    }
-
-    /// Waits no longer for a leader, is granted every pre-vote, and stands.
-    fn stand(&mut self, at: usize, bounds: &Bounds) -> Result<(), Violation> {
-        self.run(at, bounds, |replica, effects| {
-            if let State::Following(following) = &mut replica.state {
-                following.retry_at = None;
-            }
-            replica.leader_heard = None;
-            replica.election_deadline = NOW;
-            let mut asked = Vec::new();
-            replica.handle_tick(LATE, &mut asked);
-            effects.extend(asked.into_iter().filter(|effect| !matches!(effect, Effect::RequestVote { pre: true, .. })));
-            let (term, voter) = (replica.term(), node((at + 1) % NODES));
-            let response = VoteResponse { voter, term, granted: true, leader: None, is_suspect: false };
-            replica.handle_vote_answer(NOW, true, term.next(), response, effects);
-        })
-    }
-
-    fn deliver(&mut self, letter: &Letter, bounds: &Bounds) -> Result<(), Violation> {
-        let from = node(letter.from);
-        // Votes are asked for when patience is over: who hears a leader would only say no.
-        match letter.content.clone() {
-            Content::Vote(request) => {
-                let token = u64::from(request.term.0) * 10 + letter.from as u64;
-                self.run(letter.to, bounds, |replica, effects| {
-                    replica.handle_vote_request(LATE, token, false, request, effects);
-                })
-            }
-            Content::Answer { asked, response } => self.run(letter.to, bounds, |replica, effects| {
-                replica.handle_vote_answer(NOW, false, asked, response, effects);
-            }),
-            Content::Message(message) => self.run(letter.to, bounds, |replica, effects| {
-                replica.handle_message(NOW, from, message, effects);
-            }),
-        }
-    }
-
-    fn save(&mut self, at: usize, bounds: &Bounds) -> Result<(), Violation> {
-        let saves = std::mem::take(&mut self.host_mut(at).saves);
-        let Some(&(sequence, term, voted_for)) = saves.last() else { return Ok(()) };
-        self.host_mut(at).durable = (term, voted_for);
-        self.run(at, bounds, |replica, effects| replica.handle_saved(NOW, sequence, effects))
-    }
-
-    fn flush(&mut self, at: usize, all: bool, bounds: &Bounds) -> Result<(), Violation> {
-        let host = self.host_mut(at);
-        host.flushed = if all { host.log.len() } else { host.flushed + 1 };
-        let end = end_of(host.flushed);
-        self.run(at, bounds, |replica, effects| replica.handle_flushed(end, effects))
-    }
-
-    fn append(&mut self, at: usize, term: Term) {
-        let host = self.host_mut(at);
-        host.log.push(term);
-        let epoch = epoch_at(&host.log, host.log.len() - 1);
-        host.replica.handle_appended(end_of(host.log.len()), epoch);
-    }
-
-    fn copy(&mut self, at: usize) -> Result<(), Violation> {
-        let (leader, _) = self.host(at).data.expect("it streams");
-        let term = self.host(leader).log[self.host(at).log.len()];
-        self.host_mut(at).replica.handle_data(NOW);
-        self.append(at, term);
-        Ok(())
-    }
-
-    fn break_link(&mut self, at: usize, bounds: &Bounds) -> Result<(), Violation> {
-        self.ghost.breaks_left -= 1;
-        let State::Following(following) = &self.host(at).replica.state else { return Ok(()) };
-        let Some(leader) = following.leader else { return Ok(()) };
-        self.close_link(at);
-        self.run(at, bounds, |replica, effects| replica.handle_link_down(NOW, leader, effects))?;
-        self.run(index_of(leader), bounds, |replica, effects| replica.handle_link_down(NOW, node(at), effects))
-    }
-
-    fn crash(&mut self, at: usize, kept: usize, saved: bool, bounds: &Bounds) -> Result<(), Violation> {
-        self.ghost.crashes_left -= 1;
-        let host = self.host_mut(at);
-        if let (true, Some(&(_, term, voted_for))) = (saved, host.saves.last()) {
-            host.durable = (term, voted_for);
-        }
-        host.saves.clear();
-        host.data = None;
-        host.log.truncate(kept);
-        host.flushed = kept;
-        host.lives += 1;
-        let restored = Restored {
-            term: host.durable.0,
-            voted_for: host.durable.1,
-            epochs: epochs_of(&host.log),
-            log_end: end_of(kept),
-            ..Restored::default()
-        };
-        host.replica = Replica::new(options(at, host.lives, bounds), restored, NOW);
-        // Connections died with the process; what asks for a vote makes one of its own.
-        self.letters.retain(|(_, letter)| letter.to != at || matches!(letter.content, Content::Vote(_)));
-        for other in (0..NODES).filter(|&other| other != at) {
-            if self.host(other).data.is_some_and(|(leader, _)| leader == at) {
-                self.close_link(other);
-            }
-            self.run(other, bounds, |replica, effects| replica.handle_link_down(NOW, node(at), effects))?;
-        }
-        Ok(())
-    }
-
-    /// What the leader sent to `at` on its link is lost.
-    fn close_link(&mut self, at: usize) {
-        self.host_mut(at).data = None;
-        let is_from_leader = |letter: &Letter| {
-            let Content::Message(message) = &letter.content else { return false };
-            let to_leader = matches!(
-                message,
-                Message::Subscribe { .. } | Message::Acknowledge { .. } | Message::HeartbeatAnswer { .. }
+            let other = &self.hosts[leader].replica;
+            let is_news = other.is_leader() && other.term() > host.hinted && other.term() >= replica.term();
+            may(
+                is_news && !replica.is_leader() && replica.leader() != Some(node(leader)),
+                Action::Hint { to: n, leader: leader as u8 },
             );
-            letter.to == at && !to_leader
-        };
-        self.letters.retain(|(_, letter)| !is_from_leader(letter));
-    }
-
-    fn post(&mut self, from: usize, to: usize, content: Content) {
-        let letter = Letter { from, to, content };
-        let fingerprint = fingerprint(&letter);
-        if let Err(at) = self.letters.binary_search_by_key(&fingerprint, |(known, _)| *known) {
-            self.letters.insert(at, (fingerprint, Rc::new(letter)));
         }
     }
 
-    // --- what a replica wants ---
-
-    fn run(
-        &mut self,
-        at: usize,
-        bounds: &Bounds,
-        run: impl FnOnce(&mut Replica, &mut Vec<Effect>),
-    ) -> Result<(), Violation> {
-        let mut effects = Vec::new();
-        run(&mut self.host_mut(at).replica, &mut effects);
-        effects.into_iter().try_for_each(|effect| {
-            self.check_speech(at, &effect)?;
-            self.carry_out(at, effect, bounds)
-        })
+    /// The change that makes a member of who is none, or the other way round.
+    pub(super) fn change(&self, leader: usize, subject: u8) -> Change {
+        let node = node(subject.into());
+        if self.hosts[leader].replica.has_member(node) { Change::Remove(node) } else { Change::Add(node) }
     }
 
-    fn carry_out(&mut self, at: usize, effect: Effect, bounds: &Bounds) -> Result<(), Violation> {
-        match effect {
-            Effect::SaveState { sequence, term, voted_for } => {
-                self.host_mut(at).saves.push((sequence, term, voted_for));
-                if bounds.slow_saves { Ok(()) } else { self.save(at, bounds) }
-            }
-            Effect::Send { to, message } => {
-                self.post(at, index_of(to), Content::Message(message));
-                Ok(())
-            }
-            Effect::RequestVote { to, pre: false, request } => {
-                self.post(at, index_of(to), Content::Vote(request));
-                Ok(())
-            }
-            Effect::AnswerVote { token, response } => {
-                let asked = Term((token / 10) as u32);
-                // A refusal without a newer term changes nothing anywhere.
-                if !response.granted && response.term <= asked {
-                    return Ok(());
-                }
-                self.post(at, (token % 10) as usize, Content::Answer { asked, response });
-                Ok(())
-            }
-            Effect::Follow { leader } => self.follow(at, leader, bounds),
-            Effect::Unfollow => {
-                self.close_link(at);
-                Ok(())
-            }
-            Effect::Truncate { to } => self.truncate(at, to, bounds),
-            Effect::OpenData { leader, subscription, .. } => {
-                self.host_mut(at).data = Some((index_of(leader), subscription));
-                Ok(())
-            }
-            Effect::Lead { term } => self.lead(at, term),
-            Effect::Commit { position } => self.commit(at, position),
-            Effect::Fatal { reason } => violated("Fatal", reason),
-            _ => Ok(()),
-        }
-    }
-
-    fn follow(&mut self, at: usize, leader: NodeId, bounds: &Bounds) -> Result<(), Violation> {
-        self.close_link(at);
-        let host = self.host_mut(at);
-        if host.links_left == 0 {
-            return Ok(());
-        }
-        host.links_left -= 1;
-        self.run(at, bounds, |replica, effects| replica.handle_link_up(NOW, leader, effects))
-    }
-
-    fn truncate(&mut self, at: usize, to: LogPosition, bounds: &Bounds) -> Result<(), Violation> {
-        let kept = records_to(to);
-        let log = &self.host(at).log;
-        if kept < log.len() {
-            let common = log.iter().zip(&self.ghost.committed).take_while(|(ours, theirs)| ours == theirs).count();
-            if kept < common {
-                return violated("CommittedKept", format!("node {at} cuts its log {log:?} at {kept}"));
-            }
-            self.ghost.cuts = true;
-            let host = self.host_mut(at);
-            host.log.truncate(kept);
-            host.flushed = host.flushed.min(kept);
-            // Nobody goes on reading what is gone.
-            for other in 0..NODES {
-                if self.host(other).data.is_some_and(|(leader, _)| leader == at) {
-                    self.host_mut(other).data = None;
-                }
-            }
-        }
-        self.run(at, bounds, |replica, effects| replica.handle_truncated(effects))
-    }
-
-    fn lead(&mut self, at: usize, term: Term) -> Result<(), Violation> {
-        if self.ghost.leaders.iter().any(|(led, _)| *led == term) {
-            return violated("OneLeader", format!("node {at} leads term {term}, which had a leader"));
-        }
-        self.ghost.leaders.push((term, at));
-        self.ghost.leaders.sort_unstable();
-        // A leader of an older term may be elected late; it has what was committed before its term.
-        let earlier = self.ghost.commits.iter().filter(|(in_term, _)| *in_term < term).map(|(_, records)| *records);
-        let log = &self.host(at).log;
-        let committed = &self.ghost.committed[..earlier.max().unwrap_or(0)];
-        if !log.starts_with(committed) {
-            return violated("LeaderComplete", format!("node {at} leads with {log:?}, committed is {committed:?}"));
-        }
-        self.append(at, term);
-        Ok(())
-    }
-
-    fn commit(&mut self, at: usize, position: LogPosition) -> Result<(), Violation> {
-        let log = &self.host(at).log;
-        let Some(prefix) = log.get(..records_to(position)) else {
-            return violated("CommitInLog", format!("node {at} commits {position} of {log:?}"));
-        };
-        let committed = &self.ghost.committed;
-        let shorter = prefix.len().min(committed.len());
-        if prefix[..shorter] != committed[..shorter] {
-            return violated("OneHistory", format!("node {at} commits {prefix:?}, committed is {committed:?}"));
-        }
-        if prefix.len() > committed.len() {
-            let (committed, term) = (prefix.to_vec(), self.host(at).replica.term());
-            self.ghost.commits.retain(|(in_term, _)| *in_term != term);
-            self.ghost.commits.push((term, committed.len()));
-            self.ghost.committed = committed;
-        }
-        Ok(())
-    }
-
-    // --- what must hold ---
-
-    /// Nobody speaks of a term, a vote or a record that is not durable. A refusal is excepted: it promises nothing.
-    fn check_speech(&self, at: usize, effect: &Effect) -> Result<(), Violation> {
-        let host = self.host(at);
-        let ((term, vote), own) = (host.durable, node(at));
-        let is_durable = match effect {
-            // What was held back while a newer term was saved along with it promises as much.
-            Effect::RequestVote { pre: false, request, .. } => {
-                term > request.term || (term, vote) == (request.term, Some(own))
-            }
-            Effect::Lead { term: led } => (term, vote) == (*led, Some(own)),
-            Effect::AnswerVote { response, .. } if response.granted => {
-                term > response.term || (term == response.term && vote.is_some())
-            }
-            Effect::AnswerVote { response, .. } => response.term <= term,
-            Effect::Send { message: Message::Refused { .. }, .. } => true,
-            Effect::Send { message: Message::Acknowledge { term: spoken, position, .. }, .. } => {
-                *spoken <= term && records_to(*position) <= host.flushed
-            }
-            Effect::Send { message, .. } => message.term() <= term,
-            _ => true,
-        };
-        if is_durable {
-            Ok(())
-        } else {
-            violated("DurableSpeech", format!("node {at}, durable {term} {vote:?}: {effect:?}"))
-        }
-    }
-
-    fn check(&self) -> Result<(), Violation> {
-        let committed = &self.ghost.committed;
-        let holders = self.hosts().filter(|host| host.log[..host.flushed].starts_with(committed)).count();
-        if holders <= NODES / 2 {
-            return violated("DurableMajority", format!("{committed:?} is on {holders} disks"));
-        }
-        for (at, host) in self.hosts().enumerate() {
-            assert_eq!(host.replica.log_end(), end_of(host.log.len()), "the model of node {at}");
-            assert_eq!(*host.replica.epochs(), epochs_of(&host.log), "the model of node {at}");
-            for other in self.hosts().skip(at + 1) {
-                let pairs = host.log.iter().zip(&other.log);
-                let same = pairs.clone().take_while(|(one, two)| one == two).count();
-                if pairs.skip(same).any(|(one, two)| one == two) {
-                    return violated("LogMatching", format!("{:?} and {:?}", host.log, other.log));
-                }
-            }
-        }
-        Ok(())
+    /// A leader that leads no more sends nothing more of its log. (What is on the way would reach the follower as if it had
+    /// come before: until it takes part in another term, which closes its link, nobody looks at its log.)
+    fn is_streaming(&self, at: usize) -> bool {
+        let host = &self.hosts[at];
+        let Some((leader, link)) = host.open.filter(|_| host.has_data) else { return false };
+        let (subscription, leader) = (host.names[usize::from(link) - 1], &self.hosts[leader]);
+        let is_served = leader.replica.followers().any(|(_, tracked)| tracked.subscription == subscription);
+        is_served && host.replica.accepts_data(subscription) && leader.log.len() > host.log.len()
     }
 }

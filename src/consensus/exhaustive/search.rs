@@ -1,19 +1,12 @@
 //! Breadth first through all states of a [`World`], with a shortest way to whatever is wrong.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use foldhash::quality::FixedState;
 
 use super::model::{Action, Bounds, REACHED, Violation, World};
-
-/// 128 bits: with a thousand million states, the chance that two are taken for one is below 10^-20.
-pub(super) fn fingerprint(value: &impl Hash) -> u128 {
-    let half = |seed| u128::from(FixedState::with_seed(seed).hash_one(value));
-    half(1) << 64 | half(2)
-}
 
 /// What a search found.
 pub(super) struct Found {
@@ -31,15 +24,16 @@ pub(super) struct Found {
 
 struct Search {
     bounds: Bounds,
+    begin: fn(&Bounds) -> World,
     /// Each state with the one before it and the step between them.
-    seen: HashMap<u128, (u128, Action), FixedState>,
+    seen: HashMap<u64, (u64, Action), FixedState>,
     level: Vec<World>,
     next: Vec<World>,
     found: Found,
 }
 
-/// Visits all states within the bounds, or `states_max` of them.
-pub(super) fn search(bounds: Bounds, states_max: usize) -> Found {
+/// Visits all states within the bounds that follow on a beginning, or `states_max` of them.
+pub(super) fn search(bounds: Bounds, begin: fn(&Bounds) -> World, states_max: usize) -> Found {
     let start = Instant::now();
     let found = Found {
         states: 1,
@@ -50,9 +44,9 @@ pub(super) fn search(bounds: Bounds, states_max: usize) -> Found {
         is_complete: false,
         violation: None,
     };
-    let first = World::new(bounds);
-    let seen = HashMap::from_iter([(first.fingerprint(), (0, Action::Start))]);
-    let mut search = Search { bounds, seen, level: vec![first], next: Vec::new(), found };
+    let first = begin(&bounds);
+    let seen = HashMap::from_iter([(first.fingerprint(&bounds), (0, Action::Start))]);
+    let mut search = Search { bounds, begin, seen, level: vec![first], next: Vec::new(), found };
     let mut is_open = true;
     while is_open && search.found.violation.is_none() && search.seen.len() < states_max {
         search.visit_level();
@@ -67,7 +61,7 @@ pub(super) fn search(bounds: Bounds, states_max: usize) -> Found {
 impl Search {
     fn visit_level(&mut self) {
         for world in std::mem::take(&mut self.level) {
-            let before = world.fingerprint();
+            let before = world.fingerprint(&self.bounds);
             for (index, has) in world.reached().into_iter().enumerate() {
                 self.found.reached[index] += usize::from(has);
             }
@@ -80,7 +74,9 @@ impl Search {
                     self.found.violation = Some((violation, way));
                     return;
                 }
-                if let std::collections::hash_map::Entry::Vacant(entry) = self.seen.entry(world.fingerprint()) {
+                if let std::collections::hash_map::Entry::Vacant(entry) =
+                    self.seen.entry(world.fingerprint(&self.bounds))
+                {
                     entry.insert((before, action));
                     self.next.push(world);
                 }
@@ -90,13 +86,13 @@ impl Search {
         self.found.depth += usize::from(!self.level.is_empty());
     }
 
-    fn way_to(&self, mut state: u128) -> Vec<String> {
+    fn way_to(&self, mut state: u64) -> Vec<String> {
         let mut actions = Vec::new();
         while let Some(&(before, action)) = self.seen.get(&state).filter(|(_, action)| *action != Action::Start) {
             actions.push(action);
             state = before;
         }
-        let mut world = World::new(self.bounds);
+        let mut world = (self.begin)(&self.bounds);
         let mut way = Vec::new();
         for action in actions.into_iter().rev() {
             way.push(world.describe(action));
