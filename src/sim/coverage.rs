@@ -11,7 +11,7 @@ use super::kinds::FAULTS;
 const ROLES: usize = Role::ALL.len();
 
 /// What is counted besides the kinds of faults, by heading.
-const KNOWN: [(&str, &[&str]); 8] = [
+const KNOWN: [(&str, &[&str]); 9] = [
     (
         "workload",
         &[
@@ -66,6 +66,19 @@ const KNOWN: [(&str, &[&str]); 8] = [
             "tails cut at start: patience",
             "repairs that found nobody",
             "repairs refused",
+        ],
+    ),
+    (
+        "index",
+        &[
+            "index tables written",
+            "index merges",
+            "index tables at start",
+            "index files lost in a power cut",
+            "index behind after a start",
+            "rot in the index",
+            "index tables found damaged",
+            "index rebuilds",
         ],
     ),
     ("members", &["member changes asked for", "member changes done", "member changes refused"]),

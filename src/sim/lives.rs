@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::{Engine, EngineOptions};
-use crate::index::Index;
 use crate::storage::{Disk, DurableState, Recovered, RecoveryError, recover};
 use crate::types::LogPosition;
 
@@ -24,7 +23,7 @@ impl World {
             return;
         }
         self.nodes[index].host_up = true;
-        let (state, recovered) = match self.recover_and_mend(index) {
+        let (mut state, recovered) = match self.recover_and_mend(index) {
             Ok(Some(found)) => found,
             Ok(None) => {
                 // Nobody can help now.
@@ -56,11 +55,11 @@ impl World {
             #[cfg(test)]
             planted: self.options.planted,
         };
+        state.commit_hint = self.open_index(index, &recovered, state.commit_hint);
         let node = &mut self.nodes[index];
         (node.marks_rotten, node.mending_since) = (false, None);
         node.mark_sequence = recovered.mark.map_or(0, |mark| mark.sequence);
         node.marked_at = self.now;
-        node.applied = Arc::new(Index::new());
         node.readable = LogPosition::ZERO;
         node.watched = node.watched.of_next_start();
         let now = node.clock.ticks(self.now);
@@ -68,6 +67,8 @@ impl World {
         node.engine = Some(engine.expect("memory for a log buffer"));
         self.reset_links(index);
         self.plan_turn(index, self.now);
+        let delay = self.random.schedule.u64(0..=250 * MILLISECOND);
+        self.plan_upkeep(index, delay);
         if !self.nodes[index].rotten.is_empty() || self.nodes[index].pages_rotten {
             self.plan_scrub(index);
         }
@@ -118,11 +119,11 @@ impl World {
 
     fn recover(&mut self, index: usize) -> Result<(DurableState, Recovered), RecoveryError> {
         let node = &self.nodes[index];
-        let mut state = match DurableState::load(&node.disk).expect("a state file") {
+        let mut state = match DurableState::load(&*node.disk).expect("a state file") {
             Some(state) => state,
             None => {
                 let state = DurableState::new(node.id, self.layout.chunk_size);
-                state.create(&node.disk).expect("a new state file");
+                state.create(&*node.disk).expect("a new state file");
                 state
             }
         };
@@ -131,15 +132,15 @@ impl World {
         #[cfg(test)]
         let is_careless = self.options.planted == Some(crate::consensus::PlantedBug::RecoverWithoutFlush);
         #[cfg(test)]
-        let disk: &dyn Disk = if is_careless { &unflushed } else { &node.disk };
+        let disk: &dyn Disk = if is_careless { &unflushed } else { &*node.disk };
         #[cfg(not(test))]
-        let disk: &dyn Disk = &node.disk;
+        let disk: &dyn Disk = &*node.disk;
         let recovered = recover(disk, self.layout, &mut |_| {})?;
         recovered.check_committed(self.layout, state.commit_hint)?;
         if recovered.is_suspect {
-            state.save_suspect(&node.disk).expect("a state file");
+            state.save_suspect(&*node.disk).expect("a state file");
         }
-        recovered.erase_tail(&node.disk, self.layout)?;
+        recovered.erase_tail(&*node.disk, self.layout)?;
         Ok((state, recovered))
     }
 
@@ -158,6 +159,8 @@ impl World {
             let misdirected = self.profile.has(Fault::Misdirected);
             let lost = node.disk.lose_power(&mut self.random.disk, misdirected);
             node.host_up = false;
+            let tables = node.folder.lose_power(&mut self.random.disk);
+            self.coverage.note("index files lost in a power cut", tables);
             self.coverage.note("writes lost in a power cut", lost.lost);
             self.coverage.note("writes torn in a power cut", lost.torn);
             self.coverage.note("writes in the wrong place", lost.misdirected);

@@ -86,7 +86,7 @@ impl World {
             return false;
         };
         let source = self.peer(peer, false);
-        if repair_range(&self.nodes[index].disk, self.layout, epochs, damage, &source).is_err() {
+        if repair_range(&*self.nodes[index].disk, self.layout, epochs, damage, &source).is_err() {
             self.count("repairs refused");
             return false;
         }
@@ -144,17 +144,17 @@ impl World {
             return false;
         }
         let node = &self.nodes[index];
-        let mut state = DurableState::load(&node.disk).expect("a state file").expect("it has started before");
-        state.save_suspect(&node.disk).expect("a state file");
+        let mut state = DurableState::load(&*node.disk).expect("a state file").expect("it has started before");
+        state.save_suspect(&*node.disk).expect("a state file");
         self.ensure_chunk(index, self.layout.chunk_of(*position));
-        let survey = survey(&self.nodes[index].disk, self.layout).expect("a log that can be looked at");
+        let survey = survey(&*self.nodes[index].disk, self.layout).expect("a log that can be looked at");
         let gap = Gap { from: *position, committed: state.commit_hint, survey };
         let mut peers: Vec<usize> = (0..self.nodes.len()).filter(|&peer| self.is_reached(index, peer)).collect();
         self.random.disk.shuffle(&mut peers);
         let mut may_cut = false;
         for peer in peers {
             let source = self.peer(peer, true);
-            match mend_range(&self.nodes[index].disk, self.layout, &gap, &source) {
+            match mend_range(&*self.nodes[index].disk, self.layout, &gap, &source) {
                 Ok(Mended::Repaired(repaired)) => {
                     self.repaired(index, peer, gap.from, gap.from.plus(repaired.bytes));
                     self.count("ranges repaired at start");
@@ -173,6 +173,8 @@ impl World {
             self.count("tails cut at start: patience");
             // It may have been acknowledged: that is why the node is suspect, and not believed before it has it again.
             self.nodes[index].watched.forget_behind(gap.from);
+            // So may tables of what is gone now.
+            self.nodes[index].index_rotten = true;
             return self.cut_at_start(index, &gap);
         }
         self.count("repairs that found nobody");
@@ -181,7 +183,7 @@ impl World {
 
     fn cut_at_start(&mut self, index: usize, gap: &Gap) -> bool {
         self.line(index, "cuts at start", gap.from.0, 0);
-        cut_tail(&self.nodes[index].disk, self.layout, &gap.survey, gap.from).expect("a cut");
+        cut_tail(&*self.nodes[index].disk, self.layout, &gap.survey, gap.from).expect("a cut");
         self.nodes[index].rotten.retain(|&(_, to)| to <= gap.from);
         true
     }

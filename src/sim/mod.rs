@@ -50,6 +50,7 @@ mod rot;
 mod sealing;
 mod settle;
 mod shrink;
+mod tables;
 mod trace;
 mod workload;
 mod world;
@@ -179,6 +180,8 @@ pub enum Checker {
     CommittedStays,
     /// A chunk with a footer is full, committed and flushed, and the footer tells what it holds.
     Sealed,
+    /// A node starts with all tables of its index that the manifest names, and they go with its log.
+    TablesKept,
     /// What a repair writes is what was committed.
     RepairExact,
     /// Memory that a write or send still needs is left alone.

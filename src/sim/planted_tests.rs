@@ -20,8 +20,12 @@ fn check(planted: PlantedBug, expected: &[Checker]) {
 /// With kinds of faults that the planted one needs to show.
 fn check_with(planted: PlantedBug, with: &[Fault], expected: &[Checker]) {
     let faulty = Duration::from_secs(6);
-    let options = Options { planted: Some(planted), with: with.to_vec(), faulty, ..Options::default() };
-    let failure = (0..SEEDS).find_map(|seed| run(seed, &options).err());
+    check_options(&Options { planted: Some(planted), with: with.to_vec(), faulty, ..Options::default() }, expected);
+}
+
+fn check_options(options: &Options, expected: &[Checker]) {
+    let planted = options.planted;
+    let failure = (0..SEEDS).find_map(|seed| run(seed, options).err());
     let Some(failure) = failure else { panic!("nobody has noticed {planted:?} in {SEEDS} runs") };
     println!("{planted:?}: seed {}: {:?}: {}", failure.seed, failure.checker, failure.detail);
     assert!(expected.contains(&failure.checker), "{failure}");
@@ -135,6 +139,18 @@ fn footers_of_chunks_that_may_be_cut_are_noticed() {
 #[test]
 fn footers_of_chunks_that_are_not_flushed_are_noticed() {
     check(PlantedBug::SealBeforeFlush, &[Checker::Sealed]);
+}
+
+/// A power cut leaves a table that is named and is not whole.
+#[test]
+fn tables_that_are_named_before_they_are_flushed_are_noticed() {
+    check(PlantedBug::TableNotFlushed, &[Checker::TablesKept]);
+}
+
+/// A power cut leaves a table that has more of the log than the log.
+#[test]
+fn tables_ahead_of_the_durable_log_are_noticed() {
+    check(PlantedBug::TableBeforeFlush, &[Checker::TablesKept, Checker::IndexAgrees]);
 }
 
 /// What a node has above its commit position need not be what is committed.

@@ -5,7 +5,13 @@
 //! one that knows what is committed, so with rot anywhere in a majority nobody would. And only below the durable mark that this node has on its disk:
 //! above it rot in the last record cannot be told from a write that a crash has torn. A running node finds rot when its
 //! scrubber passes, after a while; a node that starts finds it in recovery. Both take the range from a node that has
-//! committed it, through the same function as the real ones. Until then a read that meets it is tried elsewhere.
+//! committed it, through the same functions as the real ones. Until then a read that meets it is tried elsewhere. A start
+//! that believes a footer does not see what has rotted in its chunk: the index waits for the repair then.
+//!
+//! Around the log: footers rot wherever they are; header pages only while the log of the node is whole and the chunk's first record
+//! is durable, for otherwise nothing is left to know the file by; the newest durable mark while the node is down and the log is
+//! whole. An older mark may tell of a longer log, from before a cut; so other nodes are asked before the start, and a majority of
+//! them must be sound. Of the state file one slot rots while the other one is good. Files of the index rot anywhere.
 
 use crate::codec::record::RecordView;
 use crate::storage::{
@@ -25,12 +31,13 @@ const ROT_BYTES_MAX: u64 = 600;
 impl World {
     /// Some bytes of a node's files change, where the model allows it.
     pub(super) fn rot(&mut self, index: usize) {
-        match self.random.faults.u8(0..8) {
+        match self.random.faults.u8(0..9) {
             _ if self.settling.is_some() => {}
             0 => self.rot_footer(index),
             1 => self.rot_header(index),
             2 => self.rot_mark(index),
             3 => self.rot_state(index),
+            4 => self.rot_index(index),
             _ => self.rot_log(index),
         }
     }
@@ -106,6 +113,15 @@ impl World {
         if !is_saving && slots.iter().all(Result::is_ok) {
             let offset = STATE_SLOT_OFFSETS[slot];
             self.rot_page(index, FileName::State, (offset, offset + STATE_SLOT_BYTES as u64), "rot in the state file");
+        }
+    }
+
+    /// The tables and their manifest are derived from the log: they may rot anywhere, at any time.
+    fn rot_index(&mut self, index: usize) {
+        if self.nodes[index].folder.rot(&mut self.random.faults) {
+            self.nodes[index].index_rotten = true;
+            self.line(index, "rot in the index", 0, 0);
+            self.count("rot in the index");
         }
     }
 

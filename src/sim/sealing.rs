@@ -64,7 +64,7 @@ impl World {
             let mut bytes = Vec::new();
             let length = self.random.disk.u64(least..=left);
             node.disk.read_log(position, position.plus(length), &mut bytes);
-            if check.take(&bytes, &node.disk).is_some() {
+            if check.take(&bytes, &*node.disk).is_some() {
                 // Begun anew when it was repaired.
                 self.count("chunks not sealed for damage");
                 self.nodes[index].sealing.is_busy = true;
@@ -160,7 +160,7 @@ impl World {
     fn footer_of(&self, index: usize, chunk: u32) -> Option<ChunkFooter> {
         let mut check = ChunkCheck::new(self.layout, chunk, Term::ZERO);
         let mut bytes = Vec::new();
-        let disk = &self.nodes[index].disk;
+        let disk = &*self.nodes[index].disk;
         disk.read_log(self.layout.chunk_start(chunk), self.layout.chunk_start(chunk + 1), &mut bytes);
         check.take(&bytes, disk);
         check.footer()

@@ -76,7 +76,7 @@ impl World {
         let there = |node: &super::node::Node| {
             let Some(engine) = &node.engine else { return false };
             let (log_end, flushed, commit, _) = engine.positions();
-            [log_end, flushed, commit, node.applied.applied()] == [end; 4]
+            [log_end, flushed, commit, node.applied.applied()] == [end; 4] && node.applied.is_complete()
         };
         let is_whole = self.nodes.iter().all(|node| node.rotten.is_empty());
         is_whole && self.workload.is_idle() && self.workload.last_write_done && self.nodes.iter().all(there)
