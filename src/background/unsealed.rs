@@ -80,6 +80,8 @@ struct Suspicion {
     offset: u64,
     bytes: Vec<u8>,
     what: &'static str,
+    /// When it may be looked at again.
+    due: Instant,
 }
 
 /// See the module.
@@ -89,13 +91,14 @@ pub struct UnsealedScrubber {
     chunks: VecDeque<u32>,
     work: Option<Work>,
     suspicions: VecDeque<Suspicion>,
-    /// What the log thread was asked to write, to be flushed.
-    asked: Option<FileName>,
+    /// What the log thread was asked to write, to be flushed at the begin of the next pass.
+    asked: Vec<FileName>,
     /// Damage of the last passes.
     known: VecDeque<Damage>,
-    /// `None` between two passes.
-    began: Option<Instant>,
+    /// Bytes read in this pass; `None` between two.
+    read: Option<u64>,
     next_pass_at: Option<Instant>,
+    now: Instant,
 }
 
 impl UnsealedScrubber {
@@ -107,18 +110,16 @@ impl UnsealedScrubber {
             chunks: VecDeque::new(),
             work: None,
             suspicions: VecDeque::new(),
-            asked: None,
+            asked: Vec::new(),
             known: VecDeque::new(),
-            began: None,
+            read: None,
             next_pass_at: None,
+            now: Instant::now(),
         }
     }
 
-    fn try_step(&mut self, now: Instant) -> io::Result<Next> {
-        if let Some(name) = self.asked.take() {
-            self.links.disk.sync(name)?;
-        }
-        if let Some(suspicion) = self.suspicions.pop_front() {
+    fn try_step(&mut self) -> io::Result<Next> {
+        if let Some(suspicion) = self.suspicions.pop_front_if(|suspicion| suspicion.due <= self.now) {
             return self.look_again(&suspicion);
         }
         if let Some(work) = self.work.take() {
@@ -127,26 +128,32 @@ impl UnsealedScrubber {
         if let Some(chunk) = self.chunks.pop_front() {
             return self.begin(chunk);
         }
-        let Some(began) = self.began.take() else { return self.begin_pass(now) };
+        if let Some(suspicion) = self.suspicions.front() {
+            return Ok(Next::After(suspicion.due.duration_since(self.now)));
+        }
+        let Some(read) = self.read.take() else { return self.begin_pass() };
         self.links.figures.unsealed_passes.fetch_add(1, Ordering::Relaxed);
-        let rest = (now.duration_since(began) * REST_PASSES).max(REST_MIN);
-        self.next_pass_at = Some(now + rest);
+        let rest = (self.time_of(read) * REST_PASSES).max(REST_MIN);
+        self.next_pass_at = Some(self.now + rest);
         Ok(Next::After(rest))
     }
 
     /// Looks at the small files, and which chunks there are.
-    fn begin_pass(&mut self, now: Instant) -> io::Result<Next> {
-        self.began = Some(now);
-        let UnsealedLinks { disk, layout, published, .. } = &self.links;
-        if disk.mend_lock_text()? {
-            self.mended("the lock file was not what this process had written", "ringstore.lock", 0);
+    fn begin_pass(&mut self) -> io::Result<Next> {
+        self.read = Some(0);
+        for name in std::mem::take(&mut self.asked) {
+            self.links.disk.sync(name)?;
         }
+        let UnsealedLinks { disk, layout, published, .. } = &self.links;
         let full = layout.chunk_of(published.committed().min(published.flushed()));
         let unsealed = |name| match name {
             FileName::Chunk(chunk) if chunk >= full => Some(chunk),
             FileName::Chunk(_) | FileName::State => None,
         };
         self.chunks = disk.list()?.into_iter().filter_map(|file| unsealed(file.name)).collect();
+        if disk.mend_lock_text()? {
+            self.mended("it is not what this process had written", "ringstore.lock", 0);
+        }
         self.check_state()?;
         Ok(self.rest(STATE_FILE_BYTES))
     }
@@ -160,7 +167,14 @@ impl UnsealedScrubber {
                 let offset = STATE_SLOT_OFFSETS[slot];
                 let bytes = bytes[offset as usize..][..STATE_SLOT_BYTES].to_vec();
                 let (renewal, what) = (Renewal::State(slot), "a slot of the state does not check out");
-                self.suspicions.push_back(Suspicion { renewal, name, offset, bytes, what });
+                self.suspicions.push_back(Suspicion {
+                    renewal,
+                    name,
+                    offset,
+                    bytes,
+                    what,
+                    due: self.now + SECOND_LOOK,
+                });
             }
         }
         Ok(())
@@ -195,7 +209,7 @@ impl UnsealedScrubber {
             let bytes = page[wrong.offset..wrong.offset + wrong.bytes().len()].to_vec();
             let (renewal, offset, what) =
                 (Renewal::Marks(chunk), wrong.offset as u64, "a durable mark does not check out");
-            self.suspicions.push_back(Suspicion { renewal, name, offset, bytes, what });
+            self.suspicions.push_back(Suspicion { renewal, name, offset, bytes, what, due: self.now + SECOND_LOOK });
         }
         Ok(())
     }
@@ -252,7 +266,7 @@ impl UnsealedScrubber {
             let (renewal, what) =
                 (Renewal::Zeros { from: first, to: behind }, "there are no zeros behind the log's end");
             let name = FileName::Chunk(work.chunk);
-            self.suspicions.push_back(Suspicion { renewal, name, offset, bytes, what });
+            self.suspicions.push_back(Suspicion { renewal, name, offset, bytes, what, due: self.now + SECOND_LOOK });
             work.zeros_from = behind;
         }
         self.work = Some(work);
@@ -261,7 +275,7 @@ impl UnsealedScrubber {
 
     /// Whether what was wrong still is.
     fn look_again(&mut self, suspicion: &Suspicion) -> io::Result<Next> {
-        let Suspicion { renewal, name, offset, bytes, what } = suspicion;
+        let Suspicion { renewal, name, offset, bytes, what, .. } = suspicion;
         let mut found = vec![0; bytes.len()];
         self.links.disk.read_cold(*name, *offset, &mut found)?;
         let is_written = match *renewal {
@@ -279,8 +293,8 @@ impl UnsealedScrubber {
         tracing::error!(file = %name, offset, position = position.map(|position| position.0),
             "the disk has damaged {name}: {what}; it is written anew");
         (self.links.ask)(*renewal);
-        self.asked = Some(*name);
-        Ok(Next::After(SECOND_LOOK))
+        self.asked.push(*name);
+        Ok(Next::Now)
     }
 
     fn found(&mut self, damage: Damage) {
@@ -295,11 +309,16 @@ impl UnsealedScrubber {
         self.links.damage.report(damage);
     }
 
-    /// Until the next piece, so that `read` bytes do not exceed the rate; longer when something is to be looked at again.
-    fn rest(&self, read: u64) -> Next {
+    /// Until the next piece, so that `read` bytes do not exceed the rate.
+    fn rest(&mut self, read: u64) -> Next {
         self.links.figures.scrubbed_bytes.fetch_add(read, Ordering::Relaxed);
-        let rest = Duration::from_nanos(read.saturating_mul(1_000_000_000) / self.links.bytes_per_second);
-        Next::After(if self.suspicions.is_empty() { rest } else { rest.max(SECOND_LOOK) })
+        self.read = self.read.map(|sum| sum + read);
+        Next::After(self.time_of(read))
+    }
+
+    /// What it takes to read so much at the rate.
+    fn time_of(&self, read: u64) -> Duration {
+        Duration::from_nanos(read.saturating_mul(1_000_000_000) / self.links.bytes_per_second)
     }
 }
 
@@ -324,8 +343,8 @@ impl Chore for UnsealedScrubber {
         {
             return Next::After(left);
         }
-        self.next_pass_at = None;
-        self.try_step(now).unwrap_or_else(|error| {
+        (self.next_pass_at, self.now) = (None, now);
+        self.try_step().unwrap_or_else(|error| {
             self.links.figures.background_errors.fetch_add(1, Ordering::Relaxed);
             tracing::error!(%error, "a file that is not sealed cannot be read or mended; the next is looked at. Check the disk");
             (self.work, self.next_pass_at) = (None, Some(now + REST_MIN));

@@ -373,6 +373,16 @@
 //! flush that waits for the thread covers what was written meanwhile; the chained one begins earlier with less, and there
 //! are more of them. *Would change our mind:* flushes that cost nothing.
 //!
+//! # 2026-11-22: What the log thread writes is looked at by others and mended by itself
+//!
+//! *Context.* Durable marks, the state's slots and the zeros behind the log rot like all else, and the log thread may be
+//! writing there at any moment. *Choice.* The background thread reads them and believes what is wrong only when the same bytes
+//! are there after 300 ms; then it asks the log thread, which writes the page in one call when it has nothing in flight
+//! there. *Turned down.* Writing from the background thread: between its look and its write the log may have grown over the
+//! place. A lock between the two: the log thread never waits. Through the ring: its writes have no order among each other,
+//! so a later mark could come before an earlier one. Only at start: a node may run for years. *Would change our mind:* a
+//! disk that rots so often that these calls are felt.
+//!
 //! # 2026-11-22: The edges' rings do not interrupt
 //!
 //! *Context.* monoio sets its rings up so that each completion interrupts the thread. *Choice.* COOP_TASKRUN and
