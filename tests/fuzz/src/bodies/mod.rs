@@ -6,8 +6,10 @@
 mod client;
 mod config;
 mod consensus;
+mod footer;
 mod gossip;
 mod http;
+mod index;
 mod link;
 mod records;
 mod recovery;
@@ -26,8 +28,9 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 16] = [
     Target { name: "chunk_header", body: state::chunk_header, seeds: state::chunk_header_seeds },
+    Target { name: "chunk_footer", body: footer::chunk_footer, seeds: footer::chunk_footer_seeds },
     Target { name: "client_frames", body: client::frames, seeds: client::frames_seeds },
     Target { name: "client_messages", body: client::messages, seeds: client::messages_seeds },
     Target { name: "command_line", body: config::command_line, seeds: config::command_line_seeds },
@@ -35,7 +38,10 @@ pub const TARGETS: [Target; 12] = [
     Target { name: "consensus", body: consensus::replica, seeds: consensus::replica_seeds },
     Target { name: "gossip", body: gossip::exchanges, seeds: gossip::exchanges_seeds },
     Target { name: "http", body: http::requests_and_answers, seeds: http::seeds },
+    Target { name: "index_manifest", body: index::index_manifest, seeds: index::index_manifest_seeds },
+    Target { name: "index_table", body: index::index_table, seeds: index::index_table_seeds },
     Target { name: "link", body: link::link, seeds: link::link_seeds },
+    Target { name: "log_info", body: footer::log_info, seeds: footer::log_info_seeds },
     Target { name: "records", body: records::records, seeds: records::records_seeds },
     Target { name: "recovery", body: recovery::recovery, seeds: recovery::recovery_seeds },
     Target { name: "state", body: state::slots, seeds: state::slots_seeds },
