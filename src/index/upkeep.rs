@@ -521,7 +521,8 @@ impl Upkeep {
         let pages = (INDEX_SCRUB_BYTES_PER_SECOND / PAGE as u64) * IDLE_PAUSE.as_millis() as u64 / 1000;
         let view = self.tables().view();
         let (id, page) = self.scrub;
-        let Some(table) = view.tables().find(|table| table.id() >= id) else {
+        // By number: the order of the log is another one when a piece was indexed again.
+        let Some(table) = view.tables().filter(|table| table.id() >= id).min_by_key(|table| table.id()) else {
             // Once in a round.
             self.tables().check_manifest();
             self.scrub = (0, 0);

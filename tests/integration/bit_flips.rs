@@ -270,8 +270,9 @@ fn a_bit_that_rots_in_a_running_node_is_never_served_and_is_repaired() {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        // The repair may have come between the last look at the figure and the last look at the file.
-        row.detected += usize::from(is_detected || damage_found(node) > found_before);
+        // It is counted when it is flushed, a little after the file is whole.
+        let is_counted = || is_detected || damage_found(node) > found_before;
+        row.detected += usize::from(wait_until("it is counted", patience, is_counted).is_ok());
         row.repaired += usize::from(byte_at(&db, place) == good);
         if byte_at(&db, place) != good {
             flip(&db, place, (number % 8) as u8);
