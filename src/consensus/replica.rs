@@ -82,8 +82,6 @@ pub enum PlantedBug {
     SealBeforeFlush,
     /// A table of the index gets its name, and its place in the manifest, without being flushed.
     TableNotFlushed,
-    /// A table of the index has what is not durable in the log.
-    TableBeforeFlush,
     /// A flush that failed is tried again, and the node goes on.
     FlushAgain,
     /// A leader begins a change of the member list before the one before it is committed.

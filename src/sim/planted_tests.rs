@@ -148,12 +148,6 @@ fn tables_that_are_named_before_they_are_flushed_are_noticed() {
     check(PlantedBug::TableNotFlushed, &[Checker::TablesKept]);
 }
 
-/// A power cut leaves a table that has more of the log than the log.
-#[test]
-fn tables_ahead_of_the_durable_log_are_noticed() {
-    check(PlantedBug::TableBeforeFlush, &[Checker::TablesKept, Checker::IndexAgrees]);
-}
-
 /// What a node has above its commit position need not be what is committed.
 #[test]
 fn repairs_from_stale_peers_are_noticed() {

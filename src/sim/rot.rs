@@ -31,7 +31,11 @@ const ROT_BYTES_MAX: u64 = 600;
 impl World {
     /// Some bytes of a node's files change, where the model allows it.
     pub(super) fn rot(&mut self, index: usize) {
-        match self.random.faults.u8(0..9) {
+        #[cfg(test)]
+        if self.options.planted == Some(crate::consensus::PlantedBug::RepairFromStalePeer) {
+            return self.rot_log(index);
+        }
+        match self.random.faults.u8(0..20) {
             _ if self.settling.is_some() => {}
             0 => self.rot_footer(index),
             1 => self.rot_header(index),
