@@ -25,9 +25,11 @@ docs() {
 tests() { cargo test; }
 simulator() { cargo sim --seeds 200; }
 failover() { scripts/failover.sh --rounds 2; }
-# Skips itself, with a word, where there are no network namespaces for it.
+# All but the last skip themselves, with a word, where there are no network namespaces and loop devices for them.
 faults() {
   scripts/fault.sh --minutes 1 --seed 1 || return
+  scripts/fault.sh --mode disk-full --seed 1 || return
+  scripts/fault.sh --mode disk-fails --seed 1 || return
   scripts/fault.sh --mode random-kill --rounds 5 --seed 1
 }
 
@@ -36,7 +38,7 @@ fuzzing() {
   if cargo +nightly fuzz --version >/dev/null 2>&1; then
     scripts/fuzz.sh --seconds 5
   else
-    say "there is no nightly compiler with cargo-fuzz; the corpora only"
+    say "SKIPPED: there is no nightly compiler with cargo-fuzz; the corpora run among the tests"
   fi
 }
 
@@ -77,6 +79,6 @@ need python3 python3
 ! wanted fuzz || step "fuzz targets, 5 s each" fuzzing
 ! wanted clients || step "real clients" scripts/compat.sh
 ! wanted failover || step "failover, 2 rounds a mode" failover
-! wanted faults || step "faults, 1 minute" faults
+! wanted faults || step "faults, 1 minute, and disks" faults
 ! wanted benches || step "benches, small" benches
 steps_end

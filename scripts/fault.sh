@@ -8,8 +8,10 @@
 #   scripts/fault.sh --mode disk-full|disk-fails [--seed N]            full disks; a disk that gives errors
 #
 # Needs root, except random-kill; without it, or without what it needs of the machine, it says so and does nothing.
+# The suite's disks take up to 512 MiB a node and 96 MiB more for each minute (an hour, three nodes: 18.4 GiB).
 # The same seed draws the same faults. What was lost fails the script; a heal after which writes took longer than 1.5 s
-# is said, and fails it with --strict. Ctrl-C takes everything down; so does the next run after one that was killed.
+# is said, and fails it with --strict; so do fewer than 300 faults an hour then. Ctrl-C takes everything down; so does
+# the next run after one that was killed.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

@@ -166,8 +166,8 @@ const _: () = assert!(FLUSH_TIME_AGE_MAX.as_millis() < HAND_OVER_PATIENCE.as_mil
 /// Between two attempts of a leader to hand over by itself; and before one that was handed leadership hands it on.
 pub const HAND_OVER_PAUSE: Duration = Duration::from_secs(60);
 
-/// The same for a leader whose disk is full: its clients are refused meanwhile.
-pub const FULL_HAND_OVER_PAUSE: Duration = Duration::from_secs(5);
+/// The same for a leader whose disk is full, or whose index is not complete: its clients are refused meanwhile.
+pub const URGENT_HAND_OVER_PAUSE: Duration = Duration::from_secs(5);
 
 /// Room in the last chunks of a full disk that no client's write gets (a sixteenth of a chunk when that is less): the records
 /// that begin terms go there, or a cluster with full disks could elect nobody who takes even reads.

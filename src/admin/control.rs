@@ -310,10 +310,15 @@ impl Control {
     }
 
     async fn ask_to_take_over(self: Rc<Control>, to: NodeId, request: TransferRequest) {
+        let term = request.term;
         let body = serde_json::to_vec(&Versioned::new(request)).expect("a transfer request has a JSON form");
         match self.post_to(to, "/elections/transfer", body).await {
             Ok(_) => tracing::info!("node {to} was asked to take over and agreed"),
-            Err(words) => tracing::warn!("node {to} was asked to take over and did not: {words}"),
+            Err(reason) => {
+                tracing::warn!("node {to} was asked to take over and did not: {reason}");
+                // If this gets lost the hand-over ends by its own deadline.
+                self.tell_log_thread(ControlInput::TransferDeclined { from: to, term, reason });
+            }
         }
     }
 

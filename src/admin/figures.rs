@@ -63,6 +63,7 @@ fn index(status: &NodeStatus) -> Value {
         "tableBytes": figures.table_bytes,
         "merges": figures.merges,
         "damagedTables": figures.damaged,
+        "misfits": figures.misfits,
         "rebuilds": figures.rebuilds,
     })
 }
@@ -95,6 +96,7 @@ pub(super) fn follower(view: &FollowerView, log_end: u64) -> Value {
         "flushMicros": view.flush_micros,
         "priority": view.priority,
         "isFull": view.is_full,
+        "isReady": view.is_ready,
     })
 }
 
@@ -106,6 +108,7 @@ fn log_counters(counters: &LogCounters) -> Value {
         "sentCopiedBytes": count(&counters.sent_copied_bytes),
         "sentZeroCopyBytes": count(&counters.sent_zero_copy_bytes),
         "sentFromFilesBytes": count(&counters.sent_from_files_bytes),
+        "damagedUncommitted": count(&counters.damaged_uncommitted),
         "receivedBytes": count(&counters.received_bytes),
         "elections": count(&counters.elections),
         "enters": count(&counters.enters),
@@ -123,6 +126,8 @@ fn storage_figures(figures: &StorageFigures) -> Value {
         "damageWaiting": count(&figures.damage_waiting),
         "damageRepaired": count(&figures.damage_repaired),
         "pagesMended": count(&figures.pages_mended),
+        "unsealedPasses": count(&figures.unsealed_passes),
+        "renewalsAsked": count(&figures.renewals_asked),
         "backgroundErrors": count(&figures.background_errors),
     })
 }

@@ -189,8 +189,12 @@ impl Source {
     fn read(&self, from: LogPosition, to: LogPosition) -> Response {
         let mut body = Vec::new();
         let mut outcome = Ok(());
-        let read =
-            self.log.with_chunk(from, &mut |bytes| outcome = copy_records(self.layout(), bytes, from, to, &mut body));
+        let mut read = || {
+            body.clear();
+            self.log.with_chunk(from, &mut |bytes| outcome = copy_records(self.layout(), bytes, from, to, &mut body))
+        };
+        // A page that could not be read is zeros at the second look: what is in front of it is good.
+        let read = read().or_else(|_| read());
         let outcome = read.map_err(|error| Response::words(500, error.to_string())).and_then(|()| {
             // What came before a bad record is good; the next request begins at the bad one and is told.
             if body.is_empty() { outcome.map_err(|unread| self.refusal(from, to, unread)) } else { Ok(()) }
@@ -234,7 +238,7 @@ impl Source {
         let start = layout.chunk_start(layout.chunk_of(from));
         let limit = self.published.flushed();
         let mut found = None;
-        self.log.with_chunk(start, &mut |bytes| {
+        let read = self.log.with_chunk(start, &mut |bytes| {
             let bytes = &bytes[..usize::try_from(limit.since(start)).map_or(bytes.len(), |end| end.min(bytes.len()))];
             let mut at = start;
             while at <= from && at < limit {
@@ -247,8 +251,9 @@ impl Source {
                     }
                 }
             }
-        })?;
-        Ok(found)
+        });
+        // A page that could not be read is such damage.
+        if found.is_some() { Ok(found) } else { read.map(|()| None) }
     }
 }
 

@@ -13,7 +13,7 @@ use super::figures::{follower, role_name};
 use super::internal::{ask, finished, parse};
 use super::routes::json_answer;
 use crate::codec::record::MemberRecord;
-use crate::engine::{ControlInput, MemberChange};
+use crate::engine::{ControlInput, MemberChange, NodeView};
 use crate::gossip::{Heard, MemberState};
 use crate::http::{Request, Response};
 use crate::types::NodeId;
@@ -177,5 +177,66 @@ fn promotable(control: &Control, node: NodeId) -> Result<MemberRecord, String> {
 async fn change(control: &Rc<Control>, change: MemberChange) -> Response {
     let wait = control.pending.open();
     let input = ControlInput::ChangeMembers { token: wait.token, change };
-    ask(control, wait, input, CHANGE_TIMEOUT).await.map_or_else(|refused| refused, finished)
+    if !control.tell_log_thread(input) {
+        return Response::words(503, "the log thread is too busy: the change was not begun; try again");
+    }
+    match wait.answer(CHANGE_TIMEOUT).await {
+        Some(answered) => finished(answered),
+        None => Response::words(503, slow_words(&control.status.published.view(), change)),
+    }
+}
+
+/// What has become of a change that was not answered in time, and what to do next.
+fn slow_words(view: &NodeView, change: MemberChange) -> String {
+    let (node, is_there) = match change {
+        MemberChange::Add(member) => (member.node, true),
+        MemberChange::Remove(node) => (node, false),
+    };
+    let limit = CHANGE_TIMEOUT.as_secs();
+    let is_in_list = view.members.iter().any(|member| member.node == node) == is_there;
+    let (what, done) = if is_there { ("is a member", "added") } else { ("is no member", "removed") };
+    match (is_in_list, view.is_change_pending) {
+        (true, true) => format!(
+            "after {limit} s node {node} {what} in the list in force, but the list is not committed: no majority of the {} \
+             members has it on its disks yet. It commits by itself when enough of them run and have caught up, and is undone \
+             if another node is elected that does not have it. Do not ask for another change; look at `ringstore admin \
+             status` until no change is pending",
+            view.members.len()
+        ),
+        (true, false) => format!("node {node} was {done}, only the answer came late: there is nothing left to do"),
+        (false, _) => format!(
+            "the log thread has not taken the change up within {limit} s, most likely because its disk is slow: it may be \
+             begun yet. Look at `ringstore admin status`, and ask again if node {node} was not {done}"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Guid;
+
+    #[test]
+    fn a_slow_change_is_answered_with_its_state() {
+        let member = |n| {
+            let node = NodeId(Guid([n; 16]));
+            MemberRecord { node, int_ip: [127, 0, 0, n].into(), int_tcp_port: 1112, int_http_port: 2112 }
+        };
+        let view = |members: &[u8], is_change_pending| NodeView {
+            members: members.iter().map(|n| member(*n)).collect(),
+            is_change_pending,
+            ..NodeView::default()
+        };
+        let (add, remove) = (MemberChange::Add(member(4)), MemberChange::Remove(member(3).node));
+        let check = |members: &[u8], pending, change, expected: &str| {
+            let words = slow_words(&view(members, pending), change);
+            assert!(words.contains(expected), "{words}");
+        };
+        check(&[1, 2, 3, 4], true, add, "is a member in the list in force, but the list is not committed");
+        check(&[1, 2], true, remove, "is no member in the list in force, but the list is not committed");
+        check(&[1, 2, 3, 4], false, add, "was added, only the answer came late");
+        check(&[1, 2], false, remove, "was removed, only the answer came late");
+        check(&[1, 2, 3], false, add, "ask again if node");
+        check(&[1, 2, 3], true, remove, "ask again if node");
+    }
 }

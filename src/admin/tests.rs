@@ -52,6 +52,8 @@ struct Seen {
     votes: Vec<(NodeId, bool, Option<VoteResponse>)>,
     /// Leaders that gossip told of.
     hints: Vec<NodeId>,
+    /// Followers that would not take over.
+    declined: Vec<(NodeId, String)>,
 }
 
 struct TestNode {
@@ -233,6 +235,7 @@ impl LogStandIn {
                 answer(ControlOutput::ViewChanged);
             }
             ControlInput::LeaderSeen { leader, .. } => self.seen.lock().hints.push(leader),
+            ControlInput::TransferDeclined { from, reason, .. } => self.seen.lock().declined.push((from, reason)),
             ControlInput::JoinAsClone { .. } => panic!("nobody is a clone here"),
         }
     }

@@ -331,8 +331,12 @@ impl Reader<'_> {
                 result = Some(visit(bytes));
             }
         };
-        self.log.with_chunk(position, &mut once).map_err(|source| FetchError::Read { position, source })?;
-        result.expect("the log calls back when it gives no error")
+        let read = self.log.with_chunk(position, &mut once).map_err(|source| FetchError::Read { position, source });
+        match result {
+            // Of a page that could not be read the record is known.
+            Some(Err(error)) => Err(error),
+            _ => read.map_err(E::from).and_then(|()| result.expect("the log calls back when it gives no error")),
+        }
     }
 
     /// The record at the start of `bytes`. One that does not check out is reported.

@@ -1,9 +1,11 @@
-//! The background thread: work that nobody waits for, done in small steps at low priority.
+//! The background threads: work that nobody waits for, done in small steps at low priority.
 //!
 //! Each kind of work is a [`Chore`]: sealing full chunks, scrubbing old ones, repairing what rotted, keeping the index's
-//! tables. The thread asks each in turn for one bounded step and rests when none has anything to do.
+//! tables. A thread asks each of its own in turn for one bounded step and rests when none has anything to do. The repairer,
+//! which waits for other nodes, has a thread of its own.
 //!
-//! Promises: a step that is slow delays other chores only, never the log thread or an edge; stopping waits for one step.
+//! Promises: a step that is slow delays other chores of its thread only, never the log thread or an edge; stopping waits
+//! for one step, and a chore that waits for others is told ([`Chore::interrupt`]).
 //! Leaves to others: the chunks made ahead of the writer (`storage::Preparer` has a thread of its own, because writes wait
 //! for it).
 
@@ -14,21 +16,24 @@ mod scrubber;
 mod sealer;
 #[cfg(test)]
 mod testing;
+mod unsealed;
 
 pub use index_keeper::IndexKeeper;
 pub use peer_source::{LogInfo, PeerSource};
 pub use repairer::{Repairer, RepairerLinks};
 pub use scrubber::Scrubber;
 pub use sealer::Sealer;
+pub use unsealed::{UnsealedLinks, UnsealedScrubber};
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-/// Niceness of the thread.
+/// Niceness of the threads.
 const PRIORITY: i32 = 15;
 
 /// Longest rest: a chore that has nothing to do is asked again after this.
@@ -54,12 +59,18 @@ pub trait Chore: Send {
     /// Does a bounded piece of work (some milliseconds, some MiB) and says when to come back. Trouble is its own to
     /// report and to remember: the thread knows nothing of it.
     fn step(&mut self, now: Instant) -> Next;
+
+    /// What becomes true when the thread is to stop, for a chore whose step may wait: it gives up soon then.
+    fn interrupt(&self) -> Option<Arc<AtomicBool>> {
+        None
+    }
 }
 
-/// The handle on the thread; dropping it stops the thread and waits for its current step.
+/// The handle on a thread; dropping it stops the thread and waits for its current step.
 #[derive(Debug)]
 pub struct Background {
     orders: Arc<Orders>,
+    interrupts: Vec<Arc<AtomicBool>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -70,21 +81,22 @@ struct Orders {
 }
 
 impl Background {
-    /// Starts the thread.
+    /// Starts a thread with this name for these chores.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(mut chores: Vec<Box<dyn Chore>>) -> io::Result<Background> {
+    pub fn start(name: &'static str, mut chores: Vec<Box<dyn Chore>>) -> io::Result<Background> {
+        let interrupts = chores.iter().filter_map(|chore| chore.interrupt()).collect();
         let orders = Arc::new(Orders::default());
         let seen = Arc::clone(&orders);
         let run = move || {
             if let Err(error) = rustix::process::setpriority_process(None, PRIORITY) {
-                tracing::warn!("the background thread keeps its priority: setpriority failed ({error})");
+                tracing::warn!("the {name} thread keeps its priority: setpriority failed ({error})");
             }
             work(&mut chores, &seen);
         };
-        let thread = std::thread::Builder::new().name("background".to_owned()).spawn(run)?;
-        Ok(Background { orders, thread: Some(thread) })
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run)?;
+        Ok(Background { orders, interrupts, thread: Some(thread) })
     }
 
     /// Stops the thread and waits for its current step.
@@ -95,6 +107,7 @@ impl Background {
 
 impl Drop for Background {
     fn drop(&mut self) {
+        self.interrupts.iter().for_each(|interrupt| interrupt.store(true, Ordering::Release));
         *self.orders.stop.lock() = true;
         self.orders.changed.notify_one();
         if let Some(thread) = self.thread.take() {
@@ -116,7 +129,7 @@ fn work(chores: &mut [Box<dyn Chore>], orders: &Orders) {
             if *due <= now {
                 let next = chore.step(now);
                 if now.elapsed() > STEP_EXPECTED {
-                    tracing::debug!(chore = chore.name(), took = ?now.elapsed(), "a step of the background thread was long");
+                    tracing::debug!(chore = chore.name(), took = ?now.elapsed(), "a step in the background was long");
                 }
                 *due = match next {
                     Next::Now => now,
@@ -165,7 +178,7 @@ mod tests {
     fn chores_take_turns_until_they_rest_and_a_resting_thread_stops_at_once() {
         let (report, reports) = channel();
         let chore = |left| Box::new(Countdown { left, report: report.clone() }) as Box<dyn Chore>;
-        let background = Background::start(vec![chore(3), chore(2)]).unwrap();
+        let background = Background::start("background", vec![chore(3), chore(2)]).unwrap();
         let seen: Vec<u32> = reports.iter().take(5).collect();
         assert_eq!(seen, [2, 1, 1, 0, 0]);
         let began = Instant::now();

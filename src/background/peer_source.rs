@@ -6,8 +6,10 @@
 //! the records themselves.
 
 use std::cell::Cell;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::limits::FRAME_MAX_BYTES;
@@ -19,6 +21,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// For the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// While an answer is waited for: how often it is looked whether it should be.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The largest answer: one record may be larger than what is given otherwise.
 const ANSWER_BYTES_MAX: usize = FRAME_MAX_BYTES;
@@ -34,6 +39,8 @@ pub struct PeerSource {
     given: Cell<LogPosition>,
     /// What it has flushed will do; otherwise only what it has committed.
     takes_flushed: bool,
+    /// True when nobody wants the answer any more.
+    interrupt: Option<Arc<AtomicBool>>,
 }
 
 /// What a node says of its log.
@@ -70,7 +77,7 @@ impl PeerSource {
     /// The node of `cluster` whose internal HTTP address this is.
     #[must_use]
     pub fn new(cluster: ClusterId, address: SocketAddr) -> PeerSource {
-        PeerSource { cluster, address, given: Cell::new(LogPosition::ZERO), takes_flushed: false }
+        PeerSource { cluster, address, given: Cell::new(LogPosition::ZERO), takes_flushed: false, interrupt: None }
     }
 
     /// Gives what the node has flushed, too. Only for those who prove otherwise that it belongs there
@@ -79,6 +86,18 @@ impl PeerSource {
     pub fn with_flushed(mut self) -> PeerSource {
         self.takes_flushed = true;
         self
+    }
+
+    /// Gives up waiting soon after this has become true.
+    #[must_use]
+    pub fn until(mut self, interrupt: Arc<AtomicBool>) -> PeerSource {
+        self.interrupt = Some(interrupt);
+        self
+    }
+
+    fn check_wanted(&self) -> Result<(), std::io::Error> {
+        let is_interrupted = self.interrupt.as_ref().is_some_and(|interrupt| interrupt.load(Ordering::Acquire));
+        if is_interrupted { Err(other("this node stops")) } else { Ok(()) }
     }
 
     /// Asks what the node says of its log.
@@ -117,6 +136,7 @@ impl PeerSource {
     }
 
     fn exchange(&self, target: &str, deadline: Instant) -> Result<Answer, std::io::Error> {
+        self.check_wanted()?;
         let mut stream = TcpStream::connect_timeout(&self.address, CONNECT_TIMEOUT)?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(CONNECT_TIMEOUT))?;
@@ -131,8 +151,12 @@ impl PeerSource {
             if left.is_zero() {
                 return Err(other(format!("no whole answer within {CALL_TIMEOUT:?}")));
             }
-            stream.set_read_timeout(Some(left))?;
-            let count = stream.read(&mut piece)?;
+            self.check_wanted()?;
+            stream.set_read_timeout(Some(left.min(LOOK_INTERVAL)))?;
+            let count = match stream.read(&mut piece) {
+                Err(error) if is_early(&error) => continue,
+                outcome => outcome?,
+            };
             bytes.extend_from_slice(&piece[..count]);
             if let Some(answer) = Answer::parse(&bytes)? {
                 return Ok(answer);
@@ -207,6 +231,11 @@ impl Answer {
         let (status, crc) = (head.code.unwrap_or(0), header("ring-crc32c").map(str::to_owned));
         Ok(Some(Answer { status, crc, body: body.to_vec() }))
     }
+}
+
+/// Nothing has come yet.
+fn is_early(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
 fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> std::io::Error {

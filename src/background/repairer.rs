@@ -7,12 +7,15 @@
 //! Promises: only what is committed here is touched, with bytes that another node of this cluster has committed
 //! ([`repair_range`] checks them); bounded memory. Leaves to others: finding damage, header and footer pages, and what is
 //! done about it before the node has started.
+//!
+//! It waits for other nodes, so that it must have a thread of its own. One that hangs delays other repairs, by at most 12
+//! seconds for each request; when this node stops, it is waited for no longer than two seconds.
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{Chore, Next, PeerSource};
@@ -64,6 +67,8 @@ pub struct RepairerLinks {
 pub struct Repairer {
     links: RepairerLinks,
     tasks: VecDeque<Task>,
+    /// True when its thread is to stop.
+    interrupt: Arc<AtomicBool>,
 }
 
 /// Damage that was found and is not repaired yet.
@@ -91,7 +96,7 @@ impl Repairer {
     /// A repairer without work.
     #[must_use]
     pub fn new(links: RepairerLinks) -> Repairer {
-        Repairer { links, tasks: VecDeque::new() }
+        Repairer { links, tasks: VecDeque::new(), interrupt: Arc::default() }
     }
 
     fn layout(&self) -> ChunkLayout {
@@ -226,12 +231,19 @@ impl Repairer {
         nodes.retain(|known| known.node != self.links.node);
         nodes.sort_by_key(|known| (Some(known.node) != leader, !known.is_alive));
         let addresses: Vec<SocketAddr> = nodes.iter().map(|known| known.addresses.int_http).collect();
-        addresses.into_iter().map(|address| PeerSource::new(cluster, address)).collect()
+        addresses
+            .into_iter()
+            .map(|address| PeerSource::new(cluster, address).until(Arc::clone(&self.interrupt)))
+            .collect()
     }
 
     /// Notes what came of a task; true when it is over.
     fn settle(&self, task: &mut Task, outcome: Outcome) -> bool {
         let now = Instant::now();
+        if !matches!(outcome, Outcome::Later(_)) {
+            // A page that could not be read is zeros in the mapping still.
+            self.links.log.forget(task.damage.chunk);
+        }
         match outcome {
             Outcome::Whole => true,
             Outcome::Repaired(damage, repaired) => {
@@ -293,6 +305,10 @@ impl Repairer {
 impl Chore for Repairer {
     fn name(&self) -> &'static str {
         "repairer"
+    }
+
+    fn interrupt(&self) -> Option<Arc<AtomicBool>> {
+        Some(Arc::clone(&self.interrupt))
     }
 
     fn step(&mut self, now: Instant) -> Next {

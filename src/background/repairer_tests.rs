@@ -4,10 +4,13 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::thread;
 
+use super::super::Background;
 use super::super::testing::{Chunks, LAYOUT};
 use super::*;
+use crate::codec::record::RecordView;
 use crate::engine::NodeView;
 use crate::gossip::{Addresses, KnownNode};
+use crate::storage::LogRead as _;
 use crate::types::Guid;
 
 const CLUSTER: ClusterId = ClusterId(Guid([7; 16]));
@@ -126,6 +129,50 @@ fn what_cannot_be_repaired_waits_and_is_tried_again() {
     bench.steps(Duration::from_secs(600));
     assert!(bench.is_whole());
     assert_eq!(bench.figures(), [1, 0, 1]);
+}
+
+#[test]
+fn a_node_that_hangs_is_not_waited_for_when_the_thread_stops() {
+    let bench = Bench::new(true);
+    // It takes the connection and says nothing.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let addresses = Addresses { int_tcp: address, int_http: address, ext_tcp: address, ext_http: address };
+    bench.directory.replace(vec![KnownNode { node: NodeId(Guid([2; 16])), addresses, is_alive: true }], "".into());
+    bench.chunks.flip(0, 4096 + (5 << 10) + 77);
+    bench.report(0, 5 << 10, 6 << 10);
+    let figures = Arc::clone(&bench.chunks.figures);
+    let thread = Background::start("repairer", vec![Box::new(bench.repairer)]).unwrap();
+    let _waiting = listener.accept().unwrap();
+    let began = Instant::now();
+    thread.stop();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(figures.damage_waiting.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn what_the_disk_could_not_read_is_seen_after_the_repair() {
+    let mut bench = Bench::new(true);
+    bench.directory.replace(vec![peer(3, bench.good.clone(), 128 << 10)], "".into());
+    let log = bench.repairer.links.log.clone();
+    // Whether the log could be read, and the record there is good.
+    let look = || {
+        let (at, mut is_good) = (LogPosition(8 << 10), false);
+        let outcome = log.with_chunk(at, &mut |bytes| is_good = RecordView::check(bytes, at, LAYOUT.room(at)).is_ok());
+        (outcome.is_ok(), is_good)
+    };
+    assert_eq!(look(), (true, true));
+    // Behind the end of its file a mapping fails as on a bad sector.
+    let path = bench.chunks.disk.directory().join(FileName::Chunk(0).to_string());
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.set_len(4096 + (8 << 10)).unwrap();
+    assert_eq!(look(), (false, false));
+    assert_eq!(look(), (true, false));
+    file.set_len(LAYOUT.file_length()).unwrap();
+    bench.report(0, 8 << 10, 64 << 10);
+    bench.steps(Duration::ZERO);
+    assert!(bench.is_whole());
+    assert_eq!(look(), (true, true));
 }
 
 #[test]

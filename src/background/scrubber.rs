@@ -2,10 +2,11 @@
 //!
 //! Promises: each byte of a sealed chunk's file is looked at once in a pass, as the disk has it where the file system can
 //! read past the page cache; the rate is bounded. Damage to the log goes to [`DamageReports`], for whoever repairs it. A
-//! header page or a footer page that is damaged is written anew here, because this node knows what it must hold. (Durable
-//! marks are not: recovery takes the newest good one of all chunks, and a sealed chunk lies below it anyway.)
+//! header page or a footer page that is damaged is written anew here, because this node knows what it must hold. Durable
+//! marks are put right, or erased when more than a bit is wrong: the log thread writes none into a chunk that is sealed, and
+//! a sealed chunk counts as durable without.
 //!
-//! Leaves to others: chunks that are not sealed (the sealer checks each record once they are full), and the repair.
+//! Leaves to others: chunks that are not sealed ([`UnsealedScrubber`](super::UnsealedScrubber)), and the repair.
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::{Chore, Next};
 use crate::limits::{CHUNK_FOOTER_BYTES, CHUNK_HEADER_BYTES};
 use crate::storage::{
     COLD_READ_BYTES, ChunkCheck, ChunkFooter, ChunkHeader, ChunkLayout, ColdFile, Damage, DamageReports, Disk,
-    FileDisk, FileName, StorageFigures,
+    FileDisk, FileName, StorageFigures, WrongMark,
 };
 use crate::types::Term;
 
@@ -145,13 +146,13 @@ impl Scrubber {
         self.mended(footer.chunk, offset, "footer", reason)
     }
 
-    /// Everything of a header page but the marks is known.
     fn check_header(&self, chunk: u32, page: io::Result<&[u8]>) -> io::Result<()> {
         let header = ChunkHeader { chunk, layout: self.layout };
         let (parts, reason) = match page {
             Ok(page) => {
                 let wrong = |at: usize| format!("the bytes from {at} on are not what they must be");
-                let parts = header.wrong_parts(page);
+                let mut parts = header.wrong_parts(page);
+                parts.extend(WrongMark::all(page).iter().map(|wrong| (wrong.offset, wrong.bytes().to_vec())));
                 let Some(first) = parts.first() else { return Ok(()) };
                 let reason = header.check(page).err().unwrap_or_else(|| wrong(first.0));
                 (parts, reason)
@@ -247,7 +248,7 @@ mod tests {
         let (footer, start) = (LAYOUT.footer_offset(), LAYOUT.chunk_start(1));
         let mut mended = 0;
         let offsets = (0..LAYOUT.file_length()).step_by(509).chain([3, 40, 600, 1100, 4095, footer, footer + 4095]);
-        for offset in offsets.filter(|offset| !(512..532).contains(offset) && !(1024..1044).contains(offset)) {
+        for offset in offsets.chain([512, 531, 1024, 1043]) {
             chunks.flip(1, offset);
             chunks.run(&mut scrubber(&chunks, 1 << 40));
             if (4096..footer).contains(&offset) {

@@ -26,8 +26,8 @@ const PACKAGE_HEADER_BYTES: usize = 18;
 
 const MAGIC: [u8; 8] = *b"RSLINK\0\0";
 
-/// What this release says. Version 2: priority in Subscribe, the time of flushes and the room on the disk in the answer to a
-/// heartbeat, member lists in the log that change.
+/// What this release says. Version 2: priority in Subscribe, the time of flushes, the room on the disk and readiness in the
+/// answer to a heartbeat, member lists in the log that change.
 const VERSION: u16 = 2;
 
 /// The oldest version that this release understands. Version 1 was in no release.

@@ -107,6 +107,11 @@ pub enum Effect {
         /// For people.
         reason: String,
     },
+    /// The small state was not saved for so long that what waits for it would be too much: so many messages were given up.
+    GiveUp {
+        /// How many.
+        count: usize,
+    },
     /// This node has all that it can have acknowledged: it is suspect no more. To be made durable, at leisure.
     Cleared,
     /// Role, term or leader changed.

@@ -11,6 +11,11 @@
 //! - the votes of *all* members, suspect or not: then its log is at least as new as every other one. What is committed and
 //!   still on any disk of the cluster, it has; and what is on none, nobody can save.
 //!
+//! While the last list of its log is not known to be committed, "all" are those of the list before, too. Else the one whom
+//! the last list leaves out might be the only one that still has what a later leader committed by the list before, without
+//! ever hearing of the last one. (Such nodes are asked when the first suspect vote is there: a sound majority of the last
+//! list does not need them. A list that none of the candidate's voters has a record of any more, nobody can count by.)
+//!
 //! A suspect node's own vote for itself is one of a suspect node. Its votes are durable like any other's, so there is one
 //! leader in a term.
 //!
@@ -84,13 +89,16 @@ impl Replica {
         if let (State::PreCandidate(_), Some(leader)) = (&self.state, response.leader) {
             self.handle_leader_named(now, leader, effects);
         }
-        if !response.granted || !self.has_member(response.voter) {
+        if !response.granted || !(self.has_member(response.voter) || self.left_out().contains(&response.voter)) {
             return;
         }
-        match &mut self.state {
+        let is_first_suspect = match &mut self.state {
             State::PreCandidate(votes) if pre && term == self.term.next() => votes.add(&response),
             State::Candidate(votes) if !pre && term == self.term => votes.add(&response),
             _ => return,
+        };
+        if is_first_suspect {
+            self.ask_left_out(effects);
         }
         self.count_votes(now, effects);
     }
@@ -130,6 +138,9 @@ impl Replica {
         for to in self.others() {
             self.push_gated(Effect::RequestVote { to, pre: true, request }, effects);
         }
+        if self.is_suspect {
+            self.ask_left_out(effects);
+        }
         self.count_votes(now, effects);
     }
 
@@ -146,6 +157,9 @@ impl Replica {
         for to in self.others() {
             self.push_gated(Effect::RequestVote { to, pre: false, request }, effects);
         }
+        if self.is_suspect {
+            self.ask_left_out(effects);
+        }
         effects.push(Effect::Changed);
         self.count_votes(now, effects);
     }
@@ -161,13 +175,40 @@ impl Replica {
         }
     }
 
+    /// Whom the list in force leaves out, which may never be committed: their votes count for unanimity only.
+    fn left_out(&self) -> Vec<NodeId> {
+        let before = self.lists.before().filter(|_| self.is_change_pending() && !self.forgets_left_out());
+        let is_left_out = |node: &NodeId| *node != self.options.node && !self.has_member(*node);
+        before.map_or_else(Vec::new, |before| before.iter().copied().filter(is_left_out).collect())
+    }
+
+    fn ask_left_out(&mut self, effects: &mut Vec<Effect>) {
+        let (pre, request) = match &self.state {
+            State::PreCandidate(_) => (true, self.vote_request(self.term.next(), false)),
+            State::Candidate(_) => (false, self.vote_request(self.term, self.is_handed_over)),
+            State::Following(_) | State::Leading(_) => return,
+        };
+        for to in self.left_out() {
+            self.push_gated(Effect::RequestVote { to, pre, request }, effects);
+        }
+    }
+
+    fn forgets_left_out(&self) -> bool {
+        #[cfg(test)]
+        return self.options.planted == Some(super::PlantedBug::LeftOutForgotten);
+        #[cfg(not(test))]
+        false
+    }
+
     /// Only members count: not a node that stands although the list leaves it out.
     fn is_won(&self, votes: &Votes) -> bool {
         let members = self.members();
         let has_granted = |member: &&NodeId| votes.granted.contains(*member);
         let is_sound = |member: &&NodeId| !votes.suspects.contains(*member) || self.trusts_suspects();
         let sound = members.iter().filter(has_granted).filter(is_sound).count();
-        sound >= self.majority() || (!members.is_empty() && members.iter().all(|member| has_granted(&member)))
+        let left_out = self.left_out();
+        let mut all = members.iter().chain(&left_out);
+        sound >= self.majority() || (!members.is_empty() && all.all(|member| has_granted(&member)))
     }
 
     fn trusts_suspects(&self) -> bool {
@@ -256,13 +297,15 @@ impl Replica {
 }
 
 impl Votes {
-    fn add(&mut self, response: &VoteResponse) {
+    /// True when this is the first vote of a suspect node.
+    fn add(&mut self, response: &VoteResponse) -> bool {
         if self.granted.contains(&response.voter) {
-            return;
+            return false;
         }
         self.granted.push(response.voter);
         if response.is_suspect {
             self.suspects.push(response.voter);
         }
+        response.is_suspect && self.suspects.len() == 1
     }
 }

@@ -311,6 +311,21 @@ impl Replica {
         effects.push(Effect::Changed);
     }
 
+    /// What was to be said to the leader is lost: only a new subscription makes up for that. It is tried when the next
+    /// election is due.
+    pub(super) fn drop_leader_link(&mut self, effects: &mut Vec<Effect>) {
+        let deadline = self.election_deadline;
+        if let State::Following(following) = &mut self.state
+            && !matches!(following.link, Link::Down | Link::Connecting)
+        {
+            following.link = Link::Down;
+            following.retry_at = Some(deadline);
+            self.leader_heard = None;
+            effects.push(Effect::Unfollow);
+            effects.push(Effect::Changed);
+        }
+    }
+
     /// The leader would not have us, or is none: look for another.
     fn forget_leader(&mut self, now: Ticks, effects: &mut Vec<Effect>) {
         let deadline = self.election_deadline;
@@ -423,17 +438,31 @@ impl Replica {
     pub fn note_room(&mut self, full_from: Option<LogPosition>, effects: &mut Vec<Effect>) {
         let is_news = full_from.is_some() != self.full_from.is_some();
         self.full_from = full_from;
+        if is_news {
+            self.tell_leader(effects);
+        }
+    }
+
+    /// Whether this node could take writes if it led, which it cannot while its index is being made again. Told to
+    /// the leader like [`Replica::note_room`].
+    pub fn note_ready(&mut self, is_ready: bool, effects: &mut Vec<Effect>) {
+        if std::mem::replace(&mut self.is_ready, is_ready) != is_ready {
+            self.tell_leader(effects);
+        }
+    }
+
+    /// Repeats the last answer to a heartbeat, with the news that it carries.
+    fn tell_leader(&mut self, effects: &mut Vec<Effect>) {
         if let State::Following(Following { link: Link::Streaming(_), leader: Some(leader), answered_round, .. }) =
             self.state
-            && is_news
         {
             self.push_gated(self.heartbeat_answer(leader, answered_round), effects);
         }
     }
 
     fn heartbeat_answer(&self, to: NodeId, round: u64) -> Effect {
-        let (term, flush_micros, full_from) = (self.term, self.flush_micros, self.full_from);
-        Effect::Send { to, message: Message::HeartbeatAnswer { term, round, flush_micros, full_from } }
+        let (term, flush_micros, full_from, is_ready) = (self.term, self.flush_micros, self.full_from, self.is_ready);
+        Effect::Send { to, message: Message::HeartbeatAnswer { term, round, flush_micros, full_from, is_ready } }
     }
 
     fn cut_lists(&mut self, start: LogPosition) {

@@ -1,5 +1,6 @@
 //! A leader hands over: because it is asked to, because a member of higher priority has caught up, because its own disk has
-//! become slow or full, or because the member list leaves it out (Raft thesis 3.10, 4.2.2).
+//! become slow or full, because its index must be made again, or because the member list leaves it out (Raft thesis 3.10,
+//! 4.2.2).
 //!
 //! It takes no new writes until its successor has the whole log, then asks that to stand for election at once. What the
 //! leader itself has flushed does not matter for this: a leader whose disk is stuck can hand over, and its followers commit
@@ -8,17 +9,20 @@
 //! By itself a leader hands over only after it has wanted to for a while, once in a longer while (also counted from when it
 //! was handed leadership itself, for whatever reason), never while the
 //! member list is being changed, and never to a node that would hand back: priority must be strictly higher, and the
-//! successor's disk must not be the slow one, nor full. A leader whose own disk is full does not wait, and tries again
-//! sooner; but only when a majority has room without it, or nothing would be gained.
+//! successor's disk must not be the slow one, nor full, and its index must be complete: it could take no writes while that is
+//! made again. A leader that takes no writes itself, as its disk is full or its index not complete, does not wait, and tries
+//! again sooner; a full one only when a majority has room without it, or nothing would be gained.
+//!
+//! A follower that declines is not asked again for a while, and the leader takes writes at once.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::limits::{
-    CLUSTER_SIZE_MAX, FULL_HAND_OVER_PAUSE, HAND_OVER_PATIENCE, HAND_OVER_PAUSE, SLOW_FLUSH_FACTOR,
-    SLOW_FLUSH_LEAST_MICROS,
+    CLUSTER_SIZE_MAX, HAND_OVER_PATIENCE, HAND_OVER_PAUSE, SLOW_FLUSH_FACTOR, SLOW_FLUSH_LEAST_MICROS,
+    URGENT_HAND_OVER_PAUSE,
 };
-use crate::types::{NodeId, Ticks};
+use crate::types::{NodeId, Term, Ticks};
 
 use super::effects::Effect;
 use super::leading::Tracked;
@@ -42,6 +46,15 @@ enum Cause {
     SlowDisk { median_micros: u64, theirs_micros: u64 },
     /// It can make no new chunk.
     FullDisk,
+    /// Its index is not complete.
+    NotReady,
+}
+
+impl Cause {
+    /// Clients are refused until another leads.
+    fn is_urgent(self) -> bool {
+        matches!(self, Cause::FullDisk | Cause::NotReady)
+    }
 }
 
 /// What a leader wants to do by itself, and since when.
@@ -97,7 +110,10 @@ impl Replica {
         match to {
             None => {
                 let has_room = |tracked: &Tracked| tracked.full_from.is_none() && self.is_caught_up(now, tracked);
-                let best = fresh.max_by_key(|(_, tracked)| (has_room(tracked), tracked.acknowledged));
+                let may_write = |tracked: &Tracked| has_room(tracked) && tracked.is_ready;
+                let willing = fresh.filter(|(_, tracked)| !tracked.declines(now));
+                let best =
+                    willing.max_by_key(|(_, tracked)| (may_write(tracked), has_room(tracked), tracked.acknowledged));
                 best.map(|(node, _)| node).ok_or_else(|| "no follower is connected that could take over".to_owned())
             }
             Some(to) if to == self.options.node => Err(format!("{to} leads already")),
@@ -105,6 +121,30 @@ impl Replica {
             Some(to) if fresh.any(|(node, _)| node == to) => Ok(to),
             Some(to) => Err(format!("{to} is not connected to this leader")),
         }
+    }
+
+    /// The follower `from`, asked to take over in `term`, will not, or could not be asked. Whoever hands over leads on, and may
+    /// ask another. True: that was so.
+    pub fn handle_transfer_declined(
+        &mut self,
+        now: Ticks,
+        from: NodeId,
+        term: Term,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let is_own_term = term == self.term;
+        let State::Leading(leading) = &mut self.state else {
+            return false;
+        };
+        if !is_own_term || leading.transfer.take_if(|transfer| transfer.asked && transfer.target == from).is_none() {
+            return false;
+        }
+        if let Some(tracked) = leading.tracked_mut(from) {
+            tracked.declined_until = Some(now.after(HAND_OVER_PAUSE));
+        }
+        leading.no_urgent_wish_before = now;
+        effects.push(Effect::Changed);
+        true
     }
 
     /// Asks the chosen follower to stand for election once it has the whole log.
@@ -153,8 +193,8 @@ impl Replica {
     pub(super) fn poll_wish(&mut self, now: Ticks, effects: &mut Vec<Effect>) {
         let is_settled = self.has_committed_in_term() && !self.is_change_pending() && !self.is_resigning();
         let better = if is_settled { self.better_leader(now) } else { None };
-        let is_full = matches!(better, Some((_, Cause::FullDisk)));
-        let patience = if is_full || self.is_disk_stuck() { Duration::ZERO } else { HAND_OVER_PATIENCE };
+        let is_urgent = better.is_some_and(|(_, cause)| cause.is_urgent());
+        let patience = if is_urgent || self.is_disk_stuck() { Duration::ZERO } else { HAND_OVER_PATIENCE };
         let State::Leading(leading) = &mut self.state else {
             return;
         };
@@ -166,11 +206,11 @@ impl Replica {
         let known = leading.wish.filter(|wish| wish.is_for_disk == is_for_disk);
         let wish = known.unwrap_or(Wish { is_for_disk, since: now });
         leading.wish = Some(wish);
-        let not_before = if is_full { leading.no_full_wish_before } else { leading.no_wish_before };
+        let not_before = if is_urgent { leading.no_urgent_wish_before } else { leading.no_wish_before };
         if now.since(wish.since) < patience || now < not_before {
             return;
         }
-        leading.no_full_wish_before = now.after(FULL_HAND_OVER_PAUSE);
+        leading.no_urgent_wish_before = now.after(URGENT_HAND_OVER_PAUSE);
         leading.no_wish_before = now.after(HAND_OVER_PAUSE);
         leading.wish = None;
         if self.resign(now, Some(to), effects).is_ok() {
@@ -185,26 +225,32 @@ impl Replica {
 
     fn better_leader(&self, now: Ticks) -> Option<(NodeId, Cause)> {
         let ours = self.flush_micros;
-        let candidates = || {
-            let is_candidate = |(node, tracked): &(NodeId, Tracked)| {
-                let may_lead = *node != self.options.node && self.has_member(*node);
-                may_lead && tracked.full_from.is_none() && self.is_caught_up(now, tracked)
+        let with_room = || {
+            let is_near = |(node, tracked): &(NodeId, Tracked)| {
+                let is_other = *node != self.options.node && self.has_member(*node);
+                is_other && tracked.full_from.is_none() && self.is_caught_up(now, tracked)
             };
-            self.followers().filter(is_candidate)
+            self.followers().filter(is_near)
         };
+        let candidates = || with_room().filter(|(_, tracked)| tracked.is_ready && !tracked.declines(now));
+        let foremost = || candidates().max_by_key(|(_, tracked)| (tracked.priority, tracked.acknowledged));
         if self.full_from.is_some() {
             // Until its first answer nothing is known of a follower's disk.
-            let with_room = || candidates().filter(|(_, tracked)| tracked.answered_round > 0);
-            if with_room().count() >= self.majority() {
-                let (node, _) = with_room().max_by_key(|(_, tracked)| (tracked.priority, tracked.acknowledged))?;
-                return Some((node, Cause::FullDisk));
+            let known = with_room().filter(|(_, tracked)| tracked.answered_round > 0);
+            if known.count() >= self.majority() {
+                return foremost().map(|(node, _)| (node, Cause::FullDisk));
             }
         }
+        if !self.is_ready {
+            return foremost().map(|(node, _)| (node, Cause::NotReady));
+        }
         // Zero: it has not flushed anything since its start.
-        let measured = || candidates().filter(|(_, tracked)| tracked.flush_micros > 0);
-        let median = median(measured().map(|(_, tracked)| tracked.flush_micros));
+        let is_measured = |(_, tracked): &(NodeId, Tracked)| tracked.flush_micros > 0;
+        let median = median(with_room().filter(is_measured).map(|(_, tracked)| tracked.flush_micros));
         if let Some(median_micros) = median.filter(|median| is_far_slower(ours, *median)) {
-            let (node, tracked) = measured().min_by_key(|(_, tracked)| tracked.flush_micros)?;
+            let is_fast = |(_, tracked): &(NodeId, Tracked)| is_far_slower(ours, tracked.flush_micros);
+            let measured = candidates().filter(is_measured).filter(is_fast);
+            let (node, tracked) = measured.min_by_key(|(_, tracked)| tracked.flush_micros)?;
             return Some((node, Cause::SlowDisk { median_micros, theirs_micros: tracked.flush_micros }));
         }
         let (node, tracked) = candidates()
@@ -231,8 +277,19 @@ impl Replica {
                 "this node's disk is full, or cannot give the log its next file for another reason; a majority has room \
                  without it"
             ),
+            Cause::NotReady => write!(
+                words,
+                "this node's index is not complete and is being made again from the log: writes to streams that it does not \
+                 know yet are refused until then"
+            ),
         };
         words
+    }
+}
+
+impl Tracked {
+    fn declines(&self, now: Ticks) -> bool {
+        self.declined_until.is_some_and(|until| now < until)
     }
 }
 

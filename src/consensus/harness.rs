@@ -21,6 +21,7 @@ enum Parcel {
     Vote { pre: bool, request: VoteRequest },
     VoteAnswer { pre: bool, term: Term, response: VoteResponse },
     Transfer(TransferRequest),
+    Declined(Term),
 }
 
 pub(super) struct Host {
@@ -147,6 +148,7 @@ impl Table {
             Effect::HandOver { to, reason } => {
                 writeln!(self.trace, "{} hands over to {}: {reason}", name(node(at)), name(*to))
             }
+            Effect::GiveUp { count } => writeln!(self.trace, "{} gives up {count} messages", name(node(at))),
             Effect::Cleared => writeln!(self.trace, "{} is suspect no more", name(node(at))),
             _ => Ok(()),
         };
@@ -195,7 +197,8 @@ impl Table {
             Effect::Confirmed { round } => host.confirmed = round,
             Effect::Fatal { reason } => host.fatal = Some(reason),
             Effect::Cleared => host.is_suspect = false,
-            Effect::HandOver { .. }
+            Effect::GiveUp { .. }
+            | Effect::HandOver { .. }
             | Effect::Serve { .. }
             | Effect::DropFollower { .. }
             | Effect::StepDown
@@ -297,7 +300,18 @@ impl Table {
                 self.run(to, |replica, now, effects| replica.handle_vote_answer(now, pre, term, response, effects));
             }
             Parcel::Transfer(request) => {
-                self.run(to, |replica, now, effects| replica.handle_transfer(now, request, effects));
+                let result = self.run(to, |replica, now, effects| replica.handle_transfer(now, request, effects));
+                if result.is_some_and(|result| result.is_err()) {
+                    self.parcels.push_back((to, from, Parcel::Declined(request.term)));
+                }
+            }
+            Parcel::Declined(term) => {
+                let decline = |replica: &mut Replica, now, effects: &mut Vec<Effect>| {
+                    replica.handle_transfer_declined(now, node(from), term, effects)
+                };
+                if self.run(to, decline) == Some(true) {
+                    let _ = writeln!(self.trace, "{} does not take over from {}", name(node(from)), name(node(to)));
+                }
             }
         }
     }
@@ -453,9 +467,10 @@ impl Table {
                     let list =
                         if host.lists.is_empty() { String::new() } else { format!(" members={members}{pending}") };
                     let suspect = if replica.is_suspect() { " suspect" } else { "" };
+                    let resigning = if replica.is_resigning() { " resigning" } else { "" };
                     writeln!(
                         self.trace,
-                        "{}: {role} term={} leader={leader} log=[{}] flushed={} commit={}{list}{suspect}",
+                        "{}: {role} term={} leader={leader} log=[{}] flushed={} commit={}{list}{suspect}{resigning}",
                         name(node(at)),
                         replica.term(),
                         terms.join(" "),

@@ -28,6 +28,10 @@ pub struct Tracked {
     pub flush_micros: u64,
     /// Set while it can make no new chunk, as it last said: how far it can write the log.
     pub full_from: Option<LogPosition>,
+    /// It could take writes if it led, as it last said; false until it has said so.
+    pub is_ready: bool,
+    /// It would not take over when it was asked; until then it is not asked again unless by name.
+    pub(super) declined_until: Option<Ticks>,
 }
 
 /// The state of a leader.
@@ -42,8 +46,8 @@ pub(super) struct Leading {
     /// What it would do by itself, and when it may at the earliest.
     pub(super) wish: Option<Wish>,
     pub(super) no_wish_before: Ticks,
-    /// The same when its disk is full.
-    pub(super) no_full_wish_before: Ticks,
+    /// The same when it cannot take writes.
+    pub(super) no_urgent_wish_before: Ticks,
     /// The list without this leader is committed, and it has asked a successor.
     pub(super) is_leaving: bool,
 }
@@ -59,13 +63,17 @@ impl Leading {
             transfer: None,
             wish: None,
             no_wish_before: now,
-            no_full_wish_before: now,
+            no_urgent_wish_before: now,
             is_leaving: false,
         }
     }
 
     pub(super) fn tracked(&self, node: NodeId) -> Option<&Tracked> {
         self.followers.get(&node)
+    }
+
+    pub(super) fn tracked_mut(&mut self, node: NodeId) -> Option<&mut Tracked> {
+        self.followers.get_mut(&node)
     }
 
     pub(super) fn link_down(&mut self, peer: NodeId) {
@@ -92,9 +100,9 @@ impl Replica {
                     self.acknowledged(from, subscription, position, effects);
                 }
             }
-            Message::HeartbeatAnswer { term, round, flush_micros, full_from } => {
+            Message::HeartbeatAnswer { term, round, flush_micros, full_from, is_ready } => {
                 if self.hear_follower(now, from, term, effects) {
-                    self.note_disk(from, flush_micros, full_from, effects);
+                    self.note_state(from, (flush_micros, full_from, is_ready), effects);
                     self.round_answered(from, round, effects);
                 }
             }
@@ -266,8 +274,11 @@ impl Replica {
         };
         let acknowledged = LogPosition::ZERO;
         let answered_round = 0;
-        // A new link does not make room.
-        let full_from = leading.tracked(from).and_then(|tracked| tracked.full_from);
+        // A new link does not make room, nor an index.
+        let known = leading.tracked(from);
+        let full_from = known.and_then(|tracked| tracked.full_from);
+        let is_ready = known.is_some_and(|tracked| tracked.is_ready);
+        let declined_until = known.and_then(|tracked| tracked.declined_until);
         leading.followers.insert(
             from,
             Tracked {
@@ -279,6 +290,8 @@ impl Replica {
                 priority: 0,
                 flush_micros: 0,
                 full_from,
+                is_ready,
+                declined_until,
             },
         );
         effects.push(Effect::Serve { follower: from, subscription, start });
@@ -334,21 +347,20 @@ impl Replica {
         self.drive_transfer(effects);
     }
 
-    /// What a follower says of its disk.
-    fn note_disk(
+    /// What a follower says of its disk, and whether its index is complete.
+    fn note_state(
         &mut self,
         from: NodeId,
-        flush_micros: u64,
-        full_from: Option<LogPosition>,
+        (flush_micros, full_from, is_ready): (u64, Option<LogPosition>, bool),
         effects: &mut Vec<Effect>,
     ) {
         if let State::Leading(leading) = &mut self.state
             && let Some(tracked) = leading.followers.get_mut(&from)
         {
-            if tracked.full_from.is_some() != full_from.is_some() {
+            if (tracked.full_from.is_some(), tracked.is_ready) != (full_from.is_some(), is_ready) {
                 effects.push(Effect::Changed);
             }
-            (tracked.flush_micros, tracked.full_from) = (flush_micros, full_from);
+            (tracked.flush_micros, tracked.full_from, tracked.is_ready) = (flush_micros, full_from, is_ready);
         }
     }
 

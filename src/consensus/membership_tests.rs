@@ -192,6 +192,56 @@ fn a_suspect_node_trusts_a_leader_that_has_committed_in_its_term() {
     }
 }
 
+/// What a later leader committed by the list before may be only on the node that a suspect candidate's list leaves out.
+#[test]
+fn suspect_voters_are_unanimous_in_both_lists_while_one_is_pending() {
+    for planted in [None, Some(PlantedBug::LeftOutForgotten)] {
+        let mut table = led(3, 0, planted);
+        stop(&mut table, &[1, 2], true);
+        assert!(change(&mut table, 0, Change::Remove(node(2))), "on node 0 only");
+        table.advance(100);
+        table.crash(0);
+        stop(&mut table, &[1, 2], false);
+        table.time_out(2);
+        table.announce(2);
+        table.append(2);
+        table.deliver();
+        assert_eq!(table.replica(2).commit_position(), records(3), "by the list before, on nodes 1 and 2");
+        table.advance(200);
+        table.crash(2);
+        table.crash(1);
+        table.lose(1, 2);
+        table.restart(0);
+        table.restart(1);
+        table.advance(3000);
+        let elected = (0..2).any(|at| table.replica(at).is_leader());
+        assert_eq!(elected, planted.is_some(), "and so without the record: {planted:?}");
+        table.restart(2);
+        table.advance(3000);
+        let kept = (0..3).any(|at| table.replica(at).is_leader() && table.hosts[at].log[1].0 == 2);
+        assert_eq!(kept, planted.is_none(), "{planted:?}");
+    }
+}
+
+/// All of both lists are there: whom the new one leaves out is asked, too.
+#[test]
+fn whom_a_pending_list_leaves_out_may_complete_a_vote_of_suspects() {
+    let mut table = led(3, 0, None);
+    stop(&mut table, &[1, 2], true);
+    assert!(change(&mut table, 0, Change::Remove(node(2))));
+    (0..3).for_each(|at| table.crash(at));
+    table.lose(1, 1);
+    table.restart(0);
+    table.restart(1);
+    stop(&mut table, &[1, 2], false);
+    table.cut(1, 2);
+    table.advance(3000);
+    assert!(!table.replica(0).is_leader(), "node 2 is missing");
+    table.restart(2);
+    table.advance(3000);
+    assert!(table.replica(0).is_leader());
+}
+
 /// 4.2.2: the list without the leader is committed by the others.
 #[test]
 fn a_leader_that_leaves_does_not_count_itself() {

@@ -154,6 +154,8 @@ pub enum Message {
         flush_micros: u64,
         /// Set while it can make no new chunk: it can write the log up to here and no further.
         full_from: Option<LogPosition>,
+        /// It could take writes if it led: its index is complete.
+        is_ready: bool,
     },
 }
 

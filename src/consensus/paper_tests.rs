@@ -255,7 +255,13 @@ fn nothing_committed_is_ever_cut() {
 fn a_higher_term_deposes_and_one_node_leads_alone() {
     let mut table = led();
     table.run(0, |replica, now, effects| {
-        let message = super::Message::HeartbeatAnswer { term: Term(4), round: 0, flush_micros: 0, full_from: None };
+        let message = super::Message::HeartbeatAnswer {
+            term: Term(4),
+            round: 0,
+            flush_micros: 0,
+            full_from: None,
+            is_ready: true,
+        };
         replica.handle_message(now, node(1), message, effects);
     });
     assert!(!table.replica(0).is_leader());
@@ -287,8 +293,13 @@ fn an_impossible_term_changes_nothing() {
     let request = VoteRequest { transfer: true, ..request(2, u32::MAX, 9, 9) };
     assert_eq!(ask(&mut table, 1, false, request), Some(false));
     table.run(0, |replica, now, effects| {
-        let message =
-            super::Message::HeartbeatAnswer { term: Term(u32::MAX), round: 0, flush_micros: 0, full_from: None };
+        let message = super::Message::HeartbeatAnswer {
+            term: Term(u32::MAX),
+            round: 0,
+            flush_micros: 0,
+            full_from: None,
+            is_ready: true,
+        };
         replica.handle_message(now, node(1), message, effects);
     });
     assert!(table.replica(0).is_leader());
@@ -322,4 +333,62 @@ fn a_clone_of_a_silent_leader_connects_anew() {
         effects.contains(&Effect::Unfollow) && effects.contains(&Effect::Follow { leader: node(0) }),
         "{effects:?}"
     );
+}
+
+/// Tokens of the votes answered, with what was said.
+fn answers(effects: &[Effect]) -> Vec<(u64, bool, Term)> {
+    let answer = |effect: &Effect| match effect {
+        Effect::AnswerVote { token, response } => Some((*token, response.granted, response.term)),
+        _ => None,
+    };
+    effects.iter().filter_map(answer).collect()
+}
+
+/// A save that hangs does not fill the memory: who waits for a vote is refused, and hears nothing of what is not durable.
+#[test]
+fn votes_that_wait_for_a_hanging_save_are_refused_when_they_are_too_many() {
+    let mut table = Table::new(3, 0);
+    let replica = table.hosts[1].replica.as_mut().unwrap();
+    let mut effects = Vec::new();
+    for token in 0..3000 {
+        replica.handle_vote_request(Ticks(0), token, false, request(0, 7, 0, 0), &mut effects);
+        assert!(replica.held_back.len() <= 1024, "{}", replica.held_back.len());
+    }
+    let refused: Vec<_> = (0..2048).map(|token| (token, false, Term::ZERO)).collect();
+    assert_eq!(answers(&effects), refused);
+    assert_eq!(effects.iter().filter(|effect| matches!(effect, Effect::GiveUp { count: 1024 })).count(), 2);
+    effects.clear();
+    replica.handle_saved(Ticks(0), replica.save_asked, &mut effects);
+    let granted: Vec<_> = (2048..3000).map(|token| (token, true, Term(7))).collect();
+    assert_eq!(answers(&effects), granted);
+}
+
+/// The same for what a follower would say to its leader: the link is closed, and comes back when the save is done.
+#[test]
+fn a_follower_whose_save_hangs_gives_its_link_up() {
+    let mut table = Table::new(3, 0);
+    table.time_out(0);
+    let replica = table.hosts[1].replica.as_mut().unwrap();
+    let mut effects = Vec::new();
+    replica.handle_leader_seen(Ticks(0), node(0), Term(9), &mut effects);
+    replica.handle_link_up(Ticks(0), node(0), &mut effects);
+    let super::following::Link::Subscribing(subscription) = (match &replica.state {
+        super::replica::State::Following(following) => following.link.clone(),
+        other => panic!("{other:?}"),
+    }) else {
+        panic!("it does not subscribe");
+    };
+    let (term, start) = (Term(9), LogPosition::ZERO);
+    replica.handle_message(Ticks(0), node(0), super::Message::Subscribed { term, subscription, start }, &mut effects);
+    replica.handle_truncated(&mut effects);
+    assert!(replica.is_streaming());
+    for round in 1..2000 {
+        let message = super::Message::Heartbeat { term, round, commit_position: start };
+        replica.handle_message(Ticks(0), node(0), message, &mut effects);
+        assert!(replica.held_back.len() <= 1024, "{}", replica.held_back.len());
+    }
+    assert!(!replica.is_streaming());
+    assert!(effects.contains(&Effect::Unfollow));
+    let is_of_term = |effect: &Effect| matches!(effect, Effect::Send { message, .. } if message.term() == term);
+    assert!(!effects.iter().any(is_of_term), "nothing of the term is said");
 }

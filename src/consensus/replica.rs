@@ -12,9 +12,13 @@ use super::epochs::EpochTable;
 use super::following::Following;
 use super::leading::Leading;
 use super::lists::MemberLists;
+use super::message::VoteResponse;
 
 /// Elections that a node may have missed.
 const TERM_LEAP_MAX: u64 = 1 << 20;
+
+/// Messages that wait for one save of the small state. While it takes its usual time there are a handful.
+const HELD_BACK_MAX: usize = 1024;
 
 /// What a replica is told once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -72,6 +76,12 @@ pub enum PlantedBug {
     RecoverWithoutFlush,
     /// A damaged range is taken from any node that has something there, committed or not.
     RepairFromStalePeer,
+    /// A chunk is sealed when it is flushed, committed or not.
+    SealBeforeCommit,
+    /// A chunk is sealed when it is committed, flushed here or not.
+    SealBeforeFlush,
+    /// A table of the index gets its name, and its place in the manifest, without being flushed.
+    TableNotFlushed,
     /// A flush that failed is tried again, and the node goes on.
     FlushAgain,
     /// A leader begins a change of the member list before the one before it is committed.
@@ -84,6 +94,8 @@ pub enum PlantedBug {
     CutListKept,
     /// The vote of a node that may have lost acknowledged writes counts like any other.
     SuspectCounted,
+    /// A candidate of suspect voters does not ask whom a list leaves out that may never be committed.
+    LeftOutForgotten,
     /// A node that may have lost acknowledged writes trusts the first commit position that it hears.
     SuspectClearedEarly,
 }
@@ -146,6 +158,8 @@ pub struct Replica {
     pub(super) flush_micros: u64,
     /// This node can make no new chunk: it can write the log up to here and no further.
     pub(super) full_from: Option<LogPosition>,
+    /// The index here is complete: as leader this node could take writes.
+    pub(super) is_ready: bool,
     pub(super) log_end: LogPosition,
     /// Durable here, at the end of a record. Invariant: `flushed <= log_end`.
     pub(super) flushed: LogPosition,
@@ -178,6 +192,7 @@ impl Replica {
             is_suspect: restored.is_suspect,
             flush_micros: 0,
             full_from: None,
+            is_ready: true,
             options,
             term: restored.term.max(restored.epochs.last_term()),
             voted_for: restored.voted_for,
@@ -369,16 +384,34 @@ impl Replica {
 
     /// Those whose log is in doubt, and those that could take no writes.
     pub(super) fn stands_last(&self) -> bool {
-        self.is_suspect || self.full_from.is_some()
+        self.is_suspect || self.full_from.is_some() || !self.is_ready
     }
 
     /// Pushes an effect that tells others of our term or vote: not before these are durable.
     pub(super) fn push_gated(&mut self, effect: Effect, effects: &mut Vec<Effect>) {
-        if self.save_done < self.save_asked {
-            self.held_back.push((self.save_asked, effect));
-        } else {
+        if self.save_done == self.save_asked {
             effects.push(effect);
+            return;
         }
+        if self.held_back.len() >= HELD_BACK_MAX {
+            self.give_up_held_back(effects);
+        }
+        self.held_back.push((self.save_asked, effect));
+    }
+
+    /// A disk that hangs must not fill the memory. Raft bears the loss of any message; those who wait for a vote are told
+    /// that they get none, without the term, which is not durable.
+    fn give_up_held_back(&mut self, effects: &mut Vec<Effect>) {
+        let voter = self.options.node;
+        let refusal =
+            VoteResponse { voter, term: Term::ZERO, granted: false, leader: None, is_suspect: self.is_suspect };
+        effects.push(Effect::GiveUp { count: self.held_back.len() });
+        for (_, effect) in self.held_back.drain(..) {
+            if let Effect::AnswerVote { token, .. } = effect {
+                effects.push(Effect::AnswerVote { token, response: refusal });
+            }
+        }
+        self.drop_leader_link(effects);
     }
 
     /// Asks for term and vote to be made durable.

@@ -96,9 +96,21 @@ fn command_on(table: &mut Table, words: &[&str]) {
             table.run(at(node), |replica, _, effects| replica.note_room(None, effects));
             table.deliver();
         }
+        ["ready", node] => ready(table, at(node), true),
+        ["unready", node] => ready(table, at(node), false),
+        ["auto-save", node, on] => table.hosts[at(node)].auto_save = *on == "on",
+        ["save", node] => {
+            table.save(at(node));
+            table.deliver();
+        }
         ["show"] => table.show(),
         other => panic!("unknown command {other:?}"),
     }
+}
+
+fn ready(table: &mut Table, node: usize, is_ready: bool) {
+    table.run(node, |replica, _, effects| replica.note_ready(is_ready, effects));
+    table.deliver();
 }
 
 /// Begins a change; what it says goes to the trace.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::codec::record::{BatchBuilder, MemberRecord, MembershipBody};
 use crate::consensus::{Message, VoteResponse};
-use crate::engine::{Action, ControlInput, ControlOutput, EngineOptions, Request, Stages, Ticket};
+use crate::engine::{Action, ControlInput, ControlOutput, EngineOptions, Request, Role, Stages, Ticket};
 use crate::index::Index;
 use crate::storage::memory::MemoryLog;
 use crate::storage::{ChunkLayout, DurableState, Recovered};
@@ -79,25 +79,30 @@ impl Node {
 
     /// Lets the only other member elect it, take its log and acknowledge it.
     fn lead_with_peer(&mut self) {
+        self.lead_with_peer_until(true);
+    }
+
+    /// The same; `applies`: the index takes what is committed, without which a leader takes no writes.
+    fn lead_with_peer_until(&mut self, applies: bool) {
         self.now += 10_000_000_000;
-        self.turn(true);
+        self.turn(applies);
         let term = Term(1);
         for pre in [true, false] {
             let response = VoteResponse { voter: PEER, term, granted: true, leader: None, is_suspect: false };
             let response = VoteResponse { term: if pre { Term::ZERO } else { term }, ..response };
             self.engine.handle_control(ControlInput::VoteAnswered { from: PEER, pre, term, response: Some(response) });
-            self.turn(true);
+            self.turn(applies);
         }
         let (subscription, start) = (Guid([7; 16]), LogPosition::ZERO);
         let (log_end, commit_position) = (start, start);
         let epochs = Vec::new();
         let subscribe = Message::Subscribe { term, subscription, epochs, log_end, commit_position, priority: 0 };
         self.engine.handle_message(PEER, subscribe);
-        self.turn(true);
+        self.turn(applies);
         self.engine.handle_data_link(PEER, subscription).expect("subscribed");
         let position = self.log_end();
         self.engine.handle_message(PEER, Message::Acknowledge { term, subscription, position });
-        self.turn(true);
+        self.turn(applies);
     }
 
     /// One turn, in which the disk takes everything; the answers that came.
@@ -355,9 +360,38 @@ fn a_refusal_waits_until_leadership_is_proven() {
         _ => None,
     });
     let round = round.expect("it asks at once");
-    let answer = |round| Message::HeartbeatAnswer { term: Term(1), round, flush_micros: 0, full_from: None };
+    let answer =
+        |round| Message::HeartbeatAnswer { term: Term(1), round, flush_micros: 0, full_from: None, is_ready: true };
     node.engine.handle_message(PEER, answer(round - 1));
     assert_eq!(node.turn(true), [], "an answer to an earlier round proves nothing");
     node.engine.handle_message(PEER, answer(round));
     assert_eq!(node.turn(true), [Answer::WrongExpectedVersion { current: -1, end: LogPosition::ZERO }]);
+}
+
+/// Goal: a leader that is asked to hand over does so as soon as it leads, and when the successor declines it takes writes at
+/// once, and says why it leads on. What happened: while its index caught up it claimed not to lead; and for a whole election
+/// timeout behind a refusal it took nothing.
+#[test]
+fn a_declined_hand_over_ends_at_once() {
+    let mut node = Node::among(Arc::new(Index::new()), &[PEER]);
+    node.lead_with_peer_until(false);
+    assert_eq!(node.engine.role(), Role::PreLeader);
+    node.engine.handle_control(ControlInput::Resign { token: 5, to: None });
+    node.index.apply_to(&node.log, LAYOUT, node.engine.positions().3).unwrap();
+    node.turn(true);
+    let asked = |output: &ControlOutput| matches!(output, ControlOutput::SendTransfer { to: PEER, .. });
+    assert_eq!(node.controls.iter().filter(|output| asked(output)).count(), 1, "{:?}", node.controls);
+    assert_eq!(node.engine.role(), Role::ResigningLeader);
+    node.controls.clear();
+    let decline = |term| ControlInput::TransferDeclined { from: PEER, term, reason: "no".to_owned() };
+    node.engine.handle_control(decline(Term(2)));
+    node.turn(true);
+    assert_eq!(node.engine.role(), Role::ResigningLeader, "of another term");
+    node.engine.handle_control(decline(Term(1)));
+    node.turn(true);
+    let answers: Vec<_> =
+        node.controls.iter().filter(|output| matches!(output, ControlOutput::Answer { .. })).collect();
+    let result = Err(format!("{PEER} does not take over: no; this node leads on"));
+    assert_eq!(answers, [&ControlOutput::Answer { token: 5, result }]);
+    assert_eq!(node.engine.role(), Role::Leader);
 }

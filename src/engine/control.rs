@@ -38,6 +38,15 @@ pub enum ControlInput {
         /// What it said.
         response: Option<VoteResponse>,
     },
+    /// A follower that this leader had asked to take over will not, or could not be asked.
+    TransferDeclined {
+        /// Whom we had asked.
+        from: NodeId,
+        /// The term that we led.
+        term: Term,
+        /// For people.
+        reason: String,
+    },
     /// The leader asks this node to take over.
     Transfer {
         /// Whom to answer.
@@ -154,6 +163,7 @@ impl Engine {
                 let result = self.with_replica(|replica, effects| replica.handle_transfer(now, request, effects));
                 self.answer_control(token, result.unwrap_or_else(|| Err("this node is in no cluster yet".to_owned())));
             }
+            ControlInput::TransferDeclined { from, term, reason } => self.handle_declined(from, term, &reason),
             ControlInput::Resign { token, to } => self.handle_resign(token, to),
             ControlInput::ChangeMembers { token, change } => self.handle_change_members(token, change),
             ControlInput::TrustLog { token } => self.handle_trust_log(token),
@@ -186,13 +196,27 @@ impl Engine {
             self.answer_control(token, Err("leadership is being handed over already".to_owned()));
             return;
         }
-        let accepting = self.accepting;
-        let result = self.with_replica(|replica, effects| {
-            if accepting { replica.resign(now, to, effects) } else { Err("this node does not lead".to_owned()) }
-        });
-        match result.unwrap_or_else(|| Err("this node is in no cluster yet".to_owned())) {
-            Ok(_) => self.resign_token = Some(token),
-            Err(reason) => self.answer_control(token, Err(reason)),
+        match self.with_replica(|replica, effects| replica.resign(now, to, effects)) {
+            Some(Ok(_)) => self.resign_token = Some(token),
+            Some(Err(reason)) => self.answer_control(token, Err(reason)),
+            None => self.answer_control(token, Err("this node is in no cluster yet".to_owned())),
+        }
+    }
+
+    /// Whoever waits for the hand-over hears at once why it came to nothing. One who stops asks the next.
+    fn handle_declined(&mut self, from: NodeId, term: Term, reason: &str) {
+        let now = self.now;
+        let token = self.resign_token.take();
+        let declined = self.with_replica(|replica, effects| replica.handle_transfer_declined(now, from, term, effects));
+        if declined != Some(true) {
+            self.resign_token = token;
+            return;
+        }
+        if let Some(token) = token {
+            self.answer_control(token, Err(format!("{from} does not take over: {reason}; this node leads on")));
+        }
+        if self.stopping {
+            self.resign_to_anyone();
         }
     }
 }

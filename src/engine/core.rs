@@ -237,6 +237,18 @@ impl Engine {
         }
     }
 
+    /// Nothing was ever submitted for writing to the log's files from here on, but zeros.
+    #[must_use]
+    pub fn high_water(&self) -> LogPosition {
+        self.log.high_water()
+    }
+
+    /// The small state as both slots of its file hold it; `None` while it is being saved, or has changed since.
+    #[must_use]
+    pub fn saved_state(&self) -> Option<&DurableState> {
+        (self.saving.in_flight.is_none() && !self.saving.dirty).then_some(&self.state)
+    }
+
     /// What the node is now.
     #[must_use]
     pub fn role(&self) -> Role {
@@ -276,6 +288,7 @@ impl Engine {
                 flush_micros: tracked.flush_micros,
                 priority: tracked.priority,
                 is_full: tracked.full_from.is_some(),
+                is_ready: tracked.is_ready,
             }
         };
         NodeView {
@@ -309,10 +322,11 @@ impl Engine {
         self.now = now;
         self.stopwatch.set_now(now);
         self.wall_clock = wall_clock;
-        let (flush_micros, full_from) = (self.flush_micros(), self.full_from());
+        let (flush_micros, full_from, is_ready) = (self.flush_micros(), self.full_from(), self.heads.is_ready());
         self.with_replica(|replica, effects| {
             replica.note_flush_time(flush_micros);
             replica.note_room(full_from, effects);
+            replica.note_ready(is_ready, effects);
             if now >= replica.next_deadline() {
                 replica.handle_tick(now, effects);
             }
@@ -462,11 +476,15 @@ impl Engine {
         }
         self.stopping = true;
         self.view_dirty = true;
-        let now = self.now;
-        if self.accepting {
-            let _ = self.with_replica(|replica, effects| replica.resign(now, None, effects));
-        }
+        self.resign_to_anyone();
         self.mark_state_dirty();
+    }
+
+    /// Hands over before the end, also when this node has just been elected: whoever leads and does not say so leaves the
+    /// others to find out.
+    pub(super) fn resign_to_anyone(&mut self) {
+        let now = self.now;
+        let _ = self.with_replica(|replica, effects| replica.resign(now, None, effects));
     }
 
     /// True when a stopping engine has nothing left to do: nothing unflushed, no save in flight, no hand-over.

@@ -59,6 +59,10 @@ impl Engine {
             Effect::HandOver { to, reason } => {
                 tracing::info!("handing leadership over to {to}: {reason}");
             }
+            Effect::GiveUp { count } => tracing::warn!(
+                "the small state waits to be saved for so long that the {count} messages which tell of it are given up, and \
+                 the link to the leader with them: look at the disk of the data directory"
+            ),
             Effect::Cleared => {
                 tracing::info!(
                     "this node has all again that it can have acknowledged: it votes and stands like any other"

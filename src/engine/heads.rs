@@ -127,6 +127,11 @@ impl Heads {
         self.index.applied()
     }
 
+    /// True when the index knows every stream.
+    pub(super) fn is_ready(&self) -> bool {
+        self.index.is_complete()
+    }
+
     pub(super) fn name<'a>(&self, text: &'a str) -> StreamName<'a> {
         StreamName { text, hash: self.hasher.hash_one(text) }
     }

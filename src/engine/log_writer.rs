@@ -113,6 +113,11 @@ impl LogWriter {
         self.written
     }
 
+    /// The end of all that was ever submitted, but for zeros.
+    pub(super) fn high_water(&self) -> LogPosition {
+        self.high_water
+    }
+
     pub(super) fn chunks_ready(&self) -> u32 {
         self.chunks_ready
     }

@@ -31,6 +31,8 @@ struct Positions {
     flushed: AtomicU64,
     committed: AtomicU64,
     readable: AtomicU64,
+    /// One more than it is; zero before the log thread has said it.
+    high_water: AtomicU64,
 }
 
 /// Counters of the log thread, since start. Away from what others wait for.
@@ -49,6 +51,8 @@ pub struct LogCounters {
     pub sent_zero_copy_bytes: AtomicU64,
     /// Bytes sent on data links that were read from chunk files.
     pub sent_from_files_bytes: AtomicU64,
+    /// Damaged records above the commit position that were met on the way to a follower: nobody can repair them.
+    pub damaged_uncommitted: AtomicU64,
     /// Bytes received on data links.
     pub received_bytes: AtomicU64,
     /// Elections this node has started.
@@ -99,6 +103,18 @@ impl Published {
     #[must_use]
     pub fn readable(&self) -> LogPosition {
         LogPosition(self.positions.readable.load(Ordering::Acquire))
+    }
+
+    /// Nothing was ever written to the log's files from here on, but zeros. `None` before the log thread has said so, which
+    /// it does in the turn in which it writes.
+    #[must_use]
+    pub fn high_water(&self) -> Option<LogPosition> {
+        self.positions.high_water.load(Ordering::Acquire).checked_sub(1).map(LogPosition)
+    }
+
+    /// Says what [`Published::high_water`] is. For the log thread.
+    pub fn set_high_water(&self, position: LogPosition) {
+        self.positions.high_water.store(position.0 + 1, Ordering::Release);
     }
 
     /// Replaces the positions. For the log thread.

@@ -285,4 +285,6 @@ pub struct FollowerView {
     pub priority: i32,
     /// True when it can make no new chunk, as it last said: its disk is full, most likely.
     pub is_full: bool,
+    /// True when its index is complete, as it last said: it could take writes if it led.
+    pub is_ready: bool,
 }

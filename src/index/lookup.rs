@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock};
 use crate::limits::RECORD_STARTS_BYTES;
 use crate::types::{EventId, LogPosition, base_stream};
 
+use super::misfit::Unanswered;
 use super::pages::Damage;
 use super::parts::{Facts, NotReady, Segment, View};
 use super::streams::{Name, Part, StreamEntry, Streams};
@@ -25,6 +26,16 @@ static NO_METADATA: LazyLock<Arc<StreamMetadata>> = LazyLock::new(Arc::default);
 enum Holder {
     Memory(usize),
     Table(Arc<Table>, Found),
+}
+
+impl Holder {
+    /// The piece of the log of a table.
+    fn piece(&self) -> Option<(LogPosition, LogPosition)> {
+        match self {
+            Holder::Memory(_) => None,
+            Holder::Table(table, _) => Some((table.from(), table.to())),
+        }
+    }
 }
 
 impl Index {
@@ -188,7 +199,7 @@ impl Index {
     /// answered there.
     fn facts(&self, name: Name<'_>) -> Result<Facts, NotReady> {
         let (facts, generation) = self.consistent(|generation| (self.ask_parts(name), generation));
-        let facts = facts?;
+        let facts = facts.map_err(|why| self.unanswered(why, generation))?;
         if facts.is_known {
             let is_same = || self.generation.load(Ordering::Acquire) == generation;
             self.streams().resolve(name, &facts, is_same);
@@ -196,21 +207,27 @@ impl Index {
         Ok(facts)
     }
 
-    fn ask_parts(&self, name: Name<'_>) -> Result<Facts, NotReady> {
+    fn ask_parts(&self, name: Name<'_>) -> Result<Facts, Unanswered> {
         let mut facts = Facts::default();
+        // Where the part ends that has the oldest events so far, if that is a table.
+        let mut newer = None;
         for slot in self.memory_parts() {
             if let Some(part) = self.slots[slot].look(name, StreamEntry::part)
-                && facts.add(&part)?
+                && facts.add(&part).map_err(|numbers| self.misfit(None, newer, numbers))?
             {
                 return Ok(facts);
             }
         }
         let Some(tables) = &self.tables else { return Ok(facts) };
         for segment in tables.view().segments.iter().rev() {
-            if let Some(found) = self.find(segment, name)?
-                && facts.add(&found.part)?
-            {
+            let Some(found) = self.find(segment, name)? else { continue };
+            let oldest = (facts.has_events, facts.oldest);
+            let misfit = |numbers| self.misfit(Some(segment.from()), newer, numbers);
+            if facts.add(&found.part).map_err(misfit)? {
                 break;
+            }
+            if oldest != (facts.has_events, facts.oldest) {
+                newer = Some(segment.to());
             }
         }
         Ok(facts)
@@ -241,26 +258,30 @@ impl Index {
             out.extend(tombstone.filter(|_| count > 0).map(LogPosition));
             return Ok(first);
         }
-        self.consistent(|_| {
+        let (outcome, generation) = self.consistent(|generation| {
             out.clear();
-            self.collect(name, first, count, out)
-        })
+            (self.collect(name, first, count, out), generation)
+        });
+        outcome.map_err(|why| self.unanswered(why, generation))
     }
 
     /// The positions of events that lie in any parts.
-    fn collect(&self, name: Name<'_>, first: i64, count: usize, out: &mut Vec<LogPosition>) -> Result<i64, NotReady> {
+    fn collect(&self, name: Name<'_>, first: i64, count: usize, out: &mut Vec<LogPosition>) -> Result<i64, Unanswered> {
         let holders = self.holders(name, first)?;
         let Some((_, oldest, _)) = holders.last() else { return Ok(first) };
         let first = first.max(*oldest);
         let mut number = first;
+        let mut older = None;
         for (holder, from, to) in holders.iter().rev() {
+            let piece = holder.piece();
+            let before = older.replace(piece).flatten();
             let wanted = count - out.len();
             if number >= *to || wanted == 0 {
                 continue;
             }
             if number < *from {
-                tracing::error!(expected = number, found = from, "the parts of the index do not fit together");
-                return Err(NotReady);
+                let (begin, end) = (before.map(|(begin, _)| begin), piece.map(|(_, end)| end));
+                return Err(self.misfit(begin, end, (number, *from)));
             }
             match holder {
                 Holder::Memory(slot) => {

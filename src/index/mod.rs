@@ -24,6 +24,7 @@ mod lookup;
 mod manifest;
 mod merge;
 mod metadata;
+mod misfit;
 mod open;
 mod pages;
 mod parts;
@@ -143,6 +144,8 @@ pub struct IndexFigures {
     pub merges: u64,
     /// Tables that were found damaged, since the start.
     pub damaged: u64,
+    /// Times that parts did not fit together, and were dropped to be made again, since the start.
+    pub misfits: u64,
     /// Pieces of the log that were indexed again, since the start.
     pub rebuilds: u64,
 }
@@ -294,12 +297,13 @@ impl Index {
             return Ok(false);
         }
         let mut outcome = Ok(());
-        log.with_chunk(position, &mut |bytes| {
+        let read = log.with_chunk(position, &mut |bytes| {
             assert_eq!(bytes.len() as u64, layout.room(position), "the log at {position} is read to its chunk's end");
             outcome = self.apply_chunk(applier, bytes, pass);
-        })
-        .map_err(|source| IndexError::Read { position, source })?;
+        });
+        // First: of a page that could not be read the record is known, and can be repaired.
         outcome?;
+        read.map_err(|source| IndexError::Read { position, source })?;
         let applied = self.applied();
         if applied.since(applier.passed) >= PASSED_BYTES {
             log.passed(applier.passed, applied);
@@ -362,7 +366,7 @@ impl Index {
                 figures.bytes += table.memory();
             }
             (figures.merges, figures.damaged) = (count(&tables.merges), count(&tables.damaged));
-            figures.rebuilds = count(&tables.rebuilds);
+            (figures.misfits, figures.rebuilds) = (count(&tables.misfits), count(&tables.rebuilds));
         }
         figures
     }

@@ -67,6 +67,13 @@ impl Index {
         Ok(Index::with_tables(store, layout, seed, &manifest, restore(view)))
     }
 
+    /// Up to where the index in `store` says that tables have the log; for those who check what a start finds. `None`
+    /// without a manifest that can be read.
+    #[must_use]
+    pub fn saved_in(store: &dyn TableStore) -> Option<LogPosition> {
+        Some(LogPosition(Manifest::load(store).ok()??.covered))
+    }
+
     fn with_tables(
         store: Arc<dyn TableStore>,
         layout: ChunkLayout,

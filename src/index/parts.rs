@@ -15,6 +15,7 @@ use crate::types::LogPosition;
 
 use super::StreamMetadata;
 use super::manifest::{Listed, Manifest};
+use super::misfit::Misfit;
 use super::pages::Damage;
 use super::store::TableStore;
 use super::streams::Part;
@@ -30,7 +31,7 @@ pub struct NotReady;
 pub(super) struct Facts {
     /// True when any part knows the stream.
     pub(super) is_known: bool,
-    has_events: bool,
+    pub(super) has_events: bool,
     /// The number of its oldest event.
     pub(super) oldest: i64,
     /// The number of its next event.
@@ -43,15 +44,15 @@ impl Facts {
     /// Takes in what the next older part knows. True when still older parts can add nothing.
     ///
     /// # Errors
-    /// When events are missing between two parts, against the index's promise: then nothing is certain.
-    pub(super) fn add(&mut self, part: &Part) -> Result<bool, NotReady> {
+    /// When events are missing between two parts, against the index's promise: the numbers expected and found. Then
+    /// nothing is certain.
+    pub(super) fn add(&mut self, part: &Part) -> Result<bool, (i64, i64)> {
         self.is_known = true;
         let end = part.first + part.count as i64;
         let oldest = part.oldest.unwrap_or(part.first);
         if end > oldest {
             if self.has_events && end != self.oldest {
-                tracing::error!(expected = self.oldest, found = end, "the parts of the index do not fit together");
-                return Err(NotReady);
+                return Err((self.oldest, end));
             }
             if !self.has_events {
                 self.next = end;
@@ -178,6 +179,9 @@ pub(super) struct Tables {
     pub(super) merges: AtomicU64,
     pub(super) rebuilds: AtomicU64,
     pub(super) damaged: AtomicU64,
+    /// Parts that must be made again because they do not fit together. Taken after `changing`.
+    pub(super) misfit: Mutex<Option<Misfit>>,
+    pub(super) misfits: AtomicU64,
 }
 
 impl Tables {
@@ -193,6 +197,8 @@ impl Tables {
             merges: AtomicU64::new(0),
             rebuilds: AtomicU64::new(0),
             damaged: AtomicU64::new(0),
+            misfit: Mutex::new(None),
+            misfits: AtomicU64::new(0),
         }
     }
 
@@ -211,6 +217,28 @@ impl Tables {
         let used: u64 = self.view().tables().map(|table| table.filter_bytes()).sum();
         let opened = Table::open(&*self.store, id, INDEX_FILTERS_BYTES.saturating_sub(used));
         opened.map(Arc::new).inspect_err(|_| self.is_changed.store(true, Ordering::Release))
+    }
+
+    /// Reads the manifest only to see whether it is the one that was written last; if it is not, it is written anew. For who
+    /// writes it.
+    pub(super) fn check_manifest(&self) {
+        let sequence = self.sequence.load(Ordering::Relaxed);
+        if sequence == 0 || self.is_changed.load(Ordering::Acquire) {
+            return;
+        }
+        let reason = match Manifest::load(&*self.store) {
+            Ok(Some(manifest)) if manifest.sequence == sequence => return,
+            Ok(Some(manifest)) => format!("it has number {}, {sequence} was written last", manifest.sequence),
+            Ok(None) => "it is not there".to_owned(),
+            Err(damage) => match damage.elsewhere() {
+                Ok(damage) => damage.to_string(),
+                // That says nothing about the file.
+                Err(_) => return,
+            },
+        };
+        tracing::error!(reason, "the manifest of the index is damaged; it is written anew");
+        self.damaged.fetch_add(1, Ordering::Relaxed);
+        self.is_changed.store(true, Ordering::Release);
     }
 
     /// Writes the manifest if it must be, and removes the files that it does not name.

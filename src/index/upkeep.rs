@@ -18,6 +18,7 @@ use crate::types::LogPosition;
 
 use super::entry::{Summary, metadata_bytes};
 use super::merge::{self, MergeJob, Trouble};
+use super::misfit::MISFIT_PAUSE;
 use super::open::Complete;
 use super::pages::PAGE;
 use super::parts::Tables;
@@ -37,6 +38,9 @@ const PROGRESS_PERIOD: Duration = Duration::from_secs(5);
 
 /// Log that is applied in one step.
 const APPLY_BYTES: u64 = 4 << 20;
+
+/// Chunks of the log after which a table is written, at the latest.
+const TABLE_CHUNKS: u64 = 4;
 
 /// When the newest part is complete, and how large steps are.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +65,17 @@ impl Default for UpkeepBounds {
             log_bytes: INDEX_MEMORY_LOG_BYTES,
             step_bytes: INDEX_STEP_BYTES,
             merge_tables: INDEX_MERGE_TABLES,
+        }
+    }
+}
+
+impl UpkeepBounds {
+    /// For a log that is cut so: a table comes after a few chunks at the latest, also where those are small.
+    #[must_use]
+    pub fn of(layout: ChunkLayout) -> UpkeepBounds {
+        UpkeepBounds {
+            log_bytes: INDEX_MEMORY_LOG_BYTES.min(TABLE_CHUNKS * layout.chunk_size),
+            ..UpkeepBounds::default()
         }
     }
 }
@@ -135,6 +150,8 @@ pub struct Upkeep {
     /// The table and page to be checked next.
     scrub: (u64, u64),
     pause_until: Option<Instant>,
+    /// Parts that do not fit together are not dropped again before this.
+    misfit_pause_until: Option<Instant>,
     room: Vec<u8>,
 }
 
@@ -155,6 +172,7 @@ impl Upkeep {
             room_to_merge: Room::default(),
             scrub: (0, 0),
             pause_until: None,
+            misfit_pause_until: None,
             room: Vec::new(),
         }
     }
@@ -219,7 +237,8 @@ impl Upkeep {
     /// True when something was done.
     fn work(&mut self, now: Instant) -> Result<bool, Failure> {
         self.tables().save_manifest()?;
-        let mut is_busy = self.write_step(now)?;
+        let mut is_busy = self.drop_misfit(now);
+        is_busy |= self.write_step(now)?;
         is_busy |= self.catch_up(now)?;
         is_busy |= self.rebuild_step(now)?;
         if self.rebuild.is_none() {
@@ -236,8 +255,12 @@ impl Upkeep {
         let events = index.event_count.load(Ordering::Relaxed) - index.older.events.load(Ordering::Relaxed);
         let log_bytes = index.applied().since(self.tables().view().covered);
         let bytes = index.stream_bytes.load(Ordering::Relaxed);
+        let is_misfit = index.misfit_end().is_some_and(|end| self.tables().view().covered < end);
         log_bytes > 0
-            && (events >= self.bounds.events || bytes >= self.bounds.bytes || log_bytes >= self.bounds.log_bytes)
+            && (is_misfit
+                || events >= self.bounds.events
+                || bytes >= self.bounds.bytes
+                || log_bytes >= self.bounds.log_bytes)
     }
 
     fn write_step(&mut self, now: Instant) -> Result<bool, Failure> {
@@ -329,6 +352,18 @@ impl Upkeep {
     }
 
     // --- damage ---
+
+    /// Parts that do not fit together are used no more. True when there were any: the manifest must say so next.
+    fn drop_misfit(&mut self, now: Instant) -> bool {
+        if self.links.index.is_behind() || self.misfit_pause_until.is_some_and(|until| now < until) {
+            return false;
+        }
+        let is_dropped = self.links.index.drop_misfit();
+        if is_dropped {
+            self.misfit_pause_until = Some(now + MISFIT_PAUSE);
+        }
+        is_dropped
+    }
 
     fn rebuild_step(&mut self, now: Instant) -> Result<bool, Failure> {
         if self.links.index.is_behind() {
@@ -486,7 +521,11 @@ impl Upkeep {
         let pages = (INDEX_SCRUB_BYTES_PER_SECOND / PAGE as u64) * IDLE_PAUSE.as_millis() as u64 / 1000;
         let view = self.tables().view();
         let (id, page) = self.scrub;
-        let Some(table) = view.tables().find(|table| table.id() >= id).or_else(|| view.tables().next()) else {
+        // By number: the order of the log is another one when a piece was indexed again.
+        let Some(table) = view.tables().filter(|table| table.id() >= id).min_by_key(|table| table.id()) else {
+            // Once in a round.
+            self.tables().check_manifest();
+            self.scrub = (0, 0);
             return IDLE_PAUSE;
         };
         let first = if table.id() == id { page } else { 0 };

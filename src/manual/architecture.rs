@@ -124,15 +124,19 @@
 //! | the start of a member | asks the other nodes for the range, says every 5 s how it stands, and goes on with the start |
 //! | the start of a node that is alone | refuses, and names chunk, position, file offset and what to do |
 //!
-//! The repairer (`background`) takes the reports. It looks once more, asks the other nodes in turn, the leader first, with
+//! The repairer (`background`) takes the reports, on a thread of its own because it waits for others. It looks once more, asks the other nodes in turn, the leader first, with
 //! `GET /log/bytes` on 2112, and passes over those that have not committed so far. What comes must be good records from
 //! the range's first byte to its last, of the terms that the node's own epochs ask for; it is written in place, flushed and
 //! read back. `/stats` counts ranges found, waiting and repaired in `storage`.
 //!
 //! Two limits. A node that mends its log before its start serves nobody meanwhile, so of three nodes one must run. And the
 //! state file cannot be repaired from elsewhere: where both slots are bad the node's vote is unknown, and it comes back as
-//! a new node. A disk that gives an error for a page instead of wrong bytes ends the process (SIGBUS): chunk files are
-//! mapped for reading.
+//! a new node.
+//!
+//! Chunk files are mapped for reading. Where the disk gives an error for a page instead of wrong bytes, the system sends
+//! SIGBUS: a handler (`ring`) puts a page of zeros there, so that the record's checksum says what is wrong and the way is
+//! that of any other damage. After the repair the file is mapped anew. Tables of the index are read with `pread`: an error
+//! of the disk is damage to the table.
 //!
 //! # Inside an edge
 //!
@@ -165,7 +169,9 @@
 //! side by side are merged. A start opens the tables, of which it reads footers, filters and places, and applies the log
 //! from where they end. Every page of a table is checked whenever it is read, and all of them are read round and round at
 //! 8 MiB/s. A damaged table is dropped and its piece of the log is indexed again; so is everything when the folder is
-//! removed. What needs a part that is missing is answered `NotHandled: NotReady` until then.
+//! removed. What needs a part that is missing is answered `NotHandled: NotReady` until then. Parts between which the numbers
+//! of a stream do not go on, although every page checks out, are treated like damaged ones, with all that lie between them;
+//! `/stats` counts that in `misfits`.
 //!
 //! ```text
 //!   positions ▶ 0 ─────────────── tables ───────────────▶ covered ── complete ──▶ ── newest ──▶ applied

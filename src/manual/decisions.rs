@@ -2,6 +2,26 @@
 //!
 //! New ones go on top. A decision that no longer holds stays, with a line that says which one replaced it.
 //!
+//! # 2026-11-22: Leadership goes only to whom can take writes
+//!
+//! *Context.* A node whose index is being made again must answer writes to streams that it does not know "not ready". A leader
+//! handed over to such a node for its priority, and took no writes itself while it waited for one that had declined. *Choice.*
+//! The answer to a heartbeat says whether the index is complete, as a flag of link version 2, which is in no release yet; other
+//! flags are not looked at, so that a later release may have more. Leaders hand over to ready nodes only (when they must
+//! go, to one that is not ready rather than to nobody; and to whom the operator names); a leader that is not ready hands over
+//! to one that is, at once; nodes that are not ready stand for election late. A follower that declines ends the hand-over, and
+//! is not asked again for a minute. *Turned down.* Telling by gossip: it is a second old. A follower that is not ready
+//! declining: one that must go would leave an election behind. *The price:* a node of high priority leads later after its
+//! index was lost. *Would change our mind:* an index that is made again in less than an election takes.
+//!
+//! # 2026-11-22: A vote of suspects needs all of both lists
+//!
+//! *Context.* Suspect voters elect only together with all members; while the last list is not committed it was not said of which
+//! list. *Choice.* Of both. Whom the last list leaves out may be the only one that still has what a later leader committed by
+//! the list before; it is asked once there is a suspect vote, and its vote counts for nothing else. *The price:* after a removal
+//! that a candidate does not know to be committed, and with so many suspect that no sound majority is left, the removed
+//! node must vote too, or the operator trusts a log. *Would change our mind:* a commit position that is always durable.
+//!
 //! # 2026-11-22: A full disk costs its node, and the cluster only when no majority has room
 //!
 //! *Context.* A leader with a full disk refused all writes although both followers had room; followers with full disks said
@@ -352,6 +372,16 @@
 //! 32 connections with one write each 25,700, 23,200, 26,700 and 24,500, 20,300, 21,000 a second. *Choice.* No chain. The
 //! flush that waits for the thread covers what was written meanwhile; the chained one begins earlier with less, and there
 //! are more of them. *Would change our mind:* flushes that cost nothing.
+//!
+//! # 2026-11-22: What the log thread writes is looked at by others and mended by itself
+//!
+//! *Context.* Durable marks, the state's slots and the zeros behind the log rot like all else, and the log thread may be
+//! writing there at any moment. *Choice.* The background thread reads them and believes what is wrong only when the same bytes
+//! are there after 300 ms; then it asks the log thread, which writes the page in one call when it has nothing in flight
+//! there. *Turned down.* Writing from the background thread: between its look and its write the log may have grown over the
+//! place. A lock between the two: the log thread never waits. Through the ring: its writes have no order among each other,
+//! so a later mark could come before an earlier one. Only at start: a node may run for years. *Would change our mind:* a
+//! disk that rots so often that these calls are felt.
 //!
 //! # 2026-11-22: The edges' rings do not interrupt
 //!

@@ -56,8 +56,12 @@
 //! Before a flush, at most once in 100 ms, the log thread writes into the chunk that it flushes the position that was
 //! durable *before*; the flush carries it. So a mark is true whether or not the flush that carries it succeeds. Sequences
 //! count up over all chunks, and the mark with the highest sequence in any chunk is the one that holds, also when its
-//! position is lower than another's: before the log is truncated, a mark at the cut is made durable. A slot that does not
-//! check out (torn while it was written, or never written) is ignored; the other slot holds the mark before.
+//! position is lower than another's: before the log is truncated, a mark at the cut is made durable. A slot of zeros was
+//! never written. Any other that does not check out has rotted, because a slot is a sector: where one bit is wrong the
+//! checksum tells which, and the mark is put right; otherwise the slot is ignored, and the other one holds the mark before.
+//! While the node runs only the log thread writes marks: what the background thread finds in a chunk that is not sealed the
+//! log thread writes anew, the newest mark under the next two sequences. In a sealed chunk, where the log thread writes
+//! nothing any more, the scrubber puts the slot right or erases it.
 //!
 //! The magic, the version and the checksum lie at these places in all versions: a chunk of another one is refused by name.
 //!
@@ -225,7 +229,8 @@
 //! A damaged header page whose identity does not check out is made anew when a good footer or a good first record shows which
 //! chunk it is; for a chunk without a record at least 24 of the identity's 32 bytes must be right. Otherwise the node stops:
 //! the file may be another one. Marks in such a page are believed when they check out. Where the chunk is not sealed the log
-//! is *suspect* (below): a newer mark may have been lost with the page. The page is mended when that has been saved.
+//! is *suspect* (below): a newer mark may have been lost with the page; so it is where more than one bit of a mark is wrong.
+//! The page is mended when that has been saved.
 //!
 //! Why records *behind* a torn one are cut although they are good: the operating system writes the pages of an unflushed
 //! batch back in any order, so above the mark a hole with good records behind it is what a power cut normally leaves. None
@@ -241,6 +246,25 @@
 //! Why the part above the mark is written again: when only the process died, those records may be good in the system's
 //! cache and not on the disk; and when a flush had failed, the system takes their pages for clean, so another flush alone
 //! would do nothing.
+//!
+//! # Who finds rot while the node runs
+//!
+//! | bytes | found by | made right by |
+//! | --- | --- | --- |
+//! | log bytes of a sealed chunk | readers, scrubber | repairer, from another node |
+//! | header, marks and footer of a sealed chunk | scrubber | scrubber |
+//! | log bytes of the open chunk, committed and durable here | readers, unsealed scrubber | repairer, from another node |
+//! | header page (but for the marks) and footer page of the open chunk and of those ahead of it | unsealed scrubber | unsealed scrubber |
+//! | durable marks there | unsealed scrubber | log thread |
+//! | zeros behind the log's end, also in the chunks ahead | unsealed scrubber | log thread |
+//! | a slot of `node.state` | unsealed scrubber | log thread, from memory |
+//! | the text of `ringstore.lock` | unsealed scrubber | unsealed scrubber |
+//! | a page of a table of the index | readers, upkeep of the index | upkeep: the table is dropped, its piece of the log indexed again |
+//! | the manifest of the index | upkeep of the index | upkeep: it is written anew |
+//!
+//! What the log thread writes nobody else writes; see [`UnsealedScrubber`](crate::background::UnsealedScrubber) for how what
+//! is just being written is told from what has rotted. A range that is flushed here and not committed yet is looked at when
+//! it is committed. A node that is alone mends all of this but the log's own bytes, which it reports with chunk and position.
 //!
 //! # What is assumed of the disk
 //!

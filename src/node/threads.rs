@@ -12,7 +12,9 @@ use crate::admin::{
 };
 use crate::api::users::Users;
 use crate::api::{Checks, Edge, EdgeLinks, EdgeOptions, EdgeSockets, HeartbeatOptions};
-use crate::background::{Background, Chore, IndexKeeper, Repairer, RepairerLinks, Scrubber, Sealer};
+use crate::background::{
+    Background, Chore, IndexKeeper, Repairer, RepairerLinks, Scrubber, Sealer, UnsealedLinks, UnsealedScrubber,
+};
 use crate::codec::link::{Hello, Purpose};
 use crate::config::{Config, Heartbeat};
 use crate::engine::{ClientCounters, EdgeMessage, Engine, EngineOptions, Published, Request};
@@ -62,7 +64,7 @@ pub(super) struct Threads {
     inboxes: Vec<Arc<Queue<EdgeMessage>>>,
     stop_control: StopSignal,
     preparer: Arc<Preparer>,
-    background: Option<Background>,
+    background: Vec<Background>,
     log: Option<JoinHandle<()>>,
     others: Vec<JoinHandle<()>>,
 }
@@ -87,7 +89,7 @@ impl Threads {
         }
         let log = spawn_log(config, store, &shared, sockets.int_tcp, Arc::clone(&preparer), events)?;
         let (shell, inboxes) = (shared.shell, shared.inboxes);
-        Ok(Threads { shell, inboxes, stop_control, preparer, background: Some(background), log: Some(log), others })
+        Ok(Threads { shell, inboxes, stop_control, preparer, background, log: Some(log), others })
     }
 
     /// Stops in the order that loses nothing: leadership is handed over while clients are still served, then clients
@@ -104,8 +106,8 @@ impl Threads {
         for thread in self.others.drain(..) {
             outcome = outcome.and(join(thread));
         }
-        // Its current step is waited for.
-        drop(self.background.take());
+        // The current step of each is waited for.
+        self.background.clear();
         // The last handle on the preparer: dropping it stops its thread.
         tracing::debug!(handles = Arc::strong_count(&self.preparer), "the thread that prepares chunks stops");
         outcome
@@ -266,8 +268,8 @@ fn watch_flushes(store: &Store, events: &Sender<Event>) {
     });
 }
 
-/// The work that nobody waits for, one chore after the other.
-fn start_background(config: &Config, store: &Store, shared: &Shared) -> Result<Background, NodeError> {
+/// The work that nobody waits for: one chore after the other, and beside them the one that waits for other nodes.
+fn start_background(config: &Config, store: &Store, shared: &Shared) -> Result<Vec<Background>, NodeError> {
     let sealer = Sealer::new(
         Arc::clone(&store.disk),
         store.layout,
@@ -292,10 +294,24 @@ fn start_background(config: &Config, store: &Store, shared: &Shared) -> Result<B
         Arc::clone(&shared.storage),
         config.scrub_bytes_per_second,
     );
+    let shell = Arc::clone(&shared.shell);
+    let unsealed = UnsealedScrubber::new(UnsealedLinks {
+        disk: Arc::clone(&store.disk),
+        layout: store.layout,
+        published: Arc::clone(&shared.published),
+        damage: shared.damage.clone(),
+        figures: Arc::clone(&shared.storage),
+        bytes_per_second: config.scrub_bytes_per_second,
+        // When the queue is full it is found again.
+        ask: Box::new(move |renewal| drop(shell.send(ShellInput::Renew(renewal)))),
+    });
     let index_keeper = index_keeper(store, shared);
+    let start = |thread: &'static str, chores| {
+        Background::start(thread, chores).map_err(|error| NodeError::Thread { thread, message: error.to_string() })
+    };
     let chores: Vec<Box<dyn Chore>> =
-        vec![Box::new(sealer), Box::new(scrubber), Box::new(repairer), Box::new(index_keeper)];
-    Background::start(chores).map_err(|error| NodeError::Thread { thread: "background", message: error.to_string() })
+        vec![Box::new(sealer), Box::new(scrubber), Box::new(unsealed), Box::new(index_keeper)];
+    Ok(vec![start("background", chores)?, start("repairer", vec![Box::new(repairer)])?])
 }
 
 /// The upkeep of the index's tables.
@@ -308,7 +324,7 @@ fn index_keeper(store: &Store, shared: &Shared) -> IndexKeeper {
         durable: Box::new(move || published.flushed()),
         damage: shared.damage.clone(),
     };
-    IndexKeeper::new(Upkeep::new(links, UpkeepBounds::default()))
+    IndexKeeper::new(Upkeep::new(links, UpkeepBounds::of(store.layout)))
 }
 
 fn spawn_control(

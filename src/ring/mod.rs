@@ -10,6 +10,7 @@
 //! Left to others: what to send, write and wait for, and in which order; protocols.
 #![allow(unsafe_code)]
 
+mod bad_pages;
 mod buffers;
 mod clock;
 mod complete;

@@ -7,14 +7,17 @@ use std::ptr::NonNull;
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
+use super::bad_pages::{Place, watch};
+
 /// A shared, read-only mapping of the first `length` bytes of a file.
 ///
 /// The bytes may still change under the mapping while the log thread writes the file's tail. Readers look only at what
-/// is committed, which never changes again.
+/// is committed, which never changes again. What the disk cannot read is zeros from then on, and counted.
 #[derive(Debug)]
 pub struct ReadMap {
     start: NonNull<u8>,
     length: usize,
+    watched: Option<&'static Place>,
 }
 
 // SAFETY: the mapping is read-only memory that lives as long as the value; any thread may read it.
@@ -36,8 +39,16 @@ impl ReadMap {
         }
         // SAFETY: a fresh mapping at an address of the kernel's choice aliases nothing.
         let start = unsafe { mmap(std::ptr::null_mut(), length, ProtFlags::READ, MapFlags::SHARED, file, 0)? };
-        let start = NonNull::new(start.cast()).expect("mmap gives no null without MAP_FIXED");
-        Ok(ReadMap { start, length })
+        let start: NonNull<u8> = NonNull::new(start.cast()).expect("mmap gives no null without MAP_FIXED");
+        let watched = watch(start.as_ptr().expose_provenance(), length);
+        Ok(ReadMap { start, length, watched })
+    }
+
+    /// How often a page could not be read. Who finds another number after a look than before it has perhaps seen zeros
+    /// that are not in the file. They stay: when the file is whole again it must be mapped anew.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.watched.map_or(0, Place::failures)
     }
 
     /// Gives the pages of `range` back, rounded down at both ends to whole pages: they no longer count as this process's
@@ -63,14 +74,16 @@ impl Deref for ReadMap {
 
     fn deref(&self) -> &[u8] {
         // SAFETY: `start` is valid for `length` bytes until drop. The kernel may change bytes behind what is committed
-        // meanwhile; readers give those no meaning (see the type's note). A device error under a page ends the process by
-        // SIGBUS, as a failed write of the log does by its own status.
+        // meanwhile, and a page that cannot be read becomes zeros; readers give neither a meaning (see the type's note).
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
     }
 }
 
 impl Drop for ReadMap {
     fn drop(&mut self) {
+        if let Some(place) = self.watched {
+            place.give_back();
+        }
         // SAFETY: the range is the one that `new` mapped, and no slice outlives `self`.
         let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.length) };
         debug_assert!(unmapped.is_ok(), "munmap of our own range: {unmapped:?}");

@@ -11,7 +11,7 @@ use super::kinds::FAULTS;
 const ROLES: usize = Role::ALL.len();
 
 /// What is counted besides the kinds of faults, by heading.
-const KNOWN: [(&str, &[&str]); 8] = [
+const KNOWN: [(&str, &[&str]); 9] = [
     (
         "workload",
         &[
@@ -34,6 +34,9 @@ const KNOWN: [(&str, &[&str]); 8] = [
             "flushes",
             "flushes that failed",
             "chunks",
+            "chunks sealed",
+            "chunks not sealed for damage",
+            "sealed chunks believed",
             "crashes (process)",
             "crashes (power)",
             "writes lost in a power cut",
@@ -52,9 +55,30 @@ const KNOWN: [(&str, &[&str]); 8] = [
             "rot in a running node",
             "rot in a node that is down",
             "ranges repaired",
+            "rot in a footer",
+            "rot in a header",
+            "rot in a mark",
+            "rot in the state file",
+            "pages mended",
+            "index waits for a repair",
             "ranges repaired at start",
+            "tails cut at start: other log",
+            "tails cut at start: patience",
             "repairs that found nobody",
             "repairs refused",
+        ],
+    ),
+    (
+        "index",
+        &[
+            "index tables written",
+            "index merges",
+            "index tables at start",
+            "index files lost in a power cut",
+            "index behind after a start",
+            "rot in the index",
+            "index tables found damaged",
+            "index rebuilds",
         ],
     ),
     ("members", &["member changes asked for", "member changes done", "member changes refused"]),

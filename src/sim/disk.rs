@@ -1,10 +1,13 @@
 //! A node's disk: what the system shows, what would survive a power cut, and the writes between the two.
 
-use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use fastrand::Rng;
+use parking_lot::RwLock;
 
 use crate::limits::CHUNK_HEADER_BYTES;
 use crate::storage::{ChunkLayout, Disk, DurableMark, FileInfo, FileName, LogRead, ReadError};
@@ -54,24 +57,24 @@ pub(super) struct Losses {
 #[derive(Debug)]
 pub(super) struct VirtualDisk {
     layout: ChunkLayout,
-    files: RefCell<BTreeMap<FileName, File>>,
+    files: RwLock<BTreeMap<FileName, File>>,
     /// Counts writes: a flush covers those before it.
-    order: Cell<u64>,
+    order: AtomicU64,
 }
 
 impl VirtualDisk {
     pub(super) fn new(layout: ChunkLayout) -> VirtualDisk {
-        VirtualDisk { layout, files: RefCell::default(), order: Cell::new(0) }
+        VirtualDisk { layout, files: RwLock::default(), order: AtomicU64::new(0) }
     }
 
     /// What a flush submitted now covers.
     pub(super) fn order(&self) -> u64 {
-        self.order.get()
+        self.order.load(Ordering::Relaxed)
     }
 
     /// A flush of the file, submitted at `order`, is done.
     pub(super) fn flushed(&self, name: FileName, order: u64) {
-        let mut files = self.files.borrow_mut();
+        let mut files = self.files.write();
         let Some(file) = files.get_mut(&name) else { return };
         while file.unflushed.front().is_some_and(|write| write.order < order) {
             let write = file.unflushed.pop_front().expect("just seen");
@@ -82,7 +85,7 @@ impl VirtualDisk {
     /// A flush of the file, submitted at `order`, fails. The system takes the pages for clean all the same: reads see what
     /// was written, and no later flush brings it to the disk. Some of it has got there.
     pub(super) fn flush_failed(&self, name: FileName, order: u64, random: &mut Rng) {
-        let mut files = self.files.borrow_mut();
+        let mut files = self.files.write();
         let Some(file) = files.get_mut(&name) else { return };
         let covered = file.unflushed.iter().take_while(|write| write.order < order).count();
         for write in file.unflushed.drain(..covered) {
@@ -96,7 +99,7 @@ impl VirtualDisk {
     /// `misdirected`: now and then a write to a chunk lands in the wrong place, where no flushed log is.
     pub(super) fn lose_power(&self, random: &mut Rng, misdirected: bool) -> Losses {
         let mut losses = Losses::default();
-        for (&name, file) in self.files.borrow_mut().iter_mut() {
+        for (&name, file) in self.files.write().iter_mut() {
             let mode = random.u8(0..4);
             let mut writes = std::mem::take(&mut file.unflushed);
             if misdirected && matches!(name, FileName::Chunk(_)) && !writes.is_empty() && random.u8(0..3) == 0 {
@@ -125,10 +128,15 @@ impl VirtualDisk {
 
     /// Bytes of the log change by themselves: some bits here and there, or all of them to zero.
     pub(super) fn rot(&self, from: LogPosition, to: LogPosition, random: &mut Rng) {
-        let mut files = self.files.borrow_mut();
-        let Some(file) = files.get_mut(&FileName::Chunk(self.layout.chunk_of(from))) else { return };
         let offset = self.layout.file_offset(from) as usize;
         let range = offset..offset + to.since(from) as usize;
+        self.rot_file(FileName::Chunk(self.layout.chunk_of(from)), range, random);
+    }
+
+    /// The same anywhere in a file.
+    pub(super) fn rot_file(&self, name: FileName, range: Range<usize>, random: &mut Rng) {
+        let mut files = self.files.write();
+        let Some(file) = files.get_mut(&name) else { return };
         let is_gone = random.u8(0..3) == 0;
         for at in range.clone() {
             let byte = if is_gone { 0 } else { file.durable[at] ^ (1 << random.u8(0..8)) };
@@ -138,19 +146,32 @@ impl VirtualDisk {
         (file.durable[range.start], file.seen[range.start]) = (!file.durable[range.start], !file.seen[range.start]);
     }
 
-    /// The newest durable mark that a power cut would leave.
+    /// The position of the newest durable mark that a power cut would leave.
     pub(super) fn durable_mark(&self) -> LogPosition {
-        let files = self.files.borrow();
-        let marks = files.iter().filter_map(|(name, file)| match name {
-            FileName::Chunk(_) => DurableMark::read_newest(&file.durable[..CHUNK_HEADER_BYTES as usize]),
+        self.newest_mark().map_or(LogPosition::ZERO, |(_, mark)| mark.position)
+    }
+
+    /// That mark, and the file that it is in.
+    pub(super) fn newest_mark(&self) -> Option<(FileName, DurableMark)> {
+        let files = self.files.read_recursive();
+        let marks = files.iter().filter_map(|(&name, file)| match name {
+            FileName::Chunk(_) => {
+                DurableMark::read_newest(&file.durable[..CHUNK_HEADER_BYTES as usize]).map(|mark| (name, mark))
+            }
             FileName::State => None,
         });
-        marks.max_by_key(|mark| mark.sequence).map_or(LogPosition::ZERO, |mark| mark.position)
+        marks.max_by_key(|(_, mark)| mark.sequence)
+    }
+
+    /// What a power cut would leave of these bytes.
+    pub(super) fn durable_bytes(&self, name: FileName, range: Range<u64>) -> Option<Vec<u8>> {
+        let files = self.files.read_recursive();
+        Some(files.get(&name)?.durable[range.start as usize..range.end as usize].to_vec())
     }
 
     /// True when these bytes of the log are durable here.
     pub(super) fn holds(&self, mut position: LogPosition, mut bytes: &[u8]) -> bool {
-        let files = self.files.borrow();
+        let files = self.files.read_recursive();
         while !bytes.is_empty() {
             let Some(file) = files.get(&FileName::Chunk(self.layout.chunk_of(position))) else { return false };
             let length = bytes.len().min(self.layout.room(position) as usize);
@@ -166,7 +187,7 @@ impl VirtualDisk {
 
     /// Appends the log's bytes from `from` to `to`, as reads see them.
     pub(super) fn read_log(&self, from: LogPosition, to: LogPosition, into: &mut Vec<u8>) {
-        let files = self.files.borrow();
+        let files = self.files.read_recursive();
         let mut position = from;
         while position < to {
             let length = to.since(position).min(self.layout.room(position)) as usize;
@@ -194,11 +215,11 @@ fn sectors(offset: usize, length: usize) -> impl Iterator<Item = (usize, std::op
 impl Disk for VirtualDisk {
     fn list(&self) -> io::Result<Vec<FileInfo>> {
         let info = |(&name, file): (&FileName, &File)| FileInfo { name, length: file.seen.len() as u64 };
-        Ok(self.files.borrow().iter().map(info).collect())
+        Ok(self.files.read_recursive().iter().map(info).collect())
     }
 
     fn create(&self, name: FileName, head: &[u8], length: u64) -> io::Result<()> {
-        let mut files = self.files.borrow_mut();
+        let mut files = self.files.write();
         if files.contains_key(&name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -209,7 +230,7 @@ impl Disk for VirtualDisk {
     }
 
     fn read_at(&self, name: FileName, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        let files = self.files.borrow();
+        let files = self.files.read_recursive();
         let file = files.get(&name).ok_or(io::ErrorKind::NotFound)?;
         let offset = offset as usize;
         into.copy_from_slice(file.seen.get(offset..offset + into.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
@@ -217,12 +238,11 @@ impl Disk for VirtualDisk {
     }
 
     fn write_at(&self, name: FileName, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut files = self.files.borrow_mut();
+        let mut files = self.files.write();
         let file = files.get_mut(&name).ok_or(io::ErrorKind::NotFound)?;
         let offset = offset as usize;
         file.seen.get_mut(offset..offset + bytes.len()).ok_or(io::ErrorKind::UnexpectedEof)?.copy_from_slice(bytes);
-        let order = self.order.get();
-        self.order.set(order + 1);
+        let order = self.order.fetch_add(1, Ordering::Relaxed);
         file.unflushed.push_back(Unflushed { order, offset, bytes: bytes.to_vec() });
         Ok(())
     }
@@ -236,10 +256,16 @@ impl Disk for VirtualDisk {
 impl LogRead for VirtualDisk {
     fn with_chunk(&self, position: LogPosition, visit: &mut dyn FnMut(&[u8])) -> Result<(), ReadError> {
         let chunk = self.layout.chunk_of(position);
-        let files = self.files.borrow();
+        let files = self.files.read_recursive();
         let file = files.get(&FileName::Chunk(chunk)).ok_or(ReadError::NoChunk { position, chunk })?;
         visit(&file.seen[self.layout.file_offset(position) as usize..self.layout.footer_offset() as usize]);
         Ok(())
+    }
+}
+
+impl LogRead for Arc<VirtualDisk> {
+    fn with_chunk(&self, position: LogPosition, visit: &mut dyn FnMut(&[u8])) -> Result<(), ReadError> {
+        (**self).with_chunk(position, visit)
     }
 }
 

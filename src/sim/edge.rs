@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use crate::codec::record::{BatchBuilder, RecordKind};
 use crate::engine::{Answer, Append, MetadataEffect, Reply, Request, Revival, Ticket};
-use crate::index::METADATA_EVENT_TYPE;
+use crate::index::{Attempt, METADATA_EVENT_TYPE};
 use crate::types::{EventId, ExpectedVersion, Guid, LogPosition, Ticks, metastream_of};
 
 use super::Checker;
+use super::agenda::MILLISECOND;
 use super::node::Input;
 use super::profile::within;
 use super::workload::{Outcome, Task};
@@ -21,7 +22,7 @@ pub(super) struct Waiting {
     then: Then,
 }
 
-/// What must be read has rotted.
+/// What must be read has rotted, or the index is not whole.
 struct Damaged;
 
 /// What to do when the index is there.
@@ -131,7 +132,29 @@ impl World {
     pub(super) fn apply(&mut self, index: usize) {
         let node = &mut self.nodes[index];
         node.applying = false;
-        if let Err(error) = node.applied.apply_to(&node.disk, self.layout, node.readable) {
+        let (log, limit) = (&*node.disk, node.readable);
+        let outcome = match node.applied.try_apply(log, self.layout, limit, 1 << 40) {
+            Ok(Attempt::Rebuilding) => {
+                // The upkeep is at it.
+                node.applying = true;
+                self.count("index behind after a start");
+                return self
+                    .agenda
+                    .plan(self.now + 5 * MILLISECOND, Event::Apply { node: index, life: self.nodes[index].life });
+            }
+            Ok(_) => node.applied.apply_to(log, self.layout, limit).map(|_| ()),
+            Err(error) => Err(error),
+        };
+        if outcome.is_err() && !node.rotten.is_empty() {
+            // A start that believes footers does not see what has rotted before them. The index goes on when that is repaired.
+            node.applying = true;
+            self.count("index waits for a repair");
+            return self
+                .agenda
+                .plan(self.now + 20 * MILLISECOND, Event::Apply { node: index, life: self.nodes[index].life });
+        }
+        let node = &mut self.nodes[index];
+        if let Err(error) = outcome {
             return self.object(Checker::IndexAgrees, format!("n{index}: {error}"));
         }
         let applied = node.applied.applied();
@@ -184,7 +207,8 @@ impl World {
         self.count("reads judged");
         let node = &self.nodes[index];
         let (applied, head) = (node.applied.applied(), node.applied.head(stream));
-        let last = head.expect("all of it is in memory").last_event_number;
+        // A part of it is being made again.
+        let Ok(last) = head.map(|head| head.last_event_number) else { return self.answer(attempt, Outcome::Retry) };
         let Some(asked) = self.workload.attempts.get(&attempt) else { return };
         if applied < asked.floor_end || last < asked.floor_number {
             let detail = format!(
@@ -200,7 +224,8 @@ impl World {
     /// A read that any node may answer, from what it has. The index is derived from what is committed and in the files.
     fn read_here(&mut self, index: usize, attempt: u64, stream: &str) {
         let node = &self.nodes[index];
-        let last = node.applied.head(stream).expect("all of it is in memory").last_event_number;
+        let Ok(head) = node.applied.head(stream) else { return self.answer(attempt, Outcome::Retry) };
+        let last = head.last_event_number;
         let anywhere = Some(((index, node.life), self.now));
         if last >= 0 && self.reference.committed_at(stream, last).is_none() {
             let detail = format!("n{index} shows number {last} of {stream}, which nobody has committed");
@@ -223,7 +248,7 @@ impl World {
         let node = &self.nodes[index];
         let mut positions = Vec::new();
         let first = node.applied.positions(stream, claimed + 1, events.len(), &mut positions);
-        let first = first.expect("all of it is in memory");
+        let Ok(first) = first else { return Err(Damaged) };
         let same = |(position, (id, _)): (&LogPosition, &(EventId, usize))| {
             let mut bytes = Vec::new();
             node.disk.read_log(position.plus(8), position.plus(24), &mut bytes);

@@ -1,9 +1,10 @@
 //! A node's disk operations and sends: begun when the engine asks, done after a while, in any order.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::engine::{BufferToken, WriteSource};
-use crate::storage::{ChunkHeader, Disk, DurableMark, DurableState, FileName, STATE_SLOT_OFFSETS};
+use crate::storage::{ChunkFooter, ChunkHeader, Disk, DurableMark, DurableState, FileName, STATE_SLOT_OFFSETS};
 use crate::types::LogPosition;
 
 use super::Checker;
@@ -62,24 +63,35 @@ pub(super) enum Io {
         bytes: Vec<u8>,
         order: u64,
     },
+    /// What the sealer found goes into the footer page, which is flushed next.
+    Footer {
+        footer: Box<ChunkFooter>,
+    },
+    FooterFlush {
+        footer: Box<ChunkFooter>,
+        order: u64,
+    },
 }
 
 impl Io {
     /// What it writes, if it does: file, offset, bytes.
-    pub(super) fn write(&self) -> Option<(FileName, u64, &[u8])> {
+    pub(super) fn write(&self) -> Option<(FileName, u64, Cow<'_, [u8]>)> {
         match self {
-            Io::Write { file, bytes, .. } | Io::Mark { file, bytes, .. } => Some((file.0, file.1, bytes)),
-            Io::State { slot, bytes, .. } => Some((FileName::State, STATE_SLOT_OFFSETS[*slot], bytes)),
-            Io::Flush { .. } | Io::StateFlush { .. } => None,
+            Io::Write { file, bytes, .. } | Io::Mark { file, bytes, .. } => Some((file.0, file.1, bytes.into())),
+            Io::State { slot, bytes, .. } => Some((FileName::State, STATE_SLOT_OFFSETS[*slot], bytes.into())),
+            Io::Footer { footer } => {
+                Some((FileName::Chunk(footer.chunk), footer.layout.footer_offset(), footer.encode().into()))
+            }
+            Io::Flush { .. } | Io::StateFlush { .. } | Io::FooterFlush { .. } => None,
         }
     }
 }
 
 impl World {
-    fn begin_io(&mut self, index: usize, io: Io) {
+    pub(super) fn begin_io(&mut self, index: usize, io: Io) {
         let span = match io {
-            Io::Write { .. } | Io::Mark { .. } | Io::State { .. } => self.profile.write,
-            Io::Flush { .. } | Io::StateFlush { .. } => self.profile.flush,
+            Io::Write { .. } | Io::Mark { .. } | Io::State { .. } | Io::Footer { .. } => self.profile.write,
+            Io::Flush { .. } | Io::StateFlush { .. } | Io::FooterFlush { .. } => self.profile.flush,
         };
         let delay = self.disk_delay(index, span);
         let id = self.id();
@@ -155,10 +167,10 @@ impl World {
         let node = &mut self.nodes[index];
         let Some(io) = node.io.remove(&io) else { return };
         if let Some((name, offset, bytes)) = io.write() {
-            node.disk.write_at(name, offset, bytes).expect("a write inside its file");
+            node.disk.write_at(name, offset, &bytes).expect("a write inside its file");
         }
         let order = node.disk.order();
-        if let Io::Flush { .. } | Io::StateFlush { .. } = io
+        if let Io::Flush { .. } | Io::StateFlush { .. } | Io::FooterFlush { .. } = io
             && std::mem::take(&mut node.flush_fails)
         {
             self.flush_failed(index, &io);
@@ -177,6 +189,11 @@ impl World {
             Io::Flush { id, chunks, order } => {
                 (chunks.0..=chunks.1).for_each(|chunk| node.disk.flushed(FileName::Chunk(chunk), order));
                 self.input(index, Input::Flushed { id });
+            }
+            Io::Footer { footer } => self.begin_io(index, Io::FooterFlush { footer, order }),
+            Io::FooterFlush { footer, order } => {
+                node.disk.flushed(FileName::Chunk(footer.chunk), order);
+                self.sealed(index, &footer);
             }
             Io::State { sequence, slot, bytes } => {
                 self.begin_io(index, Io::StateFlush { sequence, slot, bytes, order });
@@ -201,6 +218,9 @@ impl World {
                 chunks.for_each(|chunk| node.disk.flush_failed(FileName::Chunk(chunk), order, random));
             }
             Io::StateFlush { order, .. } => node.disk.flush_failed(FileName::State, order, random),
+            Io::FooterFlush { ref footer, order } => {
+                node.disk.flush_failed(FileName::Chunk(footer.chunk), order, random);
+            }
             _ => {}
         }
         self.count("flushes that failed");

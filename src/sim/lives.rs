@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::{Engine, EngineOptions};
-use crate::index::Index;
 use crate::storage::{Disk, DurableState, Recovered, RecoveryError, recover};
 use crate::types::LogPosition;
 
@@ -24,7 +23,7 @@ impl World {
             return;
         }
         self.nodes[index].host_up = true;
-        let (state, recovered) = match self.recover_and_mend(index) {
+        let (mut state, recovered) = match self.recover_and_mend(index) {
             Ok(Some(found)) => found,
             Ok(None) => {
                 // Nobody can help now.
@@ -35,6 +34,7 @@ impl World {
         };
         self.line(index, "starts", recovered.end.0, u64::from(recovered.chunk_count));
         self.count("starts");
+        self.coverage.note("sealed chunks believed", u64::from(self.layout.chunk_of(recovered.sealed)));
         if recovered.cut.is_some() {
             self.count("starts with a torn tail");
         }
@@ -55,10 +55,11 @@ impl World {
             #[cfg(test)]
             planted: self.options.planted,
         };
+        state.commit_hint = self.open_index(index, &recovered, state.commit_hint);
         let node = &mut self.nodes[index];
+        (node.marks_rotten, node.mending_since) = (false, None);
         node.mark_sequence = recovered.mark.map_or(0, |mark| mark.sequence);
         node.marked_at = self.now;
-        node.applied = Arc::new(Index::new());
         node.readable = LogPosition::ZERO;
         node.watched = node.watched.of_next_start();
         let now = node.clock.ticks(self.now);
@@ -66,7 +67,9 @@ impl World {
         node.engine = Some(engine.expect("memory for a log buffer"));
         self.reset_links(index);
         self.plan_turn(index, self.now);
-        if !self.nodes[index].rotten.is_empty() {
+        let delay = self.random.schedule.u64(0..=250 * MILLISECOND);
+        self.plan_upkeep(index, delay);
+        if !self.nodes[index].rotten.is_empty() || self.nodes[index].pages_rotten {
             self.plan_scrub(index);
         }
     }
@@ -97,18 +100,16 @@ impl World {
 
     /// `None` when damage must wait for somebody who has the bytes.
     fn recover_and_mend(&mut self, index: usize) -> Result<Option<(DurableState, Recovered)>, String> {
+        let mut stuck_at = None;
         loop {
             match self.recover(index) {
                 Ok(found) => return Ok(Some(found)),
-                Err(error) if self.nodes[index].rotten.is_empty() => return Err(error.to_string()),
+                Err(error) if !self.nodes[index].is_damaged() => return Err(error.to_string()),
                 Err(error) => {
                     if !matches!(error, RecoveryError::Corrupt { .. }) {
                         return Err(error.to_string());
                     }
-                    let disk = &self.nodes[index].disk;
-                    let mut state = DurableState::load(disk).expect("a state file").expect("it has started before");
-                    state.save_suspect(disk).expect("a state file");
-                    if !self.mend(index, &error) {
+                    if !self.mend(index, &error, &mut stuck_at) {
                         return Ok(None);
                     }
                 }
@@ -118,11 +119,11 @@ impl World {
 
     fn recover(&mut self, index: usize) -> Result<(DurableState, Recovered), RecoveryError> {
         let node = &self.nodes[index];
-        let mut state = match DurableState::load(&node.disk).expect("a state file") {
+        let mut state = match DurableState::load(&*node.disk).expect("a state file") {
             Some(state) => state,
             None => {
                 let state = DurableState::new(node.id, self.layout.chunk_size);
-                state.create(&node.disk).expect("a new state file");
+                state.create(&*node.disk).expect("a new state file");
                 state
             }
         };
@@ -131,15 +132,15 @@ impl World {
         #[cfg(test)]
         let is_careless = self.options.planted == Some(crate::consensus::PlantedBug::RecoverWithoutFlush);
         #[cfg(test)]
-        let disk: &dyn Disk = if is_careless { &unflushed } else { &node.disk };
+        let disk: &dyn Disk = if is_careless { &unflushed } else { &*node.disk };
         #[cfg(not(test))]
-        let disk: &dyn Disk = &node.disk;
+        let disk: &dyn Disk = &*node.disk;
         let recovered = recover(disk, self.layout, &mut |_| {})?;
         recovered.check_committed(self.layout, state.commit_hint)?;
         if recovered.is_suspect {
-            state.save_suspect(&node.disk).expect("a state file");
+            state.save_suspect(&*node.disk).expect("a state file");
         }
-        recovered.erase_tail(&node.disk, self.layout)?;
+        recovered.erase_tail(&*node.disk, self.layout)?;
         Ok((state, recovered))
     }
 
@@ -151,13 +152,15 @@ impl World {
         for io in node.io.values() {
             // What was on its way may have got to the cache, in full.
             if let Some((name, offset, bytes)) = io.write().filter(|_| self.random.disk.bool()) {
-                node.disk.write_at(name, offset, bytes).expect("a write inside its file");
+                node.disk.write_at(name, offset, &bytes).expect("a write inside its file");
             }
         }
         if power {
             let misdirected = self.profile.has(Fault::Misdirected);
             let lost = node.disk.lose_power(&mut self.random.disk, misdirected);
             node.host_up = false;
+            let tables = node.folder.lose_power(&mut self.random.disk);
+            self.coverage.note("index files lost in a power cut", tables);
             self.coverage.note("writes lost in a power cut", lost.lost);
             self.coverage.note("writes torn in a power cut", lost.torn);
             self.coverage.note("writes in the wrong place", lost.misdirected);

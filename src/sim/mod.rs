@@ -16,8 +16,8 @@
 //!   After a flush that failed the system shows what was written, and it may not be on the disk; the node must end.
 //! - A disk is full for a while, or slow. A member's disk is lost for good only while a majority of the members keep theirs
 //!   and the member list is not being changed; the node comes back as another one, a clone.
-//! - Flushed bytes rot on one node only while a majority of the members has them, and no rot, and below the durable mark of that
-//!   node (see the module `rot`).
+//! - Flushed bytes of the log rot on one node only while a majority of the members has them, and no rot, and below the durable
+//!   mark of that node; header and footer pages, marks and a slot of the state file rot, too (see the module `rot`).
 //! - The operator asks for changes of the member list and for hand-overs at any time, sensible or not.
 //!
 //! Each run leaves most kinds of faults out, and draws how often the others come ([`FAULTS`]).
@@ -40,14 +40,17 @@ mod kinds;
 mod links;
 mod lives;
 mod members;
+mod mending;
 mod node;
 #[cfg(test)]
 mod planted_tests;
 mod profile;
 mod reference;
 mod rot;
+mod sealing;
 mod settle;
 mod shrink;
+mod tables;
 mod trace;
 mod workload;
 mod world;
@@ -175,6 +178,10 @@ pub enum Checker {
     Recovery,
     /// Nobody overwrites what it has committed.
     CommittedStays,
+    /// A chunk with a footer is full, committed and flushed, and the footer tells what it holds.
+    Sealed,
+    /// A node starts with all tables of its index that the manifest names, and they go with its log.
+    TablesKept,
     /// What a repair writes is what was committed.
     RepairExact,
     /// Memory that a write or send still needs is left alone.

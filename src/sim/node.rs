@@ -19,6 +19,8 @@ use super::disk::VirtualDisk;
 use super::edge::Waiting;
 use super::io::{Io, Token};
 use super::links::{Kind, Packet};
+use super::sealing::Sealing;
+use super::tables::{Keeper, VirtualFolder};
 use super::world::{Event, World};
 
 /// 100 ns ticks since year 1 at the start of a run.
@@ -87,9 +89,21 @@ pub(super) struct Node {
     pub(super) clock: Clock,
     /// What the wall clock is off by, 100 ns ticks.
     pub(super) wall_clock_off: i64,
-    pub(super) disk: VirtualDisk,
+    pub(super) disk: Arc<VirtualDisk>,
+    /// Where the tables of its index are.
+    pub(super) folder: Arc<VirtualFolder>,
+    /// Some file in there has rotted once.
+    pub(super) index_rotten: bool,
+    pub(super) keeper: Option<Keeper>,
     /// Records that have rotted and are not repaired, for those who must not look at them.
     pub(super) rotten: Vec<(LogPosition, LogPosition)>,
+    /// A header or footer page has rotted since the scrubber passed.
+    pub(super) pages_rotten: bool,
+    /// Its newest durable mark has rotted: an older one may tell of a log that was cut since.
+    pub(super) marks_rotten: bool,
+    /// Since when it waits for others to mend its log before it starts.
+    pub(super) mending_since: Option<Moment>,
+    pub(super) sealing: Sealing,
     /// The members that its log had last, also while it is down.
     pub(super) voters: Vec<NodeId>,
     /// Changes of the members that were asked for here.
@@ -140,8 +154,15 @@ impl Node {
             id,
             clock,
             wall_clock_off: 0,
-            disk: VirtualDisk::new(layout),
+            disk: Arc::new(VirtualDisk::new(layout)),
+            folder: Arc::default(),
+            index_rotten: false,
+            keeper: None,
             rotten: Vec::new(),
+            pages_rotten: false,
+            marks_rotten: false,
+            mending_since: None,
+            sealing: Sealing::default(),
             voters: Vec::new(),
             changes: Vec::new(),
             life: 0,
@@ -184,11 +205,13 @@ impl Node {
     }
 
     /// A new disk: nothing is known of the old one, and the node is another one.
-    pub(super) fn replace_disk(&mut self, layout: ChunkLayout) -> (NodeId, VirtualDisk) {
+    pub(super) fn replace_disk(&mut self, layout: ChunkLayout) -> (NodeId, Arc<VirtualDisk>) {
         let Guid(bytes) = self.id.0;
         let id = std::mem::replace(&mut self.id, identity(self.index, bytes[1] + 1));
-        let disk = std::mem::replace(&mut self.disk, VirtualDisk::new(layout));
+        let disk = std::mem::replace(&mut self.disk, Arc::new(VirtualDisk::new(layout)));
+        (self.folder, self.index_rotten) = (Arc::default(), false);
         self.rotten.clear();
+        (self.pages_rotten, self.marks_rotten, self.mending_since) = (false, false, None);
         self.voters.clear();
         self.accepted = false;
         self.flush_fails = false;
@@ -204,6 +227,7 @@ impl Node {
     /// Forgets what lives in the process.
     pub(super) fn forget(&mut self) {
         self.engine = None;
+        self.keeper = None;
         self.life += 1;
         self.inbox.clear();
         self.deferred.clear();
@@ -223,6 +247,7 @@ impl Node {
         self.last_hint = None;
         self.stopping = false;
         self.told_full = false;
+        self.sealing = Sealing::default();
     }
 
     /// Tells the engine of the memory that closed links still read.

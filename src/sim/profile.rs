@@ -36,6 +36,10 @@ pub(super) struct Profile {
     pub(super) write: Span,
     pub(super) flush: Span,
     pub(super) prepare: Span,
+    /// Between steps of the sealer.
+    pub(super) seal: Span,
+    /// Events that the index has in memory before it writes a table.
+    pub(super) index_events: u64,
     /// Between a node's input and its turn.
     pub(super) turn: Span,
     pub(super) apply: Span,
@@ -82,6 +86,8 @@ impl Profile {
             write: pick(random, &[(10 * MICROSECOND, 100 * MICROSECOND), (0, 5 * MILLISECOND)]),
             flush,
             prepare: pick(random, &[(MILLISECOND, 5 * MILLISECOND), (MILLISECOND, 300 * MILLISECOND)]),
+            seal: pick(random, &[(0, 5 * MILLISECOND), (MILLISECOND, 100 * MILLISECOND), (0, 1_000 * MILLISECOND)]),
+            index_events: pick(random, &[20, 100, 100, 400, 10_000]),
             turn: pick(random, &[(0, 5 * MICROSECOND), (0, 100 * MICROSECOND), (0, 2 * MILLISECOND)]),
             apply: pick(random, &[(0, 50 * MICROSECOND), (0, 3 * MILLISECOND)]),
             clients: options.clients.unwrap_or(clients),

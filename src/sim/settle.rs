@@ -26,7 +26,7 @@ impl World {
         self.agenda.plan(self.now + 20 * MILLISECOND, Event::Settle);
         let Some(settling) = self.settling else { return self.heal_all() };
         // Those that wait for somebody to repair them from try by themselves.
-        let ready = |node: &usize| self.nodes[*node].rotten.is_empty();
+        let ready = |node: &usize| !self.nodes[*node].is_damaged();
         (0..self.nodes.len()).filter(ready).collect::<Vec<_>>().into_iter().for_each(|node| self.start(node));
         if self.is_together() {
             self.together(settling.again);
@@ -76,7 +76,7 @@ impl World {
         let there = |node: &super::node::Node| {
             let Some(engine) = &node.engine else { return false };
             let (log_end, flushed, commit, _) = engine.positions();
-            [log_end, flushed, commit, node.applied.applied()] == [end; 4]
+            [log_end, flushed, commit, node.applied.applied()] == [end; 4] && node.applied.is_complete()
         };
         let is_whole = self.nodes.iter().all(|node| node.rotten.is_empty());
         is_whole && self.workload.is_idle() && self.workload.last_write_done && self.nodes.iter().all(there)

@@ -9,6 +9,7 @@ use crate::types::{EventId, ExpectedVersion, Guid, LogPosition};
 
 use super::agenda::{MILLISECOND, Moment};
 use super::history::{Operation, Told};
+use super::node::Node;
 use super::profile::within;
 use super::world::{Event, World};
 
@@ -225,6 +226,9 @@ impl World {
         let is_read = matches!(*task, Task::Read { .. });
         let astray = is_read && self.random.workload.u8(0..3) == 0;
         let node = if astray { self.random.workload.usize(0..self.nodes.len()) } else { client.node };
+        let is_proven = matches!(*task, Task::Read { master: true, .. });
+        let deposed = self.deposed().filter(|_| is_proven && self.random.workload.bool());
+        let node = deposed.unwrap_or(node);
         let stream = task.stream();
         let floor_number = self.workload.numbers.get(stream).copied().unwrap_or(-1);
         let floor_end = self.workload.acknowledged_end;
@@ -235,6 +239,16 @@ impl World {
         let patience = within(random, (timeout / 2, timeout * 4));
         self.agenda.plan(self.now + delay, Event::Ask { node, attempt: id });
         self.agenda.plan(self.now + patience, Event::Timeout { attempt: id });
+    }
+
+    /// Of several nodes that take themselves for the leader the one that was so first: where a stale read would come from.
+    fn deposed(&self) -> Option<usize> {
+        let led = |node: &Node| {
+            let replica = node.engine.as_ref()?.replica()?;
+            replica.is_leader().then(|| (replica.term(), node.index))
+        };
+        let leaders: Vec<_> = self.nodes.iter().filter_map(led).collect();
+        leaders.iter().min().filter(|_| leaders.len() > 1).map(|&(_, node)| node)
     }
 
     pub(super) fn timed_out(&mut self, attempt: u64) {

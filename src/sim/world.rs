@@ -1,6 +1,7 @@
 //! The world of one run: nodes, network, clients, and the events that move them.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
@@ -36,6 +37,10 @@ pub(super) enum Event {
     Prepare { node: usize, life: u32 },
     /// The scrubber passes.
     Scrub { node: usize, life: u32 },
+    /// The sealer goes on.
+    Seal { node: usize, life: u32 },
+    /// The upkeep of the index goes on.
+    Upkeep { node: usize, life: u32 },
     /// The index goes on.
     Apply { node: usize, life: u32 },
     /// A send on a data link is done.
@@ -97,6 +102,8 @@ impl Streams {
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) now: Moment,
+    /// What stands for the beginning of virtual time where the code takes an `Instant`; nothing depends on which it is.
+    pub(super) began: Instant,
     pub(super) agenda: Agenda<Event>,
     pub(super) random: Streams,
     pub(super) profile: Profile,
@@ -106,7 +113,7 @@ pub(super) struct World {
     pub(super) list: MembershipBody,
     pub(super) nodes: Vec<Node>,
     /// Disks that were replaced, by the node that had them.
-    pub(super) lost_disks: Vec<(NodeId, VirtualDisk)>,
+    pub(super) lost_disks: Vec<(NodeId, Arc<VirtualDisk>)>,
     pub(super) network: Network,
     pub(super) workload: Workload,
     pub(super) reference: Reference,
@@ -137,6 +144,7 @@ impl World {
         let list = MembershipBody { cluster: ClusterId(Guid([0xC1; 16])), members };
         World {
             now: 0,
+            began: Instant::now(),
             agenda: Agenda::new(),
             network: Network::new(nodes.len()),
             workload: Workload::new(profile.clients),
@@ -201,6 +209,8 @@ impl World {
             Event::Io { node, life, io } if self.lives(node, life) => self.io_done(node, io),
             Event::Prepare { node, life } if self.lives(node, life) => self.prepare(node),
             Event::Apply { node, life } if self.lives(node, life) => self.apply(node),
+            Event::Upkeep { node, life } if self.lives(node, life) => self.upkeep(node),
+            Event::Seal { node, life } if self.lives(node, life) => self.seal(node),
             Event::Scrub { node, life } if self.lives(node, life) => self.scrub(node),
             Event::Sent { node, life, send } if self.lives(node, life) => self.sent(node, send),
             Event::Turn { .. }
@@ -208,6 +218,8 @@ impl World {
             | Event::Prepare { .. }
             | Event::Apply { .. }
             | Event::Scrub { .. }
+            | Event::Upkeep { .. }
+            | Event::Seal { .. }
             | Event::Sent { .. } => {}
             Event::Packet { link, lane, sequence, packet } => self.packet_arrived(link, lane, sequence, packet),
             Event::Pump { link, lane } => self.pump(link, lane),

@@ -19,6 +19,8 @@ use super::walk::ChunkWalk;
 pub struct ChunkCheck {
     layout: ChunkLayout,
     chunk: u32,
+    /// Nothing is looked at from here on.
+    end: LogPosition,
     walk: ChunkWalk,
     facts: LogFacts,
     /// Of the log bytes so far.
@@ -35,6 +37,7 @@ impl ChunkCheck {
         ChunkCheck {
             layout,
             chunk,
+            end: layout.chunk_start(chunk + 1),
             walk: ChunkWalk::new(layout, chunk),
             facts: LogFacts::behind(term),
             crc: 0,
@@ -43,18 +46,24 @@ impl ChunkCheck {
         }
     }
 
+    /// The same, of the records that end at `end` or before it: for a chunk that is still being written.
+    #[must_use]
+    pub fn up_to(layout: ChunkLayout, chunk: u32, end: LogPosition) -> ChunkCheck {
+        let check = ChunkCheck::new(layout, chunk, Term::ZERO);
+        ChunkCheck { end: end.min(check.end), ..check }
+    }
+
     /// The chunk's number.
     #[must_use]
     pub fn chunk(&self) -> u32 {
         self.chunk
     }
 
-    /// Where the bytes that are wanted next begin, and how many there are up to the chunk's end: any number of them, but
-    /// not none. `None`: all is checked.
+    /// Where the bytes that are wanted next begin, and how many there are up to the end: any number of them, but not none.
+    /// `None`: all is checked.
     #[must_use]
     pub fn wants(&self) -> Option<(LogPosition, u64)> {
-        let end = self.layout.chunk_start(self.chunk + 1);
-        (self.at < end).then(|| (self.at, end.since(self.at)))
+        (self.at < self.end).then(|| (self.at, self.end.since(self.at)))
     }
 
     /// Takes the next bytes; the damage that they show, if any. `disk` is read only to find where it ends.
@@ -62,10 +71,10 @@ impl ChunkCheck {
         self.crc = crc32c::crc32c_append(self.crc, bytes);
         let stop = self.walk.push(bytes, &mut self.facts);
         self.at = self.at.plus(bytes.len() as u64);
-        let end = self.layout.chunk_start(self.chunk + 1);
+        let is_at_chunk_end = self.at == self.layout.chunk_start(self.chunk + 1);
         let reason = match stop {
             Some(stop) => stop.reason(),
-            None if self.at < end || self.walk.end() == end => return None,
+            None if !is_at_chunk_end || self.walk.end() == self.at => return None,
             None => "the last record does not end with the chunk".to_owned(),
         };
         Some(self.skip_damage(self.walk.end().plus(RECORD_ALIGNMENT as u64), reason, disk))
@@ -84,7 +93,7 @@ impl ChunkCheck {
     /// goes on.
     fn skip_damage(&mut self, behind: LogPosition, reason: String, disk: &dyn Disk) -> Damage {
         self.is_whole = false;
-        let (from, end) = (self.walk.end(), self.layout.chunk_start(self.chunk + 1));
+        let (from, end) = (self.walk.end(), self.end);
         // What cannot be read on the way holds no good record as far as anybody can tell.
         let next = find_record(disk, self.layout, behind..end, self.facts.term).ok().flatten();
         let to = next.map_or(end, |header| header.position);
@@ -96,6 +105,8 @@ impl ChunkCheck {
     /// What the chunk's footer must say; `None` when there was damage, or something is still wanted.
     #[must_use]
     pub fn footer(&self) -> Option<ChunkFooter> {
-        (self.is_whole && self.wants().is_none()).then(|| self.walk.footer(self.chunk, self.crc, &self.facts))
+        let is_walked = self.walk.end() == self.layout.chunk_start(self.chunk + 1);
+        (self.is_whole && is_walked && self.wants().is_none())
+            .then(|| self.walk.footer(self.chunk, self.crc, &self.facts))
     }
 }

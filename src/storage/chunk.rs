@@ -73,7 +73,7 @@ impl ChunkHeader {
     }
 
     /// What of `page`, the header page of this chunk, is not as it must be: where it begins, and the right bytes. The marks
-    /// themselves are left out: nobody but the log thread knows what they must hold, and a bad one counts as none.
+    /// themselves are left out: see [`WrongMark`].
     #[must_use]
     pub fn wrong_parts(&self, page: &[u8]) -> Vec<(usize, Vec<u8>)> {
         assert_eq!(page.len(), PAGE_BYTES);
@@ -148,8 +148,8 @@ impl DurableMark {
         (SLOTS_OFFSET + (sequence % 2) * SLOT_BYTES as u64, slot)
     }
 
-    /// The newest mark in a header page; `None` when there is none. A slot that does not check out was torn while it was
-    /// written: the other one holds the mark before.
+    /// The newest mark in a header page; `None` when there is none. A slot that does not check out counts as none
+    /// ([`WrongMark`]): the other one holds the mark before.
     #[must_use]
     pub fn read_newest(page: &[u8]) -> Option<DurableMark> {
         let first = SLOTS_OFFSET as usize;
@@ -158,6 +158,44 @@ impl DurableMark {
             .filter_map(|at| read_slot(&page[at..at + SLOT_BYTES]))
             .max_by_key(|mark| mark.sequence)
     }
+}
+
+/// A slot of a header page that holds neither a mark nor zeros. A slot is a sector, which no power cut tears: it has rotted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrongMark {
+    /// Where the slot begins in the page.
+    pub offset: usize,
+    /// The mark that was there, as its slot begins, when that can be told: one bit of it is wrong. Any two marks differ in
+    /// six bits at least, checksums included, so there is only one.
+    pub right: Option<[u8; MARK_BYTES]>,
+}
+
+impl WrongMark {
+    /// The slots of a header page that are wrong.
+    #[must_use]
+    pub fn all(page: &[u8]) -> Vec<WrongMark> {
+        let first = SLOTS_OFFSET as usize;
+        let slots = [first, first + SLOT_BYTES].map(|offset| (offset, &page[offset..offset + MARK_BYTES]));
+        let wrong =
+            slots.into_iter().filter(|(_, mark)| mark.iter().any(|&byte| byte != 0) && read_slot(mark).is_none());
+        wrong.map(|(offset, mark)| WrongMark { offset, right: put_right(mark) }).collect()
+    }
+
+    /// What to write at `offset`: the mark that was there, or none.
+    #[must_use]
+    pub fn bytes(&self) -> [u8; MARK_BYTES] {
+        self.right.unwrap_or_default()
+    }
+}
+
+/// The mark that differs from `mark` in one bit.
+fn put_right(mark: &[u8]) -> Option<[u8; MARK_BYTES]> {
+    let mark: [u8; MARK_BYTES] = mark.try_into().expect("the bytes of a mark");
+    (0..MARK_BYTES * 8).find_map(|bit| {
+        let mut right = mark;
+        right[bit / 8] ^= 1 << (bit % 8);
+        read_slot(&right).map(|_| right)
+    })
 }
 
 fn read_slot(slot: &[u8]) -> Option<DurableMark> {
@@ -233,6 +271,26 @@ mod tests {
                 page[start..start + bytes.len()].copy_from_slice(&bytes);
                 assert!(page == good, "byte {at}");
             }
+        }
+    }
+
+    #[test]
+    fn a_mark_with_one_wrong_bit_is_put_right_and_one_with_more_is_none() {
+        let mut good = HEADER.encode();
+        assert_eq!(WrongMark::all(&good), []);
+        let (offset, slot) = DurableMark::encode_slot(7, LogPosition(800));
+        good[offset as usize..offset as usize + SLOT_BYTES].copy_from_slice(&slot);
+        assert_eq!(WrongMark::all(&good), []);
+        for bit in 0..MARK_BYTES * 8 {
+            let mut page = good.clone();
+            page[1024 + bit / 8] ^= 1 << (bit % 8);
+            page[512 + bit / 8] ^= 1 << (bit % 8);
+            let found = WrongMark::all(&page);
+            let mark: [u8; MARK_BYTES] = slot[..MARK_BYTES].try_into().unwrap();
+            let expected = [(512, None), (1024, Some(mark))].map(|(offset, right)| WrongMark { offset, right });
+            assert_eq!(found, expected, "bit {bit}");
+            page[1024 + (bit / 8 + 3) % MARK_BYTES] ^= 0x10;
+            assert_eq!(WrongMark::all(&page)[1].right, None, "bit {bit}");
         }
     }
 

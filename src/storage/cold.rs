@@ -32,12 +32,6 @@ impl ColdFile {
         Ok(ColdFile { file, direct, buffer: vec![0; COLD_READ_BYTES + 2 * PAGE_BYTES as usize] })
     }
 
-    /// True when reads go past the page cache.
-    #[must_use]
-    pub fn is_direct(&self) -> bool {
-        self.direct.is_some()
-    }
-
     /// The bytes at `offset`: at most `length`, at least one unless `length` is zero.
     ///
     /// # Errors

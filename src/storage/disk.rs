@@ -172,8 +172,8 @@ pub struct FileDisk {
     watch: FlushWatch,
     /// The files used last, newest first; at most [`OPEN_FILES_MAX`].
     open: Mutex<Vec<(FileName, Arc<File>)>>,
-    /// Held, not used: closing it gives the lock up.
-    _lock: File,
+    /// Held: closing it gives the lock up.
+    lock: File,
 }
 
 impl FileDisk {
@@ -192,7 +192,7 @@ impl FileDisk {
             has_failed: AtomicBool::new(false),
             watch: FlushWatch::default(),
             open: Mutex::default(),
-            _lock: lock,
+            lock,
         };
         disk.remove_unfinished().map_err(failed("opened"))?;
         Ok(disk)
@@ -228,6 +228,23 @@ impl FileDisk {
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Writes the text of the lock file anew where it is not what this process wrote there. True when that was so. (Only
+    /// people read it; the lock itself is the system's.)
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn mend_lock_text(&self) -> io::Result<bool> {
+        let right = lock_text();
+        let mut found = vec![0; right.len() + 1];
+        let length = self.lock.read_at(&mut found, 0)?;
+        let is_wrong = found[..length] != *right.as_bytes();
+        if is_wrong {
+            self.lock.set_len(right.len() as u64)?;
+            self.lock.write_all_at(right.as_bytes(), 0)?;
+        }
+        Ok(is_wrong)
     }
 
     /// Opens a file for reading and writing, for those who do their own IO.
@@ -378,8 +395,12 @@ fn lock_directory(directory: &Path) -> Result<File, StorageError> {
         Err(errno) => return Err(failed(errno.into())),
     }
     lock.set_len(0).map_err(failed)?;
-    write!(lock, "process {}", std::process::id()).map_err(failed)?;
+    lock.write_all(lock_text().as_bytes()).map_err(failed)?;
     Ok(lock)
+}
+
+fn lock_text() -> String {
+    format!("process {}", std::process::id())
 }
 
 /// The file, opened to be written past the page cache; `None` where that does not work: it is only a saving.
@@ -419,7 +440,10 @@ impl Disk for FileDisk {
     }
 
     fn read_cold(&self, name: FileName, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        let FileName::Chunk(chunk) = name else { return self.read_at(name, offset, into) };
+        let FileName::Chunk(chunk) = name else {
+            FileDisk::forget_cached(&*self.file(name)?, offset, into.len() as u64);
+            return self.read_at(name, offset, into);
+        };
         let mut file = ColdFile::open(self, chunk)?;
         let mut done = 0;
         while done < into.len() {

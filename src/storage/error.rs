@@ -189,6 +189,14 @@ pub enum ReadError {
         #[source]
         source: io::Error,
     },
+    /// The disk could not read a page of the chunk's file while it was looked at.
+    #[error("a part of {name} could not be read while log position {position} was looked at; check the disk")]
+    Unreadable {
+        /// The file.
+        name: FileName,
+        /// What was asked for.
+        position: LogPosition,
+    },
 }
 
 /// What to do about a data directory that nothing can make good. Its node must not go on under its name: others have counted

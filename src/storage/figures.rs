@@ -21,6 +21,11 @@ pub struct StorageFigures {
     pub damage_waiting: AtomicU64,
     /// Damaged header and footer pages that the node has written anew, since start.
     pub pages_mended: AtomicU64,
+    /// Passes that are complete over what is not sealed: the open chunk, those ahead of it, the state file; since start.
+    pub unsealed_passes: AtomicU64,
+    /// Damaged durable marks, slots of the state and zeros behind the log that were found, since start; the log thread
+    /// writes them anew.
+    pub renewals_asked: AtomicU64,
     /// Damaged ranges that were repaired, since start.
     pub damage_repaired: AtomicU64,
     /// Reads and writes of the background work that failed, since start.

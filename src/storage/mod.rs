@@ -23,13 +23,14 @@ mod mending;
 mod preparer;
 mod reader;
 mod recovery;
+mod renewal;
 mod repair;
 mod search;
 mod state;
 mod walk;
 
 pub use check::ChunkCheck;
-pub use chunk::{ChunkHeader, DurableMark};
+pub use chunk::{ChunkHeader, DurableMark, WrongMark};
 pub use cold::{COLD_READ_BYTES, ColdFile};
 pub use damage::{Damage, DamageReports};
 pub use disk::{Disk, FileDisk, FileInfo, FileName};
@@ -40,7 +41,8 @@ pub use layout::{ChunkLayout, PAGE_BYTES};
 pub use mending::{Gap, LogPeer, Mended, PeerFacts, cut_tail, mend_range};
 pub use preparer::{Preparer, PreparerReport, reserve_bytes};
 pub use reader::{LogRead, LogReader};
-pub use recovery::{Recovered, ScanProgress, Survey, TornTail, erase_range, erase_tail, recover, survey};
+pub use recovery::{Recovered, ScanProgress, Survey, TornTail, erase_tail, recover, survey};
+pub use renewal::Renewal;
 pub use repair::{
     FetchError, RangeSource, RepairError, Repaired, damage_at, damaged_range, find_damage, repair_range, report_damage,
 };

@@ -21,7 +21,8 @@ pub trait LogRead {
     /// the chunk file, has a meaning in them; the rest may change while it is looked at.
     ///
     /// # Errors
-    /// [`ReadError`], and then `visit` was not called.
+    /// [`ReadError`]. Then `visit` was not called, or something was found to be unreadable while it looked: what it made
+    /// of it must be thrown away. (What it found not to check out is damaged all the same.)
     fn with_chunk(&self, position: LogPosition, visit: &mut dyn FnMut(&[u8])) -> Result<(), ReadError>;
 
     /// Says that somebody who reads from the beginning to the end has passed `from` to `to`, so that it need not be kept
@@ -34,7 +35,8 @@ pub trait LogRead {
 /// The log of a data directory, for any number of threads. A clone is another handle on the same mappings.
 ///
 /// A chunk is mapped when it is first asked for and stays mapped: address space is plentiful, and the page cache decides
-/// what is in memory.
+/// what is in memory. A page that the disk cannot read is zeros in the mapping, until [`LogReader::forget`] after the
+/// repair: so the disk is asked for it once, and not by every reader.
 #[derive(Clone, Debug)]
 pub struct LogReader {
     shared: Arc<Shared>,
@@ -44,7 +46,7 @@ pub struct LogReader {
 struct Shared {
     directory: PathBuf,
     layout: ChunkLayout,
-    /// By chunk number. Invariant: once set, a place is never changed.
+    /// By chunk number.
     chunks: RwLock<Vec<Option<Arc<ReadMap>>>>,
 }
 
@@ -80,6 +82,14 @@ impl LogReader {
         Ok(Arc::clone(chunks[index].get_or_insert(map)))
     }
 
+    /// Has chunk `number` mapped anew for the next who asks for it, if a page of its mapping could not be read: it has been
+    /// repaired.
+    pub fn forget(&self, number: u32) {
+        if let Some(place) = self.shared.chunks.write().get_mut(number as usize) {
+            place.take_if(|map| map.failures() > 0);
+        }
+    }
+
     fn map(&self, number: u32) -> Result<Arc<ReadMap>, ReadError> {
         let name = FileName::Chunk(number);
         let file = match File::open(self.shared.directory.join(name.to_string())) {
@@ -96,12 +106,19 @@ impl LogReader {
 
 impl LogRead for LogReader {
     fn with_chunk(&self, position: LogPosition, visit: &mut dyn FnMut(&[u8])) -> Result<(), ReadError> {
-        let map = self.chunk(self.shared.layout.chunk_of(position))?;
+        let chunk = self.shared.layout.chunk_of(position);
+        let map = self.chunk(chunk)?;
         let offset =
             usize::try_from(self.shared.layout.file_offset(position)).expect("an offset fits the address space");
         let end = usize::try_from(self.shared.layout.footer_offset()).expect("an offset fits the address space");
+        let before = map.failures();
         visit(&map[offset..end]);
-        Ok(())
+        if map.failures() == before {
+            return Ok(());
+        }
+        let name = FileName::Chunk(chunk);
+        tracing::error!(%position, "the disk cannot read a part of {name}");
+        Err(ReadError::Unreadable { name, position })
     }
 
     /// The mapping's pages count as the process's memory while they are mapped: without this the node would seem to hold
@@ -185,6 +202,41 @@ mod tests {
         assert!(resident(&first) <= 64 << 10, "{}", resident(&first));
         assert!(resident(&second) <= 600 << 10, "{}", resident(&second));
         assert_eq!((sum(0), sum(1 << 20)), (7 << 20, 7 << 20));
+    }
+
+    #[test]
+    fn what_the_disk_cannot_read_is_an_error_once_then_zeros_and_good_again_after_the_repair() {
+        let directory = TempDirectory::new();
+        let disk = FileDisk::open(directory.path()).unwrap();
+        create(&disk, 0);
+        disk.write_at(FileName::Chunk(0), 4096, &vec![7; 1 << 20]).unwrap();
+        let reader = LogReader::new(directory.path(), LAYOUT);
+        let other = reader.clone();
+        let look = |reader: &LogReader| {
+            let mut seen = Vec::new();
+            let outcome = reader.with_chunk(LogPosition(512 << 10), &mut |bytes| seen = bytes[..8192].to_vec());
+            (outcome, seen)
+        };
+        assert!(look(&reader).0.is_ok());
+        // Behind the end of its file a mapping fails as on a bad sector.
+        let file = File::options().write(true).open(directory.path().join("chunk-000000.000000")).unwrap();
+        file.set_len(4096 + (512 << 10) + 4096).unwrap();
+        let (outcome, seen) = look(&reader);
+        assert!(matches!(outcome, Err(ReadError::Unreadable { position: LogPosition(0x80000), .. })), "{outcome:?}");
+        assert_eq!(seen, [[7; 4096], [0; 4096]].concat());
+        let (outcome, again) = look(&other);
+        assert!(outcome.is_ok() && again == seen, "{outcome:?}");
+        let mut first = 0;
+        other.with_chunk(LogPosition(0), &mut |bytes| first = bytes[0]).unwrap();
+        assert_eq!(first, 7, "what can be read is served");
+
+        file.set_len(LAYOUT.file_length()).unwrap();
+        disk.write_at(FileName::Chunk(0), 4096, &vec![7; 1 << 20]).unwrap();
+        assert_eq!(look(&other).1, seen, "until somebody says that it is repaired");
+        reader.forget(0);
+        reader.forget(9);
+        let (outcome, seen) = look(&other);
+        assert!(outcome.is_ok() && seen == [7; 8192]);
     }
 
     #[test]

@@ -13,11 +13,11 @@
 
 use std::ops::Range;
 
-use crate::codec::record::{MembershipRecord, RecordKind, RecordView};
+use crate::codec::record::{MembershipRecord, RecordKind, RecordView, sealed_length};
 use crate::limits::{CHUNK_FOOTER_BYTES, CHUNK_HEADER_BYTES, RECORD_HEADER_BYTES};
 use crate::types::{Epoch, LogPosition, Term};
 
-use super::chunk::{ChunkHeader, DurableMark, FORMAT_VERSION};
+use super::chunk::{ChunkHeader, DurableMark, FORMAT_VERSION, WrongMark};
 use super::disk::{Disk, FileInfo, FileName, read_around};
 use super::error::RecoveryError;
 use super::facts::LogFacts;
@@ -31,9 +31,6 @@ const READ_BYTES: usize = 4 << 20;
 
 /// Bytes that the system is asked to have ready behind those that are read.
 const READ_AHEAD_BYTES: u64 = 16 << 20;
-
-/// The longest record of a member list.
-const MEMBERSHIP_BYTES_MAX: u64 = 64 << 10;
 
 /// What recovery found. Everything below `end` is durable, and checked now or when its chunk was sealed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,8 +46,9 @@ pub struct Recovered {
     /// What was found at `end` when it was not simply nothing. [`erase_tail`] removes it.
     pub cut: Option<TornTail>,
     /// True when `cut` is not just what a power cut leaves: good records of this log lie behind it, so acknowledged writes
-    /// may be among what is cut. Also when the header page of a chunk that is not sealed is damaged: the newest durable
-    /// mark, which would have told of a loss, may have been there. The node then must not count itself up to date in elections.
+    /// may be among what is cut. Also when the header page of a chunk that is not sealed is damaged, and more than one bit of
+    /// a durable mark: the newest mark, which would have told of a loss, may have been there. The node then must not count
+    /// itself up to date in elections.
     pub is_suspect: bool,
     /// What is not zero from `end` on, in large pieces: what [`Recovered::erase_tail`] has to overwrite.
     pub stale: Vec<Range<LogPosition>>,
@@ -58,7 +56,8 @@ pub struct Recovered {
     pub sealed: LogPosition,
     /// Chunk files that are there, numbered from 0 without a gap; the last ones may be empty.
     pub chunk_count: u32,
-    /// Chunks whose header page is damaged although the rest shows which they are. [`Recovered::erase_tail`] mends it.
+    /// Chunks whose header page, or a mark in it, is damaged although the rest shows which they are.
+    /// [`Recovered::erase_tail`] mends it.
     pub headers: Vec<u32>,
     /// The newest durable mark; the next one carries its sequence plus one.
     pub mark: Option<DurableMark>,
@@ -150,7 +149,7 @@ pub fn recover(
     write_again(disk, layout, durable, end)?;
     let stale = find_stale(disk, layout, end, limit)?;
     let has_good_behind = has_records(disk, layout, &stale, scan.facts.term)?;
-    let is_suspect = has_good_behind || files.headers.iter().any(|&chunk| files.footers[chunk as usize].is_none());
+    let is_suspect = has_good_behind || files.may_lack_mark;
     progress(ScanProgress { position: end, limit });
     let LogFacts { term: last_term, epochs, .. } = scan.facts;
     let cut = end_reason.or(has_good_behind.then(|| "zeros in front of good records".to_owned()));
@@ -185,8 +184,8 @@ pub fn survey(disk: &dyn Disk, layout: ChunkLayout) -> Result<Survey, RecoveryEr
 }
 
 /// Overwrites with zeros whatever is not zero from `from` to the end of the last chunk, and makes that durable: a stale
-/// record can then never be taken for a new one. Reads the rest of every chunk, so it is for the start; see
-/// [`erase_range`] for a running node. Gives the number of bytes that it wrote.
+/// record can then never be taken for a new one. Reads the rest of every chunk, so it is for the start. Gives the number
+/// of bytes that it wrote.
 ///
 /// # Errors
 /// [`RecoveryError::Io`]; calling it again is safe.
@@ -267,24 +266,6 @@ fn has_records(
     Ok(false)
 }
 
-/// Overwrites the log from `from` to `to` with zeros and makes that durable. For a truncation while the node runs; a
-/// durable mark at or below `from` must be durable before.
-///
-/// # Errors
-/// [`RecoveryError::Io`]; calling it again is safe.
-pub fn erase_range(
-    disk: &dyn Disk,
-    layout: ChunkLayout,
-    from: LogPosition,
-    to: LogPosition,
-) -> Result<(), RecoveryError> {
-    let zeros = vec![0; READ_BYTES.min(usize::try_from(to.since(from)).unwrap_or(READ_BYTES))];
-    each_piece(layout, from, to, &mut |name, offset, length, ends_chunk| {
-        disk.write_at(name, offset, &zeros[..length]).map_err(failed(name, "written"))?;
-        if ends_chunk { disk.sync(name).map_err(failed(name, "flushed")) } else { Ok(()) }
-    })
-}
-
 /// Reads the log from `from` to `to`, writes it in place and flushes it.
 fn write_again(disk: &dyn Disk, layout: ChunkLayout, from: LogPosition, to: LogPosition) -> Result<(), RecoveryError> {
     let mut buffer = vec![0; READ_BYTES.min(usize::try_from(to.since(from)).unwrap_or(READ_BYTES))];
@@ -319,6 +300,8 @@ struct Pages {
     footers: Vec<Option<ChunkFooter>>,
     /// Chunks whose header page has to be mended.
     headers: Vec<u32>,
+    /// The newest mark may have been in a page that is damaged.
+    may_lack_mark: bool,
     mark: Option<DurableMark>,
 }
 
@@ -327,7 +310,7 @@ fn check_chunks(disk: &dyn Disk, layout: ChunkLayout) -> Result<Pages, RecoveryE
     let mut files = disk.list().map_err(failed(FileName::Chunk(0), "listed"))?;
     files.sort_unstable_by_key(|file| file.name);
     let last = files.last().map_or(FileName::State, |file| file.name);
-    let mut pages = Pages { footers: Vec::new(), headers: Vec::new(), mark: None };
+    let mut pages = Pages { footers: Vec::new(), headers: Vec::new(), may_lack_mark: false, mark: None };
     for file in files {
         let FileName::Chunk(chunk) = file.name else {
             continue;
@@ -336,11 +319,16 @@ fn check_chunks(disk: &dyn Disk, layout: ChunkLayout) -> Result<Pages, RecoveryE
         if let (true, FileName::Chunk(last)) = (chunk != count, last) {
             return Err(RecoveryError::MissingChunk { missing: count, last });
         }
-        let page = read_header(disk, layout, file, chunk)?;
+        let mut page = read_header(disk, layout, file, chunk)?;
         let footer = read_footer(disk, layout, chunk)?;
-        if !check_header(disk, layout, chunk, &page, footer.is_some())? {
+        let is_whole = check_header(disk, layout, chunk, &page, footer.is_some())?;
+        let wrong_marks = WrongMark::all(&page);
+        if !is_whole || !wrong_marks.is_empty() {
             pages.headers.push(chunk);
         }
+        let is_mark_lost = wrong_marks.iter().any(|wrong| wrong.right.is_none());
+        pages.may_lack_mark |= footer.is_none() && (!is_whole || is_mark_lost);
+        wrong_marks.iter().for_each(|wrong| put_mark(&mut page, wrong));
         // A mark has a checksum of its own: it is believed also in a page whose identity is damaged. Not to believe it
         // would take damage below it for a torn tail.
         let found = DurableMark::read_newest(&page);
@@ -348,6 +336,11 @@ fn check_chunks(disk: &dyn Disk, layout: ChunkLayout) -> Result<Pages, RecoveryE
         pages.footers.push(footer);
     }
     Ok(pages)
+}
+
+fn put_mark(page: &mut [u8], wrong: &WrongMark) {
+    let right = wrong.bytes();
+    page[wrong.offset..wrong.offset + right.len()].copy_from_slice(&right);
 }
 
 /// The header page of a file that may be a chunk of this log.
@@ -392,18 +385,20 @@ fn begins_as(disk: &dyn Disk, layout: ChunkLayout, chunk: u32, may_be_empty: boo
     Ok(may_be_empty && is_zero(&head))
 }
 
-/// Makes the header page what it must be, but for its marks.
+/// Makes the header page what it must be. A mark that cannot be told any more is erased: it counted as none.
 fn mend_header(disk: &dyn Disk, layout: ChunkLayout, chunk: u32) -> Result<(), RecoveryError> {
     let name = FileName::Chunk(chunk);
     let mut page = vec![0; CHUNK_HEADER_BYTES as usize];
     disk.read_at(name, 0, &mut page).map_err(failed(name, "read"))?;
-    for (at, bytes) in (ChunkHeader { chunk, layout }).wrong_parts(&page) {
+    let mut parts = (ChunkHeader { chunk, layout }).wrong_parts(&page);
+    parts.extend(WrongMark::all(&page).iter().map(|wrong| (wrong.offset, wrong.bytes().to_vec())));
+    for (at, bytes) in parts {
         disk.write_at(name, at as u64, &bytes).map_err(failed(name, "written"))?;
     }
     disk.sync(name).map_err(failed(name, "flushed"))?;
     tracing::error!(
         chunk,
-        "the header page of {name} was damaged; its records show which chunk it is, so the page is made \
+        "the header page of {name} was damaged; the rest of the file shows what belongs there, so the page is made \
         anew. A disk that loses one page may lose others: check it"
     );
     Ok(())
@@ -503,7 +498,7 @@ fn read_membership(
         return Ok(Some((position, list)));
     }
     let (name, room) = (FileName::Chunk(layout.chunk_of(position)), layout.room(position));
-    let mut bytes = vec![0; room.min(MEMBERSHIP_BYTES_MAX) as usize];
+    let mut bytes = vec![0; room.min(sealed_length(MembershipRecord::MAX_BYTES) as u64) as usize];
     read_around(disk, name, layout.file_offset(position), &mut bytes).map_err(failed(name, "read"))?;
     let record = RecordView::check(&bytes, position, room)
         .map_err(|error| corrupt(layout, position, durable, format!("the member list: {error}")))?;

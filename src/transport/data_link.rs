@@ -175,13 +175,21 @@ impl LogThread {
     }
 
     /// A record that a follower needs is damaged here.
-    fn report_damage(&self, from: LogPosition, error: &RecordError) {
+    fn report_damage(&self, follower: NodeId, from: LogPosition, error: &RecordError, is_news: bool) {
         let layout = self.files.layout;
         let committed = self.engine.positions().2;
         let to = from.plus(layout.room(from)).min(committed);
         if from < to {
             let damage = Damage { chunk: layout.chunk_of(from), from, to, reason: error.to_string() };
             self.links.damage.report(damage);
+        } else if is_news {
+            self.published.counters.damaged_uncommitted.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(
+                node = %follower, position = %from, chunk = layout.chunk_of(from), %error,
+                "a record that is not committed is damaged on this node's disk, and this follower cannot be sent what comes \
+                 from there on: no majority has acknowledged it, so it cannot be repaired from another node; if it does not \
+                 get committed through the others, restart this node: it cuts its log there and takes what the others have"
+            );
         }
     }
 
@@ -221,9 +229,10 @@ impl LogThread {
                         link.spare = buffer;
                         return self.read_file(id);
                     }
-                    Piece::Damaged { record, error } => {
+                    Piece::Damaged { record, error, is_news } => {
                         (link.next, link.spare) = (None, buffer);
-                        return self.report_damage(record, &error);
+                        let follower = link.follower;
+                        return self.report_damage(follower, record, &error, is_news);
                     }
                 }
                 link.next = Some(Next::Ready(buffer));

@@ -85,7 +85,12 @@ pub(super) enum Piece {
     /// It lies before that one: read on.
     Before,
     /// A record is damaged: read again after a while.
-    Damaged { record: LogPosition, error: RecordError },
+    Damaged {
+        record: LogPosition,
+        error: RecordError,
+        /// It was not found damaged the last time.
+        is_news: bool,
+    },
 }
 
 /// See the module.
@@ -95,12 +100,14 @@ pub(super) struct FileFeed {
     /// The piece to be sent, until it was read and is good.
     wanted: Option<SendPlan>,
     paused_until: Option<Ticks>,
+    /// The last record that was found damaged.
+    damaged: Option<LogPosition>,
 }
 
 impl FileFeed {
     /// Of a link that begins at `start`, where a record begins.
     pub(super) fn new(start: LogPosition) -> FileFeed {
-        FileFeed { check: RecordCheck::new(start), wanted: None, paused_until: None }
+        FileFeed { check: RecordCheck::new(start), wanted: None, paused_until: None, damaged: None }
     }
 
     /// True while the link waits for a repair at `now`; `None` when a piece is to be read again now.
@@ -147,7 +154,8 @@ impl FileFeed {
             Err((record, error)) => {
                 self.check = RecordCheck::new(boundary);
                 self.paused_until = Some(now.after(REPAIR_PAUSE));
-                Piece::Damaged { record, error }
+                let is_news = self.damaged.replace(record) != Some(record);
+                Piece::Damaged { record, error, is_news }
             }
         }
     }
@@ -215,6 +223,8 @@ mod tests {
                 let end = if (bit as u64 / 8) < record + 4 { good.len() as u64 } else { end };
                 assert!((sent as u64) < end, "bit {bit}: sent up to {sent}");
                 assert_eq!((files.is_paused(NOW), files.is_paused(NOW.after(REPAIR_PAUSE))), (Some(true), Some(false)));
+                let again = feed(&mut files, &bad);
+                assert!(matches!(again, Piece::Damaged { is_news: false, .. }), "bit {bit}: {again:?}");
                 // Repaired: the very piece that was planned goes out.
                 assert_eq!(feed(&mut files, &good), Piece::Good);
                 assert_eq!(files.check.position.0 as usize, (sent + length).min(good.len()));

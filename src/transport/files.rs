@@ -1,13 +1,16 @@
 //! The log's files as the ring writes them: chunks, their durable marks, the state file.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::BufferToken;
+use crate::engine::{BufferToken, Engine};
 use crate::ring::{Driver, Failure, FileId, Slice, Source};
-use crate::storage::{ChunkLayout, DurableMark, DurableState, FileDisk, FileName, STATE_SLOT_OFFSETS};
+use crate::storage::{
+    ChunkLayout, Disk as _, DurableMark, DurableState, FileDisk, FileName, Renewal, STATE_SLOT_OFFSETS,
+};
 use crate::types::{LogPosition, Ticks};
 
 use super::error::LogThreadError;
@@ -224,6 +227,43 @@ impl LogFiles {
             return Ok(None);
         }
         Ok(self.flush.take().map(|flush| flush.id))
+    }
+
+    /// Writes anew what has rotted, if it is not about to be written anyway; who found it looks again.
+    ///
+    /// In one call and not through the ring, whose writes have no order among each other: it is in the file before any later
+    /// write begins, and there is none in flight to the same place. That is rare, and a page at most; the flush is left to
+    /// who asked, whom the disk may keep waiting.
+    pub(super) fn renew(&mut self, engine: &Engine, renewal: Renewal) {
+        let (_, flushed, _, _) = engine.positions();
+        let written = match renewal {
+            // Marks go out with flushes only; chunks in front of this one may be sealed, and belong to the scrubber then.
+            Renewal::Marks(chunk) if self.flush.is_none() && chunk >= self.layout.chunk_of(flushed) => {
+                self.renew_marks(chunk)
+            }
+            Renewal::Zeros { from, to } if from >= engine.high_water() => {
+                let zeros = vec![0; usize::try_from(to.since(from)).expect("a page at most")];
+                self.disk.write_at(FileName::Chunk(self.layout.chunk_of(from)), self.layout.file_offset(from), &zeros)
+            }
+            // The other slot stays as it is: one of the two is good at any time.
+            Renewal::State(slot) => engine
+                .saved_state()
+                .map_or(Ok(()), |state| self.disk.write_at(FileName::State, STATE_SLOT_OFFSETS[slot], &state.encode())),
+            Renewal::Marks(_) | Renewal::Zeros { .. } => Ok(()),
+        };
+        if let Err(error) = written {
+            tracing::error!(?renewal, %error, "what has rotted cannot be written anew; it is tried again. Check the disk");
+        }
+    }
+
+    /// What the newest mark says, in both slots, under the next numbers: so they are the newest of all chunks, and true.
+    fn renew_marks(&mut self, chunk: u32) -> io::Result<()> {
+        for _ in 0..2 {
+            self.mark_sequence += 1;
+            let (offset, slot) = DurableMark::encode_slot(self.mark_sequence, self.marked);
+            self.disk.write_at(FileName::Chunk(chunk), offset, &slot)?;
+        }
+        Ok(())
     }
 
     /// Begins to save the small state.

@@ -8,7 +8,8 @@
 //! 0x24 Acknowledge      u32 term, u64 position
 //! 0x25 Heartbeat        u32 term, u64 round, u64 commit position
 //! 0x26 HeartbeatAnswer  u32 term, u64 round, u64 microseconds that a flush takes,
-//!                       u64 position that a full disk can take the log up to (all ones: it is not full)
+//!                       u64 position that a full disk can take the log up to (all ones: it is not full),
+//!                       u32 flags (1: as leader it could take writes; others are not looked at)
 //! ```
 //!
 //! The correlation identifier of a frame is the subscription where the message has one, else zero.
@@ -26,6 +27,9 @@ const HEARTBEAT_ANSWER: u8 = 0x26;
 
 /// In the place of a position: the disk is not full.
 const NOT_FULL: LogPosition = LogPosition(u64::MAX);
+
+/// Flag of an answer to a heartbeat: as leader the node could take writes.
+const READY: u32 = 1;
 
 const SUBSCRIBE_BYTES: usize = 32;
 const EPOCH_BYTES: usize = 28;
@@ -67,9 +71,15 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
         Message::Heartbeat { term, round, commit_position } => {
             put_numbers(out, HEARTBEAT, Guid::ZERO, *term, &[*round, commit_position.0]);
         }
-        Message::HeartbeatAnswer { term, round, flush_micros, full_from } => {
-            let full_from = full_from.unwrap_or(NOT_FULL).0;
-            put_numbers(out, HEARTBEAT_ANSWER, Guid::ZERO, *term, &[*round, *flush_micros, full_from]);
+        Message::HeartbeatAnswer { term, round, flush_micros, full_from, is_ready } => {
+            put_frame(out, HEARTBEAT_ANSWER, Guid::ZERO, |out| {
+                put_term(out, *term);
+                [*round, *flush_micros, full_from.unwrap_or(NOT_FULL).0]
+                    .iter()
+                    .for_each(|&number| put_u64(out, number));
+                let flags = if *is_ready { READY } else { 0 };
+                out.extend_from_slice(&flags.to_le_bytes());
+            });
         }
     }
 }
@@ -118,10 +128,12 @@ pub fn decode(frame: &Frame<'_>) -> Result<Message, LinkError> {
             Message::Heartbeat { term: term_at(payload, 0), round, commit_position }
         }
         HEARTBEAT_ANSWER => {
-            exactly("HeartbeatAnswer", 28)?;
+            exactly("HeartbeatAnswer", 32)?;
             let (round, flush_micros) = (u64_at(payload, 4), u64_at(payload, 12));
             let full_from = Some(position_at(payload, 20)).filter(|position| *position != NOT_FULL);
-            Message::HeartbeatAnswer { term: term_at(payload, 0), round, flush_micros, full_from }
+            let flags = u32::from_le_bytes(payload[28..32].try_into().expect("four bytes"));
+            let is_ready = flags & READY != 0;
+            Message::HeartbeatAnswer { term: term_at(payload, 0), round, flush_micros, full_from, is_ready }
         }
         found => return Err(LinkError::Command { found }),
     })
@@ -191,8 +203,8 @@ mod tests {
             Message::Refused { term, reason: "not the leader".to_owned() },
             Message::Acknowledge { term, subscription, position: log_end },
             Message::Heartbeat { term, round: 12, commit_position },
-            Message::HeartbeatAnswer { term, round: 12, flush_micros: 731, full_from: None },
-            Message::HeartbeatAnswer { term, round: 12, flush_micros: 731, full_from: Some(log_end) },
+            Message::HeartbeatAnswer { term, round: 12, flush_micros: 731, full_from: None, is_ready: false },
+            Message::HeartbeatAnswer { term, round: 12, flush_micros: 731, full_from: Some(log_end), is_ready: true },
         ]
     }
 

@@ -14,7 +14,7 @@ use crate::gossip::Directory;
 use crate::limits::{LINK_BUFFER_BYTES, LINK_BUFFER_COUNT};
 use crate::queue::Queue;
 use crate::ring::{Completion, Driver, FileId, GroupId, Wait, monotonic_now, pin_thread};
-use crate::storage::{ChunkLayout, DamageReports, DurableMark, FileDisk};
+use crate::storage::{ChunkLayout, DamageReports, DurableMark, FileDisk, Renewal};
 use crate::types::{LogPosition, NodeId, Term, Ticks, WallTime};
 
 use super::connections::{Connections, Holds};
@@ -58,6 +58,8 @@ pub enum ShellInput {
     DiskFull(bool),
     /// A chunk cannot be made for another reason, or can be made again.
     ChunkFailed(bool),
+    /// Something that this thread writes has rotted.
+    Renew(Renewal),
     /// Stop: hand leadership over, finish what is written, and return.
     Stop,
 }
@@ -339,6 +341,7 @@ impl LogThread {
                 }
                 ShellInput::DiskFull(full) => self.engine.handle_disk_full(full),
                 ShellInput::ChunkFailed(failed) => self.engine.handle_chunk_failed(failed),
+                ShellInput::Renew(renewal) => self.files.renew(&self.engine, renewal),
                 ShellInput::Stop => {
                     self.stop_at.get_or_insert(self.now.after(STOP_PATIENCE));
                     self.engine.handle_stop();
@@ -369,6 +372,7 @@ impl LogThread {
     fn publish(&mut self) {
         let (log_end, flushed, committed, readable) = self.engine.positions();
         self.published.set_positions(log_end, flushed, committed, readable);
+        self.published.set_high_water(self.engine.high_water());
         self.published.counters.appends.store(self.appends, Ordering::Relaxed);
         if !self.followers.is_empty() && self.now.since(self.view_at) >= VIEW_INTERVAL {
             self.publish_view();

@@ -27,12 +27,12 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
 
     let load = Load::start(&cluster, run, 0, arguments.writers, 160);
     let before = rate(&load, Duration::from_secs(3));
-    let (start, acknowledged) = (Instant::now(), load.acknowledged());
+    let (start, acknowledged) = (Instant::now(), load.watcher().acknowledged());
     cluster.nodes[away].start()?;
     cluster.wait_until_in_step(away, PATIENCE)?;
     let time = start.elapsed();
-    let meanwhile = (load.acknowledged() - acknowledged) as f64 / time.as_secs_f64();
-    let pause = load.longest_gap(start, Instant::now());
+    let meanwhile = (load.watcher().acknowledged() - acknowledged) as f64 / time.as_secs_f64();
+    let pause = load.watcher().longest_pause(start, Instant::now());
     let after = rate(&load, Duration::from_secs(3));
     println!(
         "result mode=catchup mib={} seconds={:.1} catchup_mib_per_s={:.0} writes_per_s_before={before:.0} \
@@ -71,7 +71,7 @@ fn log_end(nodes: &[Node]) -> anyhow::Result<u64> {
 
 /// Acknowledged writes a second.
 fn rate(load: &Load, span: Duration) -> f64 {
-    let before = load.acknowledged();
+    let before = load.watcher().acknowledged();
     std::thread::sleep(span);
-    (load.acknowledged() - before) as f64 / span.as_secs_f64()
+    (load.watcher().acknowledged() - before) as f64 / span.as_secs_f64()
 }

@@ -8,7 +8,8 @@ use crate::history::{History, Moment, NEVER, Outcome, Read, Write};
 use crate::known::{self, identifier};
 use crate::support::client::{ANY, Client as Connection, NO_STREAM, Refusal, Written, event};
 use crate::support::messages::{EventRecord, WriteEvents};
-use crate::workload::{STATE_LIMIT, Shared};
+use crate::watcher::STATE_LIMIT;
+use crate::workload::Shared;
 
 /// A follower answers a forwarded write at the latest so long after the leader did, whether it has the write or not (200 ms,
 /// less what clocks and waiting add here).
@@ -45,6 +46,8 @@ pub(crate) struct Client {
     own: i64,
     /// New streams begun.
     begun: u64,
+    /// The last write was a large one: no pause.
+    is_in_a_hurry: bool,
     history: History,
 }
 
@@ -63,12 +66,24 @@ impl Client {
     pub(crate) fn new(shared: Arc<Shared>, number: u32, count: u32, seed: u64) -> Client {
         let random = fastrand::Rng::with_seed(seed);
         let (shown, history) = (BTreeMap::new(), History::default());
-        Client { shared, number, count, random, connection: None, shown, counter: 0, own: -1, begun: 0, history }
+        Client {
+            shared,
+            number,
+            count,
+            random,
+            connection: None,
+            shown,
+            counter: 0,
+            own: -1,
+            begun: 0,
+            is_in_a_hurry: false,
+            history,
+        }
     }
 
     /// Works until the run is over; what it did.
     pub(crate) fn run(mut self) -> History {
-        while !self.shared.stopped() {
+        while !self.shared.watcher.stopped() {
             let go_on = match self.random.u32(0..100) {
                 0..35 => self.write_any(),
                 35..55 => self.write_own(),
@@ -79,7 +94,7 @@ impl Client {
             if !go_on {
                 break;
             }
-            if !self.shared.is_heavy() {
+            if !self.is_in_a_hurry {
                 std::thread::sleep(Duration::from_millis(self.random.u64(8..40)));
             }
         }
@@ -100,7 +115,9 @@ impl Client {
             }
             Some(Outcome::Wrong { current }) => {
                 let own = self.own;
-                self.shared.wrong(format!("{stream} has one writer, which knows of {own}; the server says {current}"));
+                self.shared
+                    .watcher
+                    .wrong(&format!("{stream} has one writer, which knows of {own}; the server says {current}"));
                 false
             }
             Some(Outcome::Unknown) | None => false,
@@ -122,7 +139,8 @@ impl Client {
 
     /// Writes one to three events until there is an answer; `None` when there is no use in going on.
     fn write(&mut self, stream: String, expected: i64) -> Option<Outcome> {
-        let heavy = self.shared.is_heavy();
+        let heavy = self.shared.take_heavy(HEAVY_DATA);
+        self.is_in_a_hurry = heavy;
         let count = if heavy { 1 } else { self.random.u32(1..4) };
         let id = identifier(self.shared.run, self.number, self.counter);
         self.counter += u64::from(count);
@@ -163,13 +181,16 @@ impl Client {
         loop {
             let begin = Instant::now();
             (write.attempt_begin, write.attempts) = (self.shared.now(), write.attempts + 1);
-            write.node = self.target(is_forwarded && write.attempts == 1, write.attempts);
+            write.node = self
+                .shared
+                .watcher
+                .target(is_forwarded && write.attempts == 1, (write.attempts + self.number) as usize);
             match self.attempt(request, write.node) {
                 Attempt::Written(written) => {
                     let position = Some(written.commit_position).filter(|position| *position >= 0);
                     write.outcome = Outcome::Acknowledged { first: written.first_event_number, position };
                     write.end = self.shared.now();
-                    self.shared.acknowledged(begin);
+                    self.shared.watcher.acknowledge(begin);
                     return;
                 }
                 Attempt::Wrong { current } => {
@@ -179,7 +200,7 @@ impl Client {
                 Attempt::Repeat => {}
                 Attempt::Hopeless => return,
             }
-            if self.shared.stopped() && last_moment.get_or_insert_with(Instant::now).elapsed() > LAST_LIMIT {
+            if self.shared.watcher.stopped() && last_moment.get_or_insert_with(Instant::now).elapsed() > LAST_LIMIT {
                 return;
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -188,9 +209,9 @@ impl Client {
 
     fn attempt(&mut self, request: &WriteEvents, node: usize) -> Attempt {
         let Some(mut connection) = self.connect(node) else { return Attempt::Repeat };
-        let shared = Arc::clone(&self.shared);
-        let leader = shared.leader();
-        let moved = || shared.leader().is_some_and(|now| Some(now) != leader && now != node);
+        let watcher = Arc::clone(&self.shared.watcher);
+        let leader = watcher.leader();
+        let moved = || watcher.leader().is_some_and(|now| Some(now) != leader && now != node);
         let Ok(answer) = connection.write(request, ANSWER_LIMIT, &moved) else { return Attempt::Repeat };
         self.connection = Some((node, connection));
         let count = request.events.len() as i64;
@@ -215,7 +236,7 @@ impl Client {
     }
 
     fn hopeless(&self, what: &str) -> Attempt {
-        self.shared.wrong(format!("client {}: {what}", self.number));
+        self.shared.watcher.wrong(&format!("client {}: {what}", self.number));
         Attempt::Hopeless
     }
 
@@ -224,14 +245,14 @@ impl Client {
         match write.outcome {
             Outcome::Acknowledged { first, .. } => {
                 if first <= floor {
-                    self.shared.wrong(format!("{write}: number {floor} was seen before it began"));
+                    self.shared.watcher.wrong(&format!("{write}: number {floor} was seen before it began"));
                 }
                 if write.expected != ANY && first != write.expected + 1 {
-                    self.shared.wrong(format!("{write}: not behind the version that it expected"));
+                    self.shared.watcher.wrong(&format!("{write}: not behind the version that it expected"));
                 }
                 let ids = (0..u128::from(write.count)).map(|place| write.id + place);
                 if let Err(what) = self.shared.known.enter(&write.stream, first, ids) {
-                    self.shared.wrong(format!("{write}: {what}"));
+                    self.shared.watcher.wrong(&format!("{write}: {what}"));
                 }
                 // A node that forwards keeps the answer back until it has the write itself, but not for ever: behind a
                 // slow answer, or one to a repeat, its own reads may lag.
@@ -242,7 +263,9 @@ impl Client {
             Outcome::Wrong { current } => {
                 // The version was seen when it was claimed, so the stream has grown since.
                 if current <= write.expected || current < floor {
-                    self.shared.wrong(format!("{write}: refused, and the stream had reached {floor} when it began"));
+                    self.shared
+                        .watcher
+                        .wrong(&format!("{write}: refused, and the stream had reached {floor} when it began"));
                 }
             }
             Outcome::Unknown => {}
@@ -263,8 +286,8 @@ impl Client {
             _ => format!("own-{}", self.random.u32(1..=self.count)),
         };
         let require_master = self.random.bool();
-        let target = if require_master { self.shared.leader() } else { None };
-        let node = target.unwrap_or_else(|| self.random.usize(0..self.shared.count()));
+        let target = if require_master { self.shared.watcher.leader() } else { None };
+        let node = target.unwrap_or_else(|| self.random.usize(0..self.shared.watcher.count()));
         let floor = self.shared.known.floor(&stream);
         let from = if self.random.u32(0..20) == 0 { 0 } else { (floor - self.random.i64(0..30)).max(0) };
         let Some(mut connection) = self.connect(node) else { return true };
@@ -278,14 +301,14 @@ impl Client {
             Ok(page) => page,
             Err(refusal) if refusal.may_be_repeated() => return true,
             Err(refusal) => {
-                self.shared.wrong(format!("reading {stream} at node {}: {refusal}", node + 1));
+                self.shared.watcher.wrong(&format!("reading {stream} at node {}: {refusal}", node + 1));
                 return false;
             }
         };
         let (client, count, is_end) = (self.number, page.events.len() as i64, page.is_end_of_stream);
         let read = Read { client, stream, node, require_master, begin, end, from, count, is_end };
         if let Err(what) = self.judge_read(&read, &page.events, floor) {
-            self.shared.wrong(format!("{read}: {what}"));
+            self.shared.watcher.wrong(&format!("{read}: {what}"));
         }
         self.history.reads.push(read);
         true
@@ -321,21 +344,13 @@ impl Client {
         Ok(())
     }
 
-    /// The node to try: the leader, or another to have the request forwarded; without a leader one after the other.
-    fn target(&self, is_forwarded: bool, attempts: u32) -> usize {
-        let count = self.shared.count();
-        let turn = (attempts + self.number) as usize;
-        let away = |leader: usize| if is_forwarded { leader + 1 + turn % (count - 1) } else { leader };
-        self.shared.leader().map_or(turn, away) % count
-    }
-
     /// The open connection to `node`, or a new one.
     fn connect(&mut self, node: usize) -> Option<Connection> {
         match self.connection.take() {
             Some((now, connection)) if now == node => Some(connection),
             _ => {
                 self.shown.clear();
-                Connection::connect(self.shared.tcp(node), STATE_LIMIT).ok()
+                Connection::connect(self.shared.watcher.tcp(node), STATE_LIMIT).ok()
             }
         }
     }

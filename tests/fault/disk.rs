@@ -37,6 +37,12 @@ fn text(path: &Path) -> anyhow::Result<&str> {
     path.to_str().with_context(|| format!("{} is no text", path.display()))
 }
 
+/// Bytes free on the file system of `place`.
+pub(crate) fn free_at(place: &Path) -> anyhow::Result<u64> {
+    let found = rustix::fs::statvfs(place).with_context(|| place.display().to_string())?;
+    Ok(found.f_bavail * found.f_frsize)
+}
+
 impl Disk {
     /// Makes and mounts a file system of `mib` below `folder`; the file that holds it takes what is written only.
     pub(crate) fn on_loop(folder: &Path, name: &str, mib: u64) -> anyhow::Result<Disk> {
@@ -60,9 +66,14 @@ impl Disk {
         self.mount.join("filler")
     }
 
+    /// Bytes free on it.
+    pub(crate) fn free(&self) -> anyhow::Result<u64> {
+        free_at(&self.mount)
+    }
+
     /// Takes all the room that is left.
     pub(crate) fn fill(&self) -> anyhow::Result<()> {
-        let available = rustix::fs::statvfs(&self.mount).map(|free| free.f_bavail * free.f_frsize)?;
+        let available = self.free()?;
         let file = File::options().create(true).append(true).open(self.filler())?;
         let at = file.metadata()?.len();
         // The last blocks go to the map of the file itself.

@@ -157,6 +157,10 @@ impl Schedule {
         Schedule { random: fastrand::Rng::with_seed(seed), kinds, bag: Vec::new(), nodes, turn: 0 }
     }
 
+    pub(crate) fn kinds(&self) -> &[Kind] {
+        &self.kinds
+    }
+
     pub(crate) fn draw(&mut self) -> Draw {
         if self.bag.is_empty() {
             self.bag.clone_from(&self.kinds);
@@ -204,7 +208,7 @@ pub(crate) struct Struck {
 impl Stage {
     fn pick(&self, draw: &Draw, load: &Workload) -> (usize, usize, bool) {
         let count = self.cluster.nodes.len();
-        let leader = load.leader();
+        let leader = load.watcher().leader();
         let victim = match leader {
             Some(leader) if draw.strikes_leader || draw.kind == Kind::Resign => leader,
             _ => draw.node,

@@ -6,7 +6,8 @@ use crate::history::{History, Session};
 use crate::known;
 use crate::support::client;
 use crate::support::messages::ResolvedEvent;
-use crate::workload::{STATE_LIMIT, Shared};
+use crate::watcher::STATE_LIMIT;
+use crate::workload::Shared;
 
 /// How long a connection may be silent: the server sends a heartbeat every two seconds.
 const SILENCE: Duration = Duration::from_secs(6);
@@ -25,12 +26,12 @@ pub(crate) fn follow(shared: &Shared, node: usize) -> History {
 }
 
 fn session(shared: &Shared, node: usize) -> Option<Session> {
-    let mut connection = client::Client::connect_as_admin(shared.tcp(node), STATE_LIMIT).ok()?;
+    let mut connection = client::Client::connect_as_admin(shared.watcher.tcp(node), STATE_LIMIT).ok()?;
     let confirmed = match connection.subscribe_to_all(Duration::from_secs(2)).ok()? {
         Ok(confirmed) => confirmed,
         Err(refusal) if refusal.may_be_repeated() => return None,
         Err(refusal) => {
-            shared.wrong(format!("subscribing at node {}: {refusal}", node + 1));
+            shared.watcher.wrong(&format!("subscribing at node {}: {refusal}", node + 1));
             return None;
         }
     };
@@ -41,12 +42,14 @@ fn session(shared: &Shared, node: usize) -> Option<Session> {
         let place = (event.commit_position, event.prepare_position);
         let last = session.positions.last().copied().unwrap_or((confirmed, i64::MAX));
         if place <= last {
-            shared.wrong(format!("the subscription at node {} was told of {place:?} after {last:?}", node + 1));
+            shared
+                .watcher
+                .wrong(&format!("the subscription at node {} was told of {place:?} after {last:?}", node + 1));
             return Some(session);
         }
         session.positions.push(place);
         if let Err(what) = enter(shared, &event) {
-            shared.wrong(format!("the subscription at node {}: {what}", node + 1));
+            shared.watcher.wrong(&format!("the subscription at node {}: {what}", node + 1));
         }
         shared.followed(node, Some(place));
     }

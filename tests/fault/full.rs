@@ -15,15 +15,26 @@ use anyhow::{Context as _, ensure};
 use crate::disk::{Disk, words};
 use crate::faults::Stage;
 use crate::lab::{Lab, remove_stale};
+use crate::pace::Limit;
 use crate::steady::{Steady, interrupted};
 use crate::support::cluster::{Cluster, small_chunks};
 use crate::support::{client, wait_until};
 use crate::workload::Workload;
 use crate::{Arguments, verify};
 
-/// Small disks and chunks: both are soon full.
-const DISK_MIB: u64 = 256;
+/// Room on each disk: the load is done long before it has taken that, so a disk is full only where the test fills it.
+const DISK_MIB: u64 = 1536;
+/// Room in memory for each disk that is to fail.
+const MEMORY_MIB: u64 = 384;
+
+/// Small chunks are soon full.
 const CHUNK_SIZE: u64 = 2 << 20;
+
+/// What must be free on a disk that counts as one with room: far more than the load writes while others are full.
+const ROOM_MIB: u64 = 256;
+
+/// Enough to fill several chunks within [`FULL`], and at most a hundred MiB each time.
+const LIMIT: Limit = Limit { burst: 32 << 20, a_second: 6 << 20 };
 
 /// How long disks stay full: several chunks could be written in this time.
 const FULL: Duration = Duration::from_secs(8);
@@ -43,11 +54,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn prepare(folder: &Path) -> anyhow::Result<bool> {
     verify::self_test().context("the checker itself")?;
-    remove_stale(folder.parent().context("a folder below another")?)?;
-    if let Some(missing) = Lab::missing() {
-        println!("fault: SKIPPED: {missing}");
+    if let Some(missing) = Lab::missing(folder) {
+        println!("fault: SKIPPED the disks: {missing}");
         return Ok(false);
     }
+    remove_stale(folder.parent().context("a folder below another")?)?;
     Ok(true)
 }
 
@@ -61,7 +72,7 @@ struct Scene {
 impl Scene {
     fn start(arguments: &Arguments, lab: Lab) -> anyhow::Result<Scene> {
         let cluster = Cluster::start_at(lab.homes(false)?, &small_chunks(CHUNK_SIZE))?;
-        let load = Workload::start(&cluster, arguments.seed, arguments.writers);
+        let load = Workload::start(&cluster, arguments.seed, arguments.writers, LIMIT);
         Ok(Scene { load, stage: Stage { cluster, lab }, interrupted: interrupted()? })
     }
 
@@ -104,17 +115,19 @@ impl Scene {
             _ => &[1, 2],
         };
         let victims: Vec<usize> = victims.iter().map(|distance| (leader + distance) % 3).collect();
+        self.have_room(0..3, "before any is filled")?;
         self.load.set_disk_may_be_full(true);
         self.load.set_heavy(true);
         let refused = |load: &Workload| load.refusals().values().sum::<usize>();
         let (before, begin) = (refused(&self.load), Instant::now());
         victims.iter().try_for_each(|index| self.stage.lab.disks[*index].fill())?;
         self.steady().rest(FULL - LATE)?;
-        let acknowledged = self.load.acknowledged();
+        let acknowledged = self.load.watcher().acknowledged();
         self.steady().rest(LATE)?;
-        let late = self.load.acknowledged() - acknowledged;
+        let late = self.load.watcher().acknowledged() - acknowledged;
+        self.have_room((0..3).filter(|index| !victims.contains(index)), "while others are full")?;
         let refused = refused(&self.load) - before;
-        let pause = self.load.longest_pause(begin, Instant::now());
+        let pause = self.load.watcher().longest_pause(begin, Instant::now());
         let now = self.stage.cluster.leader()?;
         println!(
             "full: {who} (leader {}, full {:?}): after {:.0?} {late} writes in {LATE:?}, longest pause {pause:.0?}, {refused} \
@@ -139,6 +152,20 @@ impl Scene {
         } else {
             ensure!(late == 0, "writes were acknowledged with two of three disks full");
             ensure!(refused > 0, "writes were not refused with words");
+        }
+        Ok(())
+    }
+
+    /// What must not fail for a reason of the test's own.
+    fn have_room(&self, nodes: impl IntoIterator<Item = usize>, when: &str) -> anyhow::Result<()> {
+        for index in nodes {
+            let free = self.stage.lab.disks[index].free()? >> 20;
+            ensure!(
+                free >= ROOM_MIB,
+                "the test's own disks are too small: node {} has {free} MiB free {when}, of {DISK_MIB}; {ROOM_MIB} MiB \
+                 are wanted",
+                index + 1
+            );
         }
         Ok(())
     }
@@ -201,11 +228,11 @@ pub(crate) fn run_failing(arguments: &Arguments, folder: &Path) -> anyhow::Resul
 
 /// All disks lie in memory, so that the one that fails can be chosen when the leader is known.
 fn failing(arguments: &Arguments, folder: &Path, distance: usize) -> anyhow::Result<()> {
-    let mut lab = Lab::build(folder, 3, DISK_MIB)?;
+    let mut lab = Lab::build(folder, 3, MEMORY_MIB)?;
     let mut memories = Vec::new();
     for (index, disk) in lab.disks.iter_mut().enumerate() {
-        let memory = Memory::mount(folder.join(format!("memory-{index}")), DISK_MIB)?;
-        *disk = Disk::in_file(memory.0.join("disk.img"), folder.join(format!("mount-{index}")), DISK_MIB)?;
+        let memory = Memory::mount(folder.join(format!("memory-{index}")), MEMORY_MIB)?;
+        *disk = Disk::in_file(memory.0.join("disk.img"), folder.join(format!("mount-{index}")), MEMORY_MIB)?;
         memories.push(memory);
     }
     let mut scene = Scene::start(arguments, lab)?;

@@ -4,7 +4,7 @@
 //! the machine's own network is touched, and several labs can stand beside each other. All that a lab makes carries the
 //! process id in its name: it is taken down when the lab is dropped, and what a killed run left behind by the next one.
 //!
-//! Needs root, `ip`, `nsenter`, `mount`, `losetup` and `mkfs.ext4`; [`Lab::missing`] says what is not there.
+//! Needs root, `ip`, `nsenter`, `mount`, `losetup`, `mkfs.ext4` and `filefrag`; [`Lab::missing`] says what is not there.
 
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
@@ -12,7 +12,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::disk::{Disk, words};
@@ -22,6 +22,9 @@ use crate::support::cluster::Home;
 const MARK: &str = "faults-";
 
 const FIRST_PORT: u16 = 1112;
+
+/// A disk that is made only to see whether one can be made.
+const PROBE_MIB: u64 = 16;
 
 /// A hardware address that nobody has: what is sent there is lost without a word.
 const NOWHERE: &str = "02:fa:ff:ff:ff:ff";
@@ -51,8 +54,8 @@ fn ip(line: &str) -> anyhow::Result<()> {
 }
 
 impl Lab {
-    /// What this machine lacks for a lab, if anything.
-    pub(crate) fn missing() -> Option<String> {
+    /// What this machine lacks for a lab, if anything; `folder` is where it would be built.
+    pub(crate) fn missing(folder: &Path) -> Option<String> {
         if !rustix::process::geteuid().is_root() {
             return Some("namespaces and mounts need root".to_owned());
         }
@@ -61,6 +64,7 @@ impl Lab {
             ("nsenter", "--version"),
             ("losetup", "--version"),
             ("mkfs.ext4", "-V"),
+            ("filefrag", "-V"),
             ("mount", "--version"),
         ] {
             if Command::new(program).arg(question).output().is_err() {
@@ -72,11 +76,29 @@ impl Lab {
             .and_then(|()| ip(&format!("-n {probe} link add b0 type bridge")))
             .and_then(|()| ip(&format!("-n {probe} link add v0 type veth peer name v1")));
         let _ = ip(&format!("netns del {probe}"));
-        made.err().map(|error| format!("this machine gives no network namespaces, bridges or veth pairs: {error:#}"))
+        if let Err(error) = made {
+            return Some(format!("this machine gives no network namespaces, bridges or veth pairs: {error:#}"));
+        }
+        let place = folder.join("probe");
+        let disk = fs::create_dir_all(&place).map_err(anyhow::Error::from);
+        let disk = disk.and_then(|()| Disk::on_loop(&place, "disk", PROBE_MIB).map(drop));
+        let _ = fs::remove_dir_all(&place);
+        disk.err().map(|error| format!("this machine gives no file systems in loop devices: {error:#}"))
     }
 
     /// Builds homes for `count` nodes, with file systems of `disk_mib` each, and brings the calling thread into the hub.
+    ///
+    /// # Errors
+    /// When the machine refuses any of it, or has less room than the disks may take: a disk must be full only when it
+    /// is to be.
     pub(crate) fn build(folder: &Path, count: usize, disk_mib: u64) -> anyhow::Result<Lab> {
+        let (wanted, free) = (disk_mib * count as u64, crate::disk::free_at(folder)? >> 20);
+        ensure!(
+            free > wanted,
+            "{count} disks of {disk_mib} MiB take up to {wanted} MiB, and {} has {free} MiB free: make room, or ask for \
+             fewer minutes",
+            folder.display()
+        );
         let mark = format!("{MARK}{}", std::process::id());
         let mut lab = Lab { mark, folder: folder.to_path_buf(), disks: Vec::new() };
         lab.wire(count)?;

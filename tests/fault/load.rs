@@ -1,20 +1,16 @@
-//! Writers that keep every acknowledgement, and a watcher that knows which node leads.
+//! Writers that keep every acknowledgement: a load that is fast and simple, to measure pauses with.
 
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::support::client::{ANY, Client, NO_STREAM, Refusal, event};
-use crate::support::cluster::{Cluster, figures};
+use crate::support::cluster::Cluster;
 use crate::support::messages::WriteEvents;
+use crate::watcher::{STATE_LIMIT, Watcher};
 
 /// How long a writer waits for one answer before it repeats the request elsewhere.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
-
-/// How long a node may take to say what it is before it counts as gone.
-const STATE_LIMIT: Duration = Duration::from_millis(300);
 
 /// How long a writer goes on with its last request when the others have stopped.
 const LAST_LIMIT: Duration = Duration::from_secs(20);
@@ -35,44 +31,10 @@ enum Kind {
     Forwarded,
 }
 
-/// What a node was seen to be.
-#[derive(Clone, Copy, Debug, Default)]
-struct Seen {
-    answers: bool,
-    leads: bool,
-    term: u64,
-}
-
-#[derive(Debug)]
-struct Shared {
-    stop: AtomicBool,
-    nodes: Vec<(SocketAddr, SocketAddr)>,
-    seen: Mutex<Vec<Seen>>,
-    acknowledged_at: Mutex<Vec<Instant>>,
-    wrong: Mutex<Vec<String>>,
-}
-
-impl Shared {
-    /// The node that leads in the newest term, of those that answer.
-    fn leader(&self) -> Option<usize> {
-        let seen = lock(&self.seen);
-        let leading = seen.iter().enumerate().filter(|(_, node)| node.answers && node.leads);
-        leading.max_by_key(|(_, node)| node.term).map(|(index, _)| index)
-    }
-
-    fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The running load.
 #[derive(Debug)]
 pub(crate) struct Load {
-    shared: Arc<Shared>,
+    watcher: Arc<Watcher>,
     watchers: Vec<JoinHandle<()>>,
     writers: Vec<JoinHandle<Writer>>,
 }
@@ -80,92 +42,37 @@ pub(crate) struct Load {
 impl Load {
     /// Starts `count` writers with events of about `data_bytes`.
     pub(crate) fn start(cluster: &Cluster, run: u32, first: u32, count: u32, data_bytes: usize) -> Load {
-        let nodes: Vec<_> = cluster.nodes.iter().map(|node| (node.ext_http(), node.ext_tcp())).collect();
-        let shared = Arc::new(Shared {
-            stop: AtomicBool::new(false),
-            seen: Mutex::new(vec![Seen::default(); nodes.len()]),
-            nodes,
-            acknowledged_at: Mutex::new(Vec::new()),
-            wrong: Mutex::new(Vec::new()),
-        });
-        let watchers = (0..shared.nodes.len()).map(|index| {
-            let shared = Arc::clone(&shared);
-            std::thread::spawn(move || watch(&shared, index))
-        });
-        let watchers = watchers.collect();
+        let (watcher, watchers) = Watcher::start(cluster);
         let writers = (first..first + count).map(|index| {
-            let mut writer = Writer::new(Arc::clone(&shared), run, index, data_bytes);
+            let mut writer = Writer::new(Arc::clone(&watcher), run, index, data_bytes);
             std::thread::spawn(move || {
                 writer.run();
                 writer
             })
         });
         let writers = writers.collect();
-        Load { shared, watchers, writers }
+        Load { watcher, watchers, writers }
     }
 
     /// Ends the load: what each writer wrote, or what went wrong on the way.
     pub(crate) fn stop(self) -> anyhow::Result<Vec<Writer>> {
-        self.shared.stop.store(true, Ordering::Relaxed);
+        self.watcher.stop();
         let writers: Vec<Writer> = self.writers.into_iter().map(|thread| thread.join().expect("a writer")).collect();
         self.watchers.into_iter().for_each(|thread| thread.join().expect("a watcher"));
-        let wrong = lock(&self.shared.wrong);
-        anyhow::ensure!(wrong.is_empty(), "answers that must not be:\n{}", wrong.join("\n"));
+        self.watcher.check()?;
         Ok(writers)
     }
 
-    /// Acknowledged writes so far.
-    pub(crate) fn acknowledged(&self) -> usize {
-        lock(&self.shared.acknowledged_at).len()
-    }
-
-    /// The node that leads, as the writers believe.
-    pub(crate) fn leader(&self) -> Option<usize> {
-        self.shared.leader()
-    }
-
-    /// True when a write was acknowledged after `moment`.
-    pub(crate) fn acknowledged_after(&self, moment: Instant) -> bool {
-        lock(&self.shared.acknowledged_at).last().is_some_and(|last| *last > moment)
-    }
-
-    /// The longest time without an acknowledged write that touches the span from `from` to `to`.
-    pub(crate) fn longest_gap(&self, from: Instant, to: Instant) -> Duration {
-        longest_gap(&lock(&self.shared.acknowledged_at), from, to)
-    }
-}
-
-/// `moments` are in order: each is taken under the lock that it is pushed under.
-fn longest_gap(moments: &[Instant], from: Instant, to: Instant) -> Duration {
-    let after = moments.partition_point(|moment| *moment <= from);
-    let mut previous = if after == 0 { from } else { moments[after - 1] };
-    let mut longest = Duration::ZERO;
-    for moment in &moments[after..] {
-        longest = longest.max(*moment - previous);
-        previous = *moment;
-        if previous >= to {
-            return longest;
-        }
-    }
-    longest.max(to.saturating_duration_since(previous))
-}
-
-fn watch(shared: &Shared, index: usize) {
-    let (ext_http, _) = shared.nodes[index];
-    while !shared.stopped() {
-        let seen = match figures(ext_http, STATE_LIMIT) {
-            Ok(figures) => Seen { answers: true, leads: figures.leads(), term: figures.term },
-            Err(_) => Seen::default(),
-        };
-        lock(&shared.seen)[index] = seen;
-        std::thread::sleep(Duration::from_millis(20));
+    /// What its writers know of the nodes and of what was acknowledged.
+    pub(crate) fn watcher(&self) -> &Watcher {
+        &self.watcher
     }
 }
 
 /// One thread that writes, and the record of what it wrote.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    shared: Arc<Shared>,
+    watcher: Arc<Watcher>,
     run: u32,
     index: u32,
     kind: Kind,
@@ -189,11 +96,11 @@ enum Next {
 }
 
 impl Writer {
-    fn new(shared: Arc<Shared>, run: u32, index: u32, data_bytes: usize) -> Writer {
+    fn new(watcher: Arc<Watcher>, run: u32, index: u32, data_bytes: usize) -> Writer {
         let kind = [Kind::Any, Kind::Exact, Kind::Shared, Kind::Forwarded][index as usize % 4];
         let stream = if kind == Kind::Shared { SHARED_STREAM.to_owned() } else { format!("fault-{index}") };
         let (acknowledged, connection) = (Vec::new(), None);
-        Writer { shared, run, index, kind, data_bytes, stream, sent: 0, acknowledged, connection, attempts: 0 }
+        Writer { watcher, run, index, kind, data_bytes, stream, sent: 0, acknowledged, connection, attempts: 0 }
     }
 
     /// The number of this writer; the identifiers of its events carry it.
@@ -213,7 +120,7 @@ impl Writer {
     }
 
     fn run(&mut self) {
-        while !self.shared.stopped() && self.write_next() {}
+        while !self.watcher.stopped() && self.write_next() {}
         self.connection = None;
     }
 
@@ -233,20 +140,20 @@ impl Writer {
         };
         let mut last_moment = None;
         loop {
+            let begin = Instant::now();
             match self.attempt(&request) {
                 Ok(numbers) => {
                     self.acknowledged.extend(numbers);
-                    let mut moments = lock(&self.shared.acknowledged_at);
-                    moments.push(Instant::now());
+                    self.watcher.acknowledge(begin);
                     return true;
                 }
                 Err(Next::Wrong(what)) => {
-                    lock(&self.shared.wrong).push(format!("{} ({:?}): {what}", self.stream, self.kind));
+                    self.watcher.wrong(&format!("{} ({:?}): {what}", self.stream, self.kind));
                     return false;
                 }
                 Err(Next::Repeat) => self.attempts += 1,
             }
-            if self.shared.stopped() && last_moment.get_or_insert_with(Instant::now).elapsed() > LAST_LIMIT {
+            if self.watcher.stopped() && last_moment.get_or_insert_with(Instant::now).elapsed() > LAST_LIMIT {
                 return false;
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -254,12 +161,12 @@ impl Writer {
     }
 
     fn attempt(&mut self, request: &WriteEvents) -> Result<std::ops::RangeInclusive<i64>, Next> {
-        let leader = self.shared.leader();
-        let target = self.target(leader);
-        let shared = Arc::clone(&self.shared);
         // A client of its own good sense leaves a node that no longer leads; the forwarded ones wait for an answer.
         let forwarded = self.kind == Kind::Forwarded;
-        let moved = || shared.leader().is_some_and(|now| Some(now) != leader && now != target);
+        let watcher = Arc::clone(&self.watcher);
+        let leader = watcher.leader();
+        let target = watcher.target(forwarded, self.attempts + self.index as usize);
+        let moved = || watcher.leader().is_some_and(|now| Some(now) != leader && now != target);
         let give_up = || !forwarded && moved();
         let mut client = self.connect(target).ok_or(Next::Repeat)?;
         let Ok(answer) = client.write(request, ANSWER_LIMIT, &give_up) else { return Err(Next::Repeat) };
@@ -278,19 +185,11 @@ impl Writer {
         }
     }
 
-    /// The node to try: the leader or, to have requests forwarded, its neighbour; without a leader one after the other.
-    fn target(&self, leader: Option<usize>) -> usize {
-        let count = self.shared.nodes.len();
-        let turn = self.attempts + self.index as usize;
-        let away = |leader: usize| if self.kind == Kind::Forwarded { leader + 1 + turn % (count - 1) } else { leader };
-        leader.map_or(turn, away) % count
-    }
-
     /// The open connection to `target`, or a new one.
     fn connect(&mut self, target: usize) -> Option<Client> {
         match self.connection.take() {
             Some((node, client)) if node == target => Some(client),
-            _ => Client::connect(self.shared.nodes[target].1, STATE_LIMIT).ok(),
+            _ => Client::connect(self.watcher.tcp(target), STATE_LIMIT).ok(),
         }
     }
 }

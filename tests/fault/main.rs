@@ -22,6 +22,8 @@ mod history;
 mod known;
 mod lab;
 mod load;
+mod machine;
+mod pace;
 mod random_kill;
 mod rounds;
 mod steady;
@@ -29,6 +31,7 @@ mod suite;
 #[path = "../support/mod.rs"]
 mod support;
 mod verify;
+mod watcher;
 mod workload;
 
 use std::process::ExitCode;

@@ -6,17 +6,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
+use crate::pace::Limit;
 use crate::steady::{Interrupted, Steady, interrupted};
 use crate::support::cluster::{Cluster, small_chunks};
 use crate::workload::Workload;
 use crate::{Arguments, verify};
+
+/// No large events are asked for.
+const LIMIT: Limit = Limit { burst: 0, a_second: 0 };
 
 /// Runs the rounds, then judges the history.
 pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     verify::self_test().context("the checker itself")?;
     let interrupted = interrupted()?;
     let mut cluster = Cluster::start(folder, &small_chunks(arguments.chunk_size))?;
-    let mut load = Workload::start(&cluster, arguments.seed, arguments.writers);
+    let mut load = Workload::start(&cluster, arguments.seed, arguments.writers, LIMIT);
     let chunk_size = arguments.chunk_size;
     let mut steady = Steady { cluster: &mut cluster, load: &load, interrupted: &interrupted, chunk_size };
     let times = rounds(arguments, &mut steady);
@@ -49,7 +53,7 @@ fn rounds(arguments: &Arguments, steady: &mut Steady<'_>) -> anyhow::Result<Vec<
     for number in 1..=arguments.rounds.max(1) {
         let (node, before, away) = (random.usize(0..3), random.u64(0..700_000), random.u64(0..900));
         steady.rest(Duration::from_micros(before))?;
-        let role = if steady.load.leader() == Some(node) { "leader" } else { "follower" };
+        let role = if steady.load.watcher().leader() == Some(node) { "leader" } else { "follower" };
         let begin = Instant::now();
         steady.cluster.nodes[node].kill();
         steady.rest(Duration::from_millis(away))?;
@@ -58,7 +62,7 @@ fn rounds(arguments: &Arguments, steady: &mut Steady<'_>) -> anyhow::Result<Vec<
         steady.writable(Instant::now()).with_context(place)?;
         steady.whole().with_context(place)?;
         compared = steady.compare(compared).with_context(place)?;
-        let pause = steady.load.longest_pause(begin, Instant::now());
+        let pause = steady.load.watcher().longest_pause(begin, Instant::now());
         println!(
             "round {number}: {role} {} killed, away {away} ms, longest pause {pause:.0?}, whole after {:.0?}, logs equal \
              up to {compared}",

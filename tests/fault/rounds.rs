@@ -91,16 +91,16 @@ fn round(mode: Mode, cluster: &mut Cluster, load: &Load, random: &mut fastrand::
     let leader = cluster.leader()?;
     let victim = if mode == Mode::Follower { (leader + random.usize(1..=2)) % 3 } else { leader };
     let moment = Instant::now();
-    let quiet = load.longest_gap(calm, moment);
+    let quiet = load.watcher().longest_pause(calm, moment);
     match mode {
         Mode::Sigkill | Mode::Follower => cluster.nodes[victim].kill(),
         Mode::Sigstop => cluster.nodes[victim].signal(Signal::STOP),
     }
     let elected = watch(load, leader, moment, if mode == Mode::Sigstop { STOPPED } else { WATCHED });
-    wait_until("writes are acknowledged again", PATIENCE, || load.acknowledged_after(moment))
+    wait_until("writes are acknowledged again", PATIENCE, || load.watcher().writable_after(moment).is_some())
         .with_context(|| cluster.tails())?;
     let back = Instant::now();
-    let fault = load.longest_gap(moment, back);
+    let fault = load.watcher().longest_pause(moment, back);
     match mode {
         Mode::Sigkill | Mode::Follower => cluster.nodes[victim].start()?,
         Mode::Sigstop => cluster.nodes[victim].signal(Signal::CONT),
@@ -110,14 +110,14 @@ fn round(mode: Mode, cluster: &mut Cluster, load: &Load, random: &mut fastrand::
         cluster.wait_until_whole()?;
     }
     cluster.wait_until_in_step(victim, PATIENCE)?;
-    Ok(Gaps { quiet, fault, elected, rejoin: load.longest_gap(back, Instant::now()) })
+    Ok(Gaps { quiet, fault, elected, rejoin: load.watcher().longest_pause(back, Instant::now()) })
 }
 
 /// Lets `span` pass; after which time another node than `before` was seen to lead.
 fn watch(load: &Load, before: usize, moment: Instant, span: Duration) -> Option<Duration> {
     let mut elected = None;
     while moment.elapsed() < span {
-        if elected.is_none() && load.leader().is_some_and(|now| now != before) {
+        if elected.is_none() && load.watcher().leader().is_some_and(|now| now != before) {
             elected = Some(moment.elapsed());
         }
         std::thread::sleep(Duration::from_millis(5));

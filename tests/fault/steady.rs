@@ -43,7 +43,7 @@ impl Steady<'_> {
     pub(crate) fn rest(&self, span: Duration) -> anyhow::Result<()> {
         let start = Instant::now();
         loop {
-            self.load.check()?;
+            self.load.watcher().check()?;
             ensure!(!self.interrupted.load(Ordering::Relaxed), Interrupted);
             let left = span.saturating_sub(start.elapsed());
             if left.is_zero() {
@@ -57,7 +57,7 @@ impl Steady<'_> {
     pub(crate) fn writable(&self, heal: Instant) -> anyhow::Result<Duration> {
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
-            if let Some(time) = self.load.writable_after(heal) {
+            if let Some(time) = self.load.watcher().writable_after(heal) {
                 return Ok(time);
             }
             self.rest(Duration::from_millis(5))?;
@@ -75,7 +75,8 @@ impl Steady<'_> {
             let one = roles.iter().filter(|figures| figures.leads()).count() == 1;
             let follow = roles.iter().all(|figures| figures.follows() || figures.leads());
             let term = roles.iter().all(|figures| figures.term == roles[0].term);
-            let stop = ended.is_some() || self.load.check().is_err() || self.interrupted.load(Ordering::Relaxed);
+            let stop =
+                ended.is_some() || self.load.watcher().check().is_err() || self.interrupted.load(Ordering::Relaxed);
             stop || (all && one && follow && term)
         });
         whole.with_context(|| self.cluster.tails())?;
@@ -88,19 +89,31 @@ impl Steady<'_> {
         Ok(())
     }
 
-    /// Compares the logs of all nodes from `from` to where all have committed; gives that place.
+    /// Compares the logs of all nodes from `from` to what any of them had committed when this was called, as soon as all
+    /// have; gives that place.
     pub(crate) fn compare(&self, from: u64) -> anyhow::Result<u64> {
-        let commits = self.cluster.nodes.iter().map(|node| node.figures().map(|figures| figures.commit_position));
-        let Some(end) = commits.collect::<Option<Vec<u64>>>().and_then(|all| all.into_iter().min()) else {
-            return Ok(from);
+        let commits = || -> Option<Vec<u64>> {
+            let figures = self.cluster.nodes.iter().map(Node::figures);
+            figures.map(|figures| figures.map(|figures| figures.commit_position)).collect()
         };
+        let (mut wanted, mut end) = (None, None);
+        let even = wait_until("all nodes have committed what one of them had", PATIENCE, || {
+            let all = commits().unwrap_or_default();
+            wanted = wanted.or(all.iter().copied().max());
+            end = all.into_iter().min();
+            let stop = self.load.watcher().check().is_err() || self.interrupted.load(Ordering::Relaxed);
+            stop || end.is_some_and(|end| Some(end) >= wanted)
+        });
+        even.with_context(|| format!("{wanted:?} is wanted, {end:?} reached\n{}", self.cluster.tails()))?;
+        self.rest(Duration::ZERO)?;
+        let end = end.context("a node ended while the logs were compared")?;
         check::logs_between(self.cluster, self.chunk_size, from, end)?;
         Ok(from.max(end))
     }
 
     /// The judgement over a run whose load has ended with this history. Ends the nodes.
     pub(crate) fn judge(&mut self, history: &History) -> anyhow::Result<verify::Counts> {
-        self.load.check()?;
+        self.load.watcher().check()?;
         let end = self.cluster.wait_until_even()?;
         let log = verify::log_at_all(self.cluster, self.load.known())?;
         let counts = verify::judge(history, self.load.known(), &log, self.load.run())?;

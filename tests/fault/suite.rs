@@ -16,6 +16,8 @@ use anyhow::{Context as _, ensure};
 use crate::faults::{Draw, Kind, Schedule, Stage, Struck};
 use crate::history::History;
 use crate::lab::{Lab, remove_stale};
+use crate::machine::Machine;
+use crate::pace::Limit;
 use crate::steady::{Interrupted, Steady, interrupted};
 use crate::support::cluster::{Cluster, small_chunks};
 use crate::workload::Workload;
@@ -24,9 +26,17 @@ use crate::{Arguments, verify};
 /// How long until the cluster takes writes again is aimed at.
 const WRITABLE_LIMIT: Duration = Duration::from_millis(1_500);
 
-/// Room on each node's disk, and what is added for each minute of load, MiB.
-const DISK_MIB: u64 = 384;
-const DISK_MIB_A_MINUTE: u64 = 256;
+/// Room on each node's disk, and what is added for each minute of load, MiB: what [`LIMIT`] lets grow, as much again as
+/// the small events make of it, and the index.
+const DISK_MIB: u64 = 512;
+const DISK_MIB_A_MINUTE: u64 = 96;
+
+/// A burst fills several chunks while a disk is full; on the long run the log grows by 60 MiB a minute, so that an hour
+/// of it on three nodes takes less than 20 GiB.
+const LIMIT: Limit = Limit { burst: 48 << 20, a_second: 1 << 20 };
+
+/// Fewer faults in an hour than this are too few: a strict run fails then.
+const FAULTS_AN_HOUR: f64 = 300.0;
 
 /// One fault that is over.
 #[derive(Clone, Copy, Debug)]
@@ -45,11 +55,11 @@ struct Outcome {
 /// Runs the suite.
 pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     verify::self_test().context("the checker itself")?;
-    remove_stale(folder.parent().context("a folder below another")?)?;
-    if let Some(missing) = Lab::missing() {
+    if let Some(missing) = Lab::missing(folder) {
         println!("fault: SKIPPED the suite: {missing}");
         return Ok(());
     }
+    remove_stale(folder.parent().context("a folder below another")?)?;
     let mut kinds = Kind::named(&arguments.kinds)?;
     kinds.retain(|kind| {
         let missing = kind.missing();
@@ -63,7 +73,7 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     let lab = Lab::build(folder, arguments.nodes, disk_mib)?;
     let homes = lab.homes(kinds.contains(&Kind::Clock))?;
     let cluster = Cluster::start_at(homes, &small_chunks(arguments.chunk_size))?;
-    let load = Workload::start(&cluster, arguments.seed, arguments.writers);
+    let load = Workload::start(&cluster, arguments.seed, arguments.writers, LIMIT);
     let schedule = Schedule::new(arguments.seed, kinds, arguments.nodes);
     let mut run = Run {
         arguments,
@@ -73,6 +83,7 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
         load,
         schedule,
         interrupted,
+        machine: Machine::watch(folder)?,
         outcomes: Vec::new(),
         compared: 0,
         start: Instant::now(),
@@ -89,6 +100,7 @@ struct Run<'a> {
     load: Workload,
     schedule: Schedule,
     interrupted: Arc<AtomicBool>,
+    machine: Machine,
     outcomes: Vec<Outcome>,
     /// The logs are equal up to here.
     compared: u64,
@@ -123,7 +135,7 @@ impl Run<'_> {
         self.stage.heal(&struck, &self.load)?;
         // A fault without a remedy is healed when it strikes.
         let heal = if draw.kind == Kind::Resign { begin } else { Instant::now() };
-        let pause = self.load.longest_pause(begin, heal);
+        let pause = self.load.watcher().longest_pause(begin, heal);
         let writable = self.steady().writable(heal).with_context(|| what.clone())?;
         self.steady().whole().with_context(|| what.clone())?;
         let whole = heal.elapsed();
@@ -131,8 +143,15 @@ impl Run<'_> {
         let from = self.compared;
         self.compared = self.steady().compare(from).with_context(|| what.clone())?;
         self.steady().rest(draw.calm)?;
-        let pause_after = self.load.longest_pause(heal, Instant::now());
-        let above = if writable > WRITABLE_LIMIT { "  ABOVE 1.5 s" } else { "" };
+        let pause_after = self.load.watcher().longest_pause(heal, Instant::now());
+        let above = if writable > WRITABLE_LIMIT {
+            let (flush, late) = self.machine.worst(heal, heal + writable);
+            format!(
+                "  ABOVE 1.5 s (the machine's own disk took {flush:.0?} for a flush then, a thread woke {late:.0?} late)"
+            )
+        } else {
+            String::new()
+        };
         println!(
             "{what}, for {:.1} s, longest pause {pause:.0?}; healed: writable after {writable:.0?}, \
              longest pause {pause_after:.0?}, whole after {whole:.0?}{above}",
@@ -160,7 +179,7 @@ impl Run<'_> {
         for (text, count) in self.load.refusals() {
             println!("refused {count} times for want of room: \"{text}\"");
         }
-        summary(&self.outcomes);
+        summary(self.schedule.kinds(), &self.outcomes);
         if let Err(error) = &result
             && !error.is::<Interrupted>()
         {
@@ -171,7 +190,15 @@ impl Run<'_> {
         result?;
         let above = self.outcomes.iter().filter(|outcome| outcome.writable > WRITABLE_LIMIT).count();
         ensure!(!self.arguments.strict || above == 0, "{above} times not writable within {WRITABLE_LIMIT:?}");
+        let (wanted, count) = (self.wanted_faults(), self.outcomes.len());
+        ensure!(!self.arguments.strict || count >= wanted, "{count} faults, and in this time {wanted} are wanted");
         Ok(())
+    }
+
+    /// How many faults a run of this length has at least.
+    fn wanted_faults(&self) -> usize {
+        let wanted = FAULTS_AN_HOUR * self.arguments.minutes / 60.0;
+        self.arguments.faults.min(wanted as usize)
     }
 
     fn judge(&mut self) -> anyhow::Result<()> {
@@ -182,19 +209,29 @@ impl Run<'_> {
         self.history = history;
         let counts = judged?;
         println!(
-            "result mode=suite seed={} seconds={:.0} faults={} acknowledged={} above_limit={}",
+            "result mode=suite seed={} seconds={:.0} faults={} acknowledged={} above_limit={} log_mib={} memory_mib={}",
             self.arguments.seed,
             elapsed.as_secs_f64(),
             self.outcomes.len(),
             counts.acknowledged,
-            self.outcomes.iter().filter(|outcome| outcome.writable > WRITABLE_LIMIT).count()
+            self.outcomes.iter().filter(|outcome| outcome.writable > WRITABLE_LIMIT).count(),
+            self.compared >> 20,
+            memory_mib()
         );
         Ok(())
     }
 }
 
-fn summary(outcomes: &[Outcome]) {
-    let mut kinds: BTreeMap<Kind, Vec<Outcome>> = BTreeMap::new();
+/// The most memory that this program has had so far: the history and the judgement lie in it.
+fn memory_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or_default() >> 10
+}
+
+/// A line for each kind that might have been drawn.
+fn summary(kinds: &[Kind], outcomes: &[Outcome]) {
+    let mut kinds: BTreeMap<Kind, Vec<Outcome>> = kinds.iter().map(|kind| (*kind, Vec::new())).collect();
     for outcome in outcomes {
         kinds.entry(outcome.kind).or_default().push(*outcome);
     }
@@ -205,7 +242,8 @@ fn summary(outcomes: &[Outcome]) {
     let cells = |all: &[Outcome], of: fn(&Outcome) -> Duration| {
         let mut times: Vec<u128> = all.iter().map(|outcome| of(outcome).as_millis()).collect();
         times.sort_unstable();
-        format!("{} / {} ms", times[times.len() / 2], times[times.len() - 1])
+        let median = times.get(times.len() / 2);
+        median.zip(times.last()).map_or_else(|| "-".to_owned(), |(median, last)| format!("{median} / {last} ms"))
     };
     let line = |name: &str, all: &[Outcome]| {
         println!(
@@ -218,8 +256,6 @@ fn summary(outcomes: &[Outcome]) {
         );
     };
     kinds.iter().for_each(|(kind, all)| line(kind.name(), all));
-    if !outcomes.is_empty() {
-        line("all", outcomes);
-        println!("(median / largest)");
-    }
+    line("all", outcomes);
+    println!("(median / largest)");
 }

@@ -19,8 +19,9 @@ use crate::known::{self, Known, name};
 use crate::support::client::{ANY, Client};
 use crate::support::cluster::Cluster;
 
-/// Events in a page of the whole log.
+/// Events in a page of the whole log, and of a stream.
 const PAGE: i32 = 1_000;
+const STREAM_PAGE: i32 = 500;
 
 const CONNECT_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -69,57 +70,82 @@ impl fmt::Display for Counts {
 
 /// Reads the whole log at every node, which must show the same, and every stream at every node.
 pub(crate) fn log_at_all(cluster: &Cluster, known: &Known) -> anyhow::Result<Vec<Entry>> {
-    let mut first: Option<Vec<Entry>> = None;
-    for node in &cluster.nodes {
-        let log = log_at(node.ext_tcp()).with_context(|| format!("at {}", node.ip))?;
-        match &first {
-            None => first = Some(log),
-            Some(other) => same(other, &log).with_context(|| format!("the log at {} and the first node's", node.ip))?,
-        }
+    let (first, others) = cluster.nodes.split_first().context("no nodes")?;
+    let mut log = Vec::new();
+    each_entry(first.ext_tcp(), |entry| {
+        log.push(entry);
+        Ok(())
+    })
+    .with_context(|| format!("at {}", first.ip))?;
+    for node in others {
+        same(&log, node.ext_tcp()).with_context(|| format!("the log at {} and at {}", first.ip, node.ip))?;
     }
-    let log = first.context("no nodes")?;
     let rows = rows(&log)?;
     for node in &cluster.nodes {
         let mut client = Client::connect(node.ext_tcp(), CONNECT_LIMIT)?;
         for stream in known.names() {
-            let events = client.read_to_end(&stream).with_context(|| format!("at {}", node.ip))?;
-            let found: Vec<u128> = events.iter().map(|event| id_of(&event.event_id)).collect();
             let row = rows.get(stream.as_str()).map(Vec::as_slice).unwrap_or_default();
-            ensure!(found == row, "{stream} at {} has {} events, in the log {}", node.ip, found.len(), row.len());
-            let wrong = events.iter().find(|event| !known::is_data_of(id_of(&event.event_id), &event.data));
-            ensure!(wrong.is_none(), "{stream} at {}: other data than was written: {wrong:?}", node.ip);
+            stream_at(&mut client, &stream, row).with_context(|| format!("{stream} at {}", node.ip))?;
         }
     }
     Ok(log)
+}
+
+/// Reads a stream page by page, however long it is: it must have the events of `row`, with the data that they were given.
+fn stream_at(client: &mut Client, stream: &str, row: &[u128]) -> anyhow::Result<()> {
+    let mut found = 0;
+    loop {
+        let page = match client.read(stream, found as i64, STREAM_PAGE)? {
+            Ok(page) => page,
+            Err(refusal) => bail!("reading from {found}: {refusal}"),
+        };
+        for event in &page.events {
+            let (number, id) = (event.event_number, id_of(&event.event_id));
+            ensure!(number == found as i64, "number {number} at place {found}");
+            ensure!(row.get(found) == Some(&id), "event {found} is {}, in the log {:?}", name(id), row.get(found));
+            ensure!(known::is_data_of(id, &event.data), "event {found} holds other data than was written");
+            found += 1;
+        }
+        if page.is_end_of_stream {
+            ensure!(found == row.len(), "{found} events, in the log {}", row.len());
+            return Ok(());
+        }
+        ensure!(!page.events.is_empty(), "neither events nor an end at {found}");
+    }
 }
 
 fn id_of(bytes: &[u8]) -> u128 {
     bytes.try_into().map(u128::from_be_bytes).unwrap_or_default()
 }
 
-fn log_at(address: std::net::SocketAddr) -> anyhow::Result<Vec<Entry>> {
+/// Reads the whole log at a node, page by page, and shows it entry by entry.
+fn each_entry(address: std::net::SocketAddr, mut show: impl FnMut(Entry) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let mut client = Client::connect_as_admin(address, CONNECT_LIMIT)?;
-    let (mut log, mut from) = (Vec::new(), (0, 0));
+    let mut from = (0, 0);
     loop {
         let (events, next) = client.read_all(from, PAGE)?;
         if events.is_empty() {
-            return Ok(log);
+            return Ok(());
         }
         ensure!(next > from, "the page after {from:?} is {next:?}");
         from = next;
         for entry in events {
             let event = entry.event.context("an entry without an event")?;
             let (place, id) = ((entry.commit_position, entry.prepare_position), id_of(&event.event_id));
-            log.push(Entry { place, stream: event.stream, number: event.event_number, id });
+            show(Entry { place, stream: event.stream, number: event.event_number, id })?;
         }
     }
 }
 
-fn same(one: &[Entry], two: &[Entry]) -> anyhow::Result<()> {
-    if let Some((left, right)) = one.iter().zip(two).find(|(left, right)| left != right) {
-        bail!("part: {left:?} and {right:?}");
-    }
-    ensure!(one.len() == two.len(), "have {} and {} events", one.len(), two.len());
+/// The log at `address` is `log`, no more and no less.
+fn same(log: &[Entry], address: std::net::SocketAddr) -> anyhow::Result<()> {
+    let mut count = 0;
+    each_entry(address, |entry| {
+        ensure!(log.get(count) == Some(&entry), "part: {:?} and {entry:?}", log.get(count));
+        count += 1;
+        Ok(())
+    })?;
+    ensure!(count == log.len(), "have {} and {count} events", log.len());
     Ok(())
 }
 

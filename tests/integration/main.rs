@@ -4,6 +4,7 @@ mod bench;
 mod bit_flips;
 mod cluster;
 mod disk_full;
+mod flips_everywhere;
 mod frames;
 mod garbage;
 mod operator;

@@ -99,15 +99,24 @@ impl MembershipBody {
         out
     }
 
-    /// Reads a body; `None` when it is not one.
+    /// Reads a body; `None` when it is not one: also when it has more than [`CLUSTER_SIZE_MAX`] members, or one of them twice,
+    /// who would have two votes. Two may have one address: a lost node and the one that replaces it.
     #[must_use]
     pub fn decode(body: &[u8]) -> Option<MembershipBody> {
         let cluster = ClusterId(Guid(body.get(0..16)?.try_into().ok()?));
         let count = u32::from_le_bytes(body.get(16..20)?.try_into().ok()?) as usize;
-        let members = body.get(20..20 + count.checked_mul(MEMBER_BYTES)?)?;
-        let members = members.chunks_exact(MEMBER_BYTES).map(MemberRecord::decode).collect::<Option<_>>()?;
-        Some(MembershipBody { cluster, members })
+        Some(MembershipBody { cluster, members: decode_members(count, &body[20..])? })
     }
+}
+
+fn decode_members(count: usize, bytes: &[u8]) -> Option<Vec<MemberRecord>> {
+    if count > CLUSTER_SIZE_MAX {
+        return None;
+    }
+    let bytes = bytes.get(..count * MEMBER_BYTES)?;
+    let members = bytes.chunks_exact(MEMBER_BYTES).map(MemberRecord::decode).collect::<Option<Vec<_>>>()?;
+    let is_known = |at: usize| members[..at].iter().any(|member| member.node == members[at].node);
+    if (0..members.len()).any(is_known) { None } else { Some(members) }
 }
 
 /// The body of a membership record.
@@ -142,9 +151,7 @@ impl MembershipRecord {
         if count == 0 {
             return Some(MembershipRecord { before: list.members.clone(), list });
         }
-        let before = rest.get(4..4 + (count as usize).checked_mul(MEMBER_BYTES)?)?;
-        let before = before.chunks_exact(MEMBER_BYTES).map(MemberRecord::decode).collect::<Option<_>>()?;
-        Some(MembershipRecord { list, before })
+        Some(MembershipRecord { list, before: decode_members(count as usize, &rest[4..])? })
     }
 }
 
@@ -182,5 +189,29 @@ mod tests {
             let expected = MembershipRecord { list: body.clone(), before: body.members.clone() };
             assert_eq!(MembershipRecord::decode(&old), Some(expected), "as the founding's was written at first");
         }
+    }
+
+    #[test]
+    fn lists_too_long_or_with_one_twice_are_none() {
+        let member = |n: u8| MemberRecord {
+            node: NodeId(Guid([n; 16])),
+            int_ip: [10, 0, 0, 1].into(),
+            int_tcp_port: 1112,
+            int_http_port: 2112,
+        };
+        let list = |ids: &[u8]| MembershipBody {
+            cluster: ClusterId(Guid([9; 16])),
+            members: ids.iter().map(|n| member(*n)).collect(),
+        };
+        let check = |ids: &[u8], before: &[u8], is_one: bool| {
+            let record = MembershipRecord { list: list(ids), before: list(before).members };
+            assert_eq!(MembershipRecord::decode(&record.encode()).is_some(), is_one, "{ids:?} after {before:?}");
+        };
+        check(&[1, 2, 3, 4, 5, 6, 7], &[1, 2, 3, 4, 5, 6], true);
+        check(&[1, 2, 3, 4, 5, 6, 7, 8], &[1], false);
+        check(&[1], &[1, 2, 3, 4, 5, 6, 7, 8], false);
+        check(&[1, 2, 1], &[1, 2], false);
+        check(&[1, 2], &[1, 2, 2], false);
+        assert_eq!(MembershipBody::decode(&list(&[3, 3]).encode()), None);
     }
 }

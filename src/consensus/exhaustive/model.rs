@@ -259,7 +259,7 @@ impl Host {
             State::Leading(leading) => {
                 leading.next_heartbeat = NOW;
                 leading.no_wish_before = NEVER;
-                leading.no_full_wish_before = NEVER;
+                leading.no_urgent_wish_before = NEVER;
             }
             State::PreCandidate(_) | State::Candidate(_) => {}
         }

@@ -188,7 +188,8 @@ fn message(input: &mut Input<'_>, known: Guid) -> Message {
         _ => {
             let (round, full) = (input.byte(), input.byte());
             let full_from = (full & 1 == 1).then(|| position(input));
-            Message::HeartbeatAnswer { term, round: u64::from(round), flush_micros: 9, full_from }
+            let is_ready = full & 2 == 0;
+            Message::HeartbeatAnswer { term, round: u64::from(round), flush_micros: 9, full_from, is_ready }
         }
     }
 }

@@ -98,8 +98,8 @@ pub(super) fn link_seeds() -> Vec<Vec<u8>> {
         Message::Refused { term, reason: "not the leader".to_owned() },
         Message::Acknowledge { term, subscription, position },
         Message::Heartbeat { term, round: 12, commit_position: position },
-        Message::HeartbeatAnswer { term, round: 12, flush_micros: 90, full_from: None },
-        Message::HeartbeatAnswer { term, round: 13, flush_micros: 90, full_from: Some(position) },
+        Message::HeartbeatAnswer { term, round: 12, flush_micros: 90, full_from: None, is_ready: true },
+        Message::HeartbeatAnswer { term, round: 13, flush_micros: 90, full_from: Some(position), is_ready: false },
     ];
     let mut wire = vec![2, 5];
     messages.iter().for_each(|message| encode(message, &mut wire));

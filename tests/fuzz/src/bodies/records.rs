@@ -151,7 +151,8 @@ pub(super) fn sample_bodies() -> Vec<(RecordKind, u16, Vec<u8>)> {
         int_tcp_port: 1112,
         int_http_port: 2112,
     };
-    let list = MembershipBody { cluster: ClusterId(Guid([9; 16])), members: vec![member; 2] };
+    let members = (1..=2).map(|n| MemberRecord { node: NodeId(Guid([n; 16])), ..member }).collect();
+    let list = MembershipBody { cluster: ClusterId(Guid([9; 16])), members };
     let mut batch = BatchBuilder::new("orders-1", 0);
     batch.event(EventId(Guid([1; 16])), "created", true, b"{}", b"");
     batch.event(EventId(Guid([2; 16])), "x", false, b"0123456789", b"meta");

@@ -95,7 +95,8 @@ pub(super) fn slots_seeds() -> Vec<Vec<u8>> {
     let mut state = DurableState::new(NodeId(Guid([1; 16])), 256 << 20);
     let empty = state.encode();
     state.sequence = 1;
-    state.founding = Some(MembershipBody { cluster: ClusterId(Guid([9; 16])), members: vec![member; 3] });
+    let members = (1..=3).map(|n| MemberRecord { node: NodeId(Guid([n; 16])), ..member }).collect();
+    state.founding = Some(MembershipBody { cluster: ClusterId(Guid([9; 16])), members });
     (state.founded, state.term, state.voted_for) = (true, Term(5), Some(NodeId(Guid([2; 16]))));
     state.commit_hint = LogPosition(0x1234);
     let founded = state.encode();
