@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Checker, Fault, Options, run};
+use super::{Checker, Failure, Fault, Options, run};
 use crate::consensus::PlantedBug;
 
 /// Within so many seeds each must be caught.
@@ -25,7 +25,9 @@ fn check_with(planted: PlantedBug, with: &[Fault], expected: &[Checker]) {
 
 fn check_options(options: &Options, expected: &[Checker]) {
     let planted = options.planted;
-    let failure = (0..SEEDS).find_map(|seed| run(seed, options).err());
+    // Nodes that disagree may also just stand still: that is noticed, too, and says less than what is looked for.
+    let tells = |failure: &Box<Failure>| failure.checker != Checker::Liveness;
+    let failure = (0..SEEDS).find_map(|seed| run(seed, options).err().filter(tells));
     let Some(failure) = failure else { panic!("nobody has noticed {planted:?} in {SEEDS} runs") };
     println!("{planted:?}: seed {}: {:?}: {}", failure.seed, failure.checker, failure.detail);
     assert!(expected.contains(&failure.checker), "{failure}");
@@ -101,7 +103,7 @@ fn retries_that_a_new_leader_writes_again_are_noticed() {
 /// What a process that crashed had written is in the system's cache, and goes with the power.
 #[test]
 fn a_cache_that_is_taken_for_the_disk_is_noticed() {
-    check(PlantedBug::RecoverWithoutFlush, &[Checker::DurableMajority, Checker::Recovery]);
+    check(PlantedBug::RecoverWithoutFlush, &[Checker::DurableMajority, Checker::Recovery, Checker::Sealed]);
 }
 
 /// After a failed flush the system takes pages for clean that never reached the disk.
