@@ -102,6 +102,9 @@ impl Entry {
             position = next.ok_or(Damage::Content("the positions of an entry make no sense"))?;
             all.push(position);
         }
+        if !bytes.is_empty() {
+            return Err(Damage::Content("something lies behind the positions of an entry"));
+        }
         Ok(all)
     }
 }

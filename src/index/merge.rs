@@ -259,6 +259,9 @@ impl MergeJob {
             extras.last_event = if footer.last_event == NO_POSITION { extras.last_event } else { footer.last_event };
             (extras.last_record, extras.last_record_crc) = (footer.last_record, footer.last_record_crc);
         }
+        // Tables that do not count right do not become one that is refused.
+        extras.events = extras.events.min(self.writer.bytes());
+        extras.new_streams = extras.new_streams.min(self.writer.streams());
         let newest = &self.inputs[self.inputs.len() - 1].table;
         let damaged = |damage| Trouble::Damaged(Arc::clone(newest), damage);
         extras.transactions = newest.transactions_bytes().map_err(damaged)?;

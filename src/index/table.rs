@@ -408,3 +408,87 @@ fn decode_recent(bytes: &[u8]) -> RecentEvent {
         position: u64_at(32),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::store::memory::MemoryStore;
+    use crate::index::writer::{Extras, TableWriter};
+
+    /// A table of two streams, its footer and the first page of its entries as they are changed, and checksums that fit.
+    fn changed(footer: impl FnOnce(&mut Footer), entries: impl FnOnce(&mut [u8])) -> Arc<MemoryStore> {
+        let store: Arc<MemoryStore> = Arc::default();
+        let mut writer = TableWriter::new(Arc::clone(&store) as Arc<dyn TableStore>, 1, (64, 1024), 2);
+        for (hash, name) in [(5, b"a"), (6, b"b")] {
+            writer.begin(hash, name, Summary { count: 2, ..Summary::default() }, 0);
+            [128, 192].into_iter().try_for_each(|position| writer.position(position)).unwrap();
+            writer.end().unwrap();
+        }
+        let extras =
+            Extras { starts: 128_u64.to_le_bytes().to_vec(), events: 4, last_record: 512, ..Extras::default() };
+        writer.finish(&Extras { last_event: 192, ..extras }).unwrap();
+        {
+            let files = store.files.lock();
+            let mut file = files[&file_name(1)].lock();
+            let last = file.len() - PAGE;
+            let mut decoded = Footer::decode(&file[last..]).unwrap();
+            footer(&mut decoded);
+            file[last..last + PAGE_DATA].copy_from_slice(&decoded.encode());
+            entries(&mut file[..PAGE_DATA]);
+            for (number, page) in (0_u64..).zip(file.chunks_exact_mut(PAGE)) {
+                let place = [1_u64.to_le_bytes(), number.to_le_bytes()].concat();
+                let crc = crc32c::crc32c_append(crc32c::crc32c(&place), &page[..PAGE_DATA]);
+                page[PAGE_DATA..].copy_from_slice(&crc.to_le_bytes());
+            }
+        }
+        store
+    }
+
+    fn look(store: &MemoryStore) -> Result<Vec<LogPosition>, Damage> {
+        let table = Table::open(store, 1, 1 << 20)?;
+        let name = Name { text: "a", hash: 5 };
+        let Some(found) = table.find(name)? else { return Ok(Vec::new()) };
+        let mut positions = Vec::new();
+        table.positions(name, &found, 0, 5, &mut positions)?;
+        Ok(positions)
+    }
+
+    #[test]
+    fn a_footer_that_makes_no_sense_is_damage() {
+        assert_eq!(look(&changed(|_| (), |_| ())).unwrap(), [LogPosition(128), LogPosition(192)]);
+        let check = |what: &str, change: fn(&mut Footer)| {
+            let found = look(&changed(change, |_| ()));
+            assert!(matches!(found, Err(Damage::Content(_))), "{what}: {found:?}");
+        };
+        check("no piece of the log", |footer| footer.to = footer.from);
+        check("entries that end behind all numbers", |footer| footer.entries.at = u64::MAX);
+        check("entries that reach into the footer", |footer| footer.entries.length = 6 * PAGE_DATA as u64);
+        check("entries that begin elsewhere", |footer| footer.entries.at = 1);
+        check("a place that is cut", |footer| footer.places.length -= 1);
+        check("no place", |footer| footer.places.length = 0);
+        check("starts behind the end", |footer| footer.starts.at = 1 << 40);
+        check("a newest event that is cut", |footer| footer.recents.length = 41);
+        check("transactions behind the end", |footer| footer.transactions.length = u64::MAX);
+        check("a filter behind the end", |footer| footer.filter.at = 1 << 40);
+        check("more streams than entries", |footer| footer.streams = 1 << 60);
+        check("more new streams than streams", |footer| footer.new_streams = 3);
+        check("more events than bytes", |footer| footer.events = 1 << 60);
+        check("its last event elsewhere", |footer| footer.last_event = 1024);
+        check("its last record elsewhere", |footer| footer.last_record = 63);
+    }
+
+    #[test]
+    fn an_entry_that_makes_no_sense_is_damage() {
+        // hash, length, flags, name, events of the stream, first number, events of the entry, positions.
+        let check = |what: &str, at: usize, byte: u8| {
+            let found = look(&changed(|_| (), |entries| entries[at] = byte));
+            assert!(matches!(found, Err(Damage::Content(_))), "{what}: {found:?}");
+        };
+        check("longer than its section", 8, 0x7F);
+        check("longer than it is", 8, 12);
+        check("more events than it says", 12, 3);
+        check("fewer events than it has", 12, 1);
+        check("more events than it has room for", 14, 7);
+        check("an event of the piece before", 16, 0);
+    }
+}
