@@ -110,8 +110,9 @@ pub(super) fn peer_answer(input: &[u8]) {
         response = response.header("Ring-Crc32c", crc.clone());
     }
     let again = PeerAnswer::parse(&response.encode(Method::Get, false));
-    // Some have no body, and some words cannot be said.
-    if (200..600).contains(&answer.status) && ![204, 304].contains(&answer.status) {
+    // Some have no body, and what is not ASCII is not said.
+    let is_plain = answer.crc.as_ref().is_none_or(|crc| crc.bytes().all(|byte| byte.is_ascii_graphic()));
+    if is_plain && (200..600).contains(&answer.status) && ![204, 304].contains(&answer.status) {
         assert_eq!(again.ok().flatten(), Some(answer), "the same when it is said again");
     }
 }
