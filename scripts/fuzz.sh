@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Fuzzes what reads bytes from outside: frames, messages, HTTP, gossip, votes, records, recovery, state, options.
+# Fuzzes what reads bytes from outside: frames, messages, HTTP, gossip, votes, records, recovery, state, tables of the
+# index, options, what operators ask and are answered.
 # The targets are in tests/fuzz; `cargo test --test corpora` runs their corpora without a fuzzer.
 #
 #   scripts/fuzz.sh [OPTION]... [TARGET]...      all targets when none is named
@@ -20,7 +21,14 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 FUZZ=$TARGET/fuzz
 HOST=$(rustc -vV | sed -n 's/^host: //p')
 PROGRAMS=$FUZZ/$HOST/release
-INPUT_BYTES_MAX=4096
+# The longest input: what lets a target come as deep as longer ones do, and runs faster. HTTP and gossip have limits of
+# their own to run into, a footer is a page.
+INPUT_BYTES_MAX=2048
+declare -A INPUT_BYTES=(
+  [chunk_footer]=4097 [chunk_header]=80 [client_frames]=1024 [client_messages]=1024 [command_line]=512
+  [config_file]=1024 [gossip]=4096 [http]=4096 [index_manifest]=512 [index_table]=1024 [link]=1024 [log_info]=1024
+  [peer_answer]=1024 [state]=1088
+)
 # What is kept in the source tree is to be small: one input, and those of a target together.
 KEPT_INPUT_BYTES_MAX=1024
 KEPT_BYTES_MAX=8192
@@ -73,7 +81,8 @@ fuzz() {
   [[ -z $runs ]] || bound=(-runs="$runs")
   mkdir -p "$FUZZ/corpus/$target" "$FUZZ/crashes" "$FUZZ/output"
   [[ $jobs == 1 ]] || bound+=(-fork="$jobs")
-  "$PROGRAMS/$target" "${bound[@]}" -rss_limit_mb=512 -malloc_limit_mb=64 -timeout=10 -max_len="$INPUT_BYTES_MAX" \
+  "$PROGRAMS/$target" "${bound[@]}" -rss_limit_mb=512 -malloc_limit_mb=64 -timeout=10 \
+    -max_len="${INPUT_BYTES[$target]:-$INPUT_BYTES_MAX}" \
     -print_final_stats=1 -artifact_prefix="$FUZZ/crashes/$target-" "$FUZZ/corpus/$target" "tests/fuzz/corpus/$target" \
     >"$output" 2>&1 || status=$?
   if [[ $status != 0 ]]; then

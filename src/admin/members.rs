@@ -26,18 +26,20 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A save of the small state: two flushes.
 const TRUST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The node that a change is about.
-#[derive(Clone, Copy, Debug, Deserialize)]
+/// The body of `POST /admin/members/add` and `remove`: the node that a change is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Change {
-    node: NodeId,
+pub struct Change {
+    /// Its identifier.
+    pub node: NodeId,
 }
 
-/// Who is to lead; nobody named means whoever has most of the log.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+/// The body of `POST /admin/resign`: who is to lead; nobody named means whoever has most of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Resign {
-    to: Option<NodeId>,
+pub struct Resign {
+    /// A member.
+    pub to: Option<NodeId>,
 }
 
 /// The cluster as this node knows it.

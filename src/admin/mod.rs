@@ -27,5 +27,6 @@ mod status;
 mod tests;
 
 pub use control::ControlThread;
+pub use members::{Change, Resign};
 pub use options::{ControlError, ControlOptions, ControlQueues, SeedSource, StopSignal};
 pub use status::{IndexFigures, NodeStatus};

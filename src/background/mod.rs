@@ -19,7 +19,7 @@ mod testing;
 mod unsealed;
 
 pub use index_keeper::IndexKeeper;
-pub use peer_source::{LogInfo, PeerSource};
+pub use peer_source::{LogInfo, PeerAnswer, PeerSource};
 pub use repairer::{Repairer, RepairerLinks};
 pub use scrubber::Scrubber;
 pub use sealer::Sealer;

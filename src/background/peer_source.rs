@@ -125,7 +125,7 @@ impl PeerSource {
     }
 
     /// One request on a connection of its own; only an answer with status 200.
-    fn call(&self, target: &str) -> Result<Answer, FetchError> {
+    fn call(&self, target: &str) -> Result<PeerAnswer, FetchError> {
         let deadline = Instant::now() + CALL_TIMEOUT;
         let answer = self.exchange(target, deadline).map_err(|error| self.unreachable(error))?;
         if answer.status == 200 {
@@ -135,7 +135,7 @@ impl PeerSource {
         Err(FetchError::Refused { peer: self.describe(), status: answer.status, words })
     }
 
-    fn exchange(&self, target: &str, deadline: Instant) -> Result<Answer, std::io::Error> {
+    fn exchange(&self, target: &str, deadline: Instant) -> Result<PeerAnswer, std::io::Error> {
         self.check_wanted()?;
         let mut stream = TcpStream::connect_timeout(&self.address, CONNECT_TIMEOUT)?;
         stream.set_nodelay(true)?;
@@ -158,7 +158,7 @@ impl PeerSource {
                 outcome => outcome?,
             };
             bytes.extend_from_slice(&piece[..count]);
-            if let Some(answer) = Answer::parse(&bytes)? {
+            if let Some(answer) = PeerAnswer::parse(&bytes)? {
                 return Ok(answer);
             }
             if count == 0 {
@@ -203,17 +203,23 @@ impl LogPeer for PeerSource {
     }
 }
 
-/// What came back.
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    crc: Option<String>,
-    body: Vec<u8>,
+/// What another node answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerAnswer {
+    /// The status.
+    pub status: u16,
+    /// The checksum of the body as the node says it.
+    pub crc: Option<String>,
+    /// The body.
+    pub body: Vec<u8>,
 }
 
-impl Answer {
-    /// `None` when more bytes are needed.
-    fn parse(bytes: &[u8]) -> Result<Option<Answer>, std::io::Error> {
+impl PeerAnswer {
+    /// Of the bytes that came so far; `None` when more are needed.
+    ///
+    /// # Errors
+    /// When they are not the beginning of an answer of a node.
+    pub fn parse(bytes: &[u8]) -> Result<Option<PeerAnswer>, std::io::Error> {
         let mut headers = [httparse::EMPTY_HEADER; 32];
         let mut head = httparse::Response::new(&mut headers);
         let httparse::Status::Complete(start) = head.parse(bytes).map_err(other)? else {
@@ -229,7 +235,7 @@ impl Answer {
         let length = length.ok_or_else(|| other(format!("its answer has no length of at most {ANSWER_BYTES_MAX}")))?;
         let Some(body) = bytes.get(start..start + length) else { return Ok(None) };
         let (status, crc) = (head.code.unwrap_or(0), header("ring-crc32c").map(str::to_owned));
-        Ok(Some(Answer { status, crc, body: body.to_vec() }))
+        Ok(Some(PeerAnswer { status, crc, body: body.to_vec() }))
     }
 }
 

@@ -4,8 +4,12 @@
 pub(super) fn nearest(unknown: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
     // A third of the letters may differ, which "--gossip-seeds" and "IntTcpPrt" keep well below.
     let distance_max = (unknown.chars().count() / 3).clamp(1, 5);
+    let unknown = unknown.to_lowercase();
+    let length = unknown.chars().count();
     candidates
-        .map(|candidate| (distance(&unknown.to_lowercase(), &candidate.to_lowercase()), candidate))
+        // No less than this must be inserted or removed.
+        .filter(|candidate| candidate.chars().count().abs_diff(length) <= distance_max)
+        .map(|candidate| (distance(&unknown, &candidate.to_lowercase()), candidate))
         .filter(|(distance, _)| *distance <= distance_max)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)

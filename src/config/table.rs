@@ -206,7 +206,7 @@ pub fn present() -> impl Iterator<Item = &'static OptionSpec> {
 #[must_use]
 pub fn find(spelling: &str) -> Option<&'static OptionSpec> {
     let wanted = folded(spelling);
-    all().find(|spec| folded(spec.name) == wanted)
+    all().find(|spec| letters(spec.name).eq(wanted.chars()))
 }
 
 /// The row of an environment variable. Case does not matter: `EVENTSTORE_Int_IP` is common in users' files.
@@ -217,7 +217,11 @@ pub fn find_environment(name: &str) -> Option<&'static OptionSpec> {
 
 /// A name in the form in which spellings are compared.
 pub(super) fn folded(spelling: &str) -> String {
-    spelling.chars().filter(|letter| *letter != '-').map(|letter| letter.to_ascii_lowercase()).collect()
+    letters(spelling).collect()
+}
+
+fn letters(spelling: &str) -> impl Iterator<Item = char> {
+    spelling.chars().filter(|letter| *letter != '-').map(|letter| letter.to_ascii_lowercase())
 }
 
 /// Cuts a name before its capitals; a run of capitals stays together: `DisableHTTPCaching` is Disable, HTTP, Caching.

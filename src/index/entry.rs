@@ -6,6 +6,9 @@ use super::pages::{Cursor, Damage, get_varint, put_varint};
 /// Events that one entry holds at most; the entries behind a stream's first one are called runs.
 pub(super) const RUN_EVENTS_MAX: usize = 1024;
 
+/// Bytes that an entry has at least: a hash, and six numbers of a byte or more.
+pub(super) const ENTRY_BYTES_MIN: u64 = 14;
+
 /// The first entry of a stream: it says how many events all its entries have, and what else there is.
 const IS_HEAD: u8 = 1;
 const HAS_TOMBSTONE: u8 = 2;
@@ -42,18 +45,21 @@ impl Entry {
         self.at = cursor.at();
         self.hash = cursor.u64()?;
         let length = cursor.varint()?;
-        self.end = cursor.at().checked_add(length).ok_or(Damage::Content("an entry is too long"))?;
+        let end = cursor.at().checked_add(length).filter(|&end| end <= cursor.end());
+        self.end = end.ok_or(Damage::Content("an entry is too long"))?;
         Ok(self.hash)
     }
 
     /// Reads the rest.
     pub(super) fn read_rest(&mut self, cursor: &mut Cursor<'_>) -> Result<(), Damage> {
         let length = usize::try_from(self.end - cursor.at()).map_err(|_| Damage::Content("an entry is too long"))?;
+        // An event takes a byte or more, so there are no more of them than the section has bytes.
+        let events_max = cursor.end();
         let mut body = cursor.take(length)?;
-        self.read_body(&mut body).ok_or(Damage::Content("an entry makes no sense"))
+        self.read_body(&mut body, events_max).ok_or(Damage::Content("an entry makes no sense"))
     }
 
-    fn read_body(&mut self, body: &mut &[u8]) -> Option<()> {
+    fn read_body(&mut self, body: &mut &[u8], events_max: u64) -> Option<()> {
         let flags = *take(body, 1)?.first()?;
         let length = get_varint(body)?;
         self.name.clear();
@@ -72,13 +78,21 @@ impl Entry {
         }
         self.first = i64::try_from(get_varint(body)?).ok()?;
         self.count = usize::try_from(get_varint(body)?).ok().filter(|&count| count <= RUN_EVENTS_MAX)?;
+        let all = self.head.as_ref().map_or(self.count as u64, |head| head.count);
+        let is_possible = self.count as u64 <= all && all <= events_max && self.count <= body.len();
+        self.first.checked_add_unsigned(all).filter(|_| is_possible)?;
         self.positions.clear();
         self.positions.extend_from_slice(body);
         Some(())
     }
 
+    /// The number behind that of its last event.
+    pub(super) fn end_number(&self) -> i64 {
+        self.first + self.count as i64
+    }
+
     /// The positions of its events, in order.
-    pub(super) fn positions(&self) -> Result<impl Iterator<Item = u64>, Damage> {
+    pub(super) fn positions(&self) -> Result<Vec<u64>, Damage> {
         let mut bytes = &self.positions[..];
         let mut position = 0_u64;
         let mut all = Vec::with_capacity(self.count);
@@ -88,7 +102,10 @@ impl Entry {
             position = next.ok_or(Damage::Content("the positions of an entry make no sense"))?;
             all.push(position);
         }
-        Ok(all.into_iter())
+        if !bytes.is_empty() {
+            return Err(Damage::Content("something lies behind the positions of an entry"));
+        }
+        Ok(all)
     }
 }
 

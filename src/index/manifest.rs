@@ -12,6 +12,9 @@ const VERSION: u32 = 1;
 const HEAD_BYTES: usize = 48;
 const LISTED_BYTES: usize = 24;
 
+/// No number that counts manifests or tables comes near this.
+const NUMBER_MAX: u64 = 1 << 62;
+
 /// More tables than merging ever leaves.
 const TABLES_MAX: usize = 4096;
 
@@ -95,6 +98,9 @@ impl Manifest {
         let listed = |at: usize| Listed { id: u64_at(at), from: u64_at(at + 8), to: u64_at(at + 16) };
         let tables: Vec<Listed> = (HEAD_BYTES..body.len()).step_by(LISTED_BYTES).map(listed).collect();
         let (sequence, next_id, chunk_size, covered) = (u64_at(16), u64_at(24), u64_at(32), u64_at(40));
+        if sequence > NUMBER_MAX || next_id > NUMBER_MAX {
+            return Err(Damage::Content("its numbers cannot be counted on from"));
+        }
         let mut end = 0;
         for table in &tables {
             if table.from < end || table.to <= table.from || table.to > covered || table.id >= next_id {
@@ -143,6 +149,9 @@ mod tests {
             assert!(Manifest::decode(&hurt).is_err(), "{at}");
             assert!(Manifest::decode(&bytes[..at]).is_err(), "{at}");
         }
+        let (sequence, next_id) = (u64::MAX, u64::MAX);
+        assert!(Manifest::decode(&Manifest { sequence, ..manifest.clone() }.encode()).is_err(), "no number follows");
+        assert!(Manifest::decode(&Manifest { next_id, ..manifest.clone() }.encode()).is_err(), "no table follows");
         let other = Manifest { covered: 63, ..manifest };
         assert!(Manifest::decode(&other.encode()).is_err(), "a table beyond what is covered");
     }

@@ -77,18 +77,35 @@ struct Reading<'a> {
     table: &'a Arc<Table>,
     cursor: Cursor<'a>,
     entry: Entry,
+    /// The entry before it.
+    before: Option<(u64, Vec<u8>)>,
     is_over: bool,
 }
 
 impl<'a> Reading<'a> {
     fn begin(input: &'a Input) -> Result<Reading<'a>, Trouble> {
         let cursor = input.table.entries_from(input.at, AHEAD);
-        let mut reading = Reading { table: &input.table, cursor, entry: Entry::default(), is_over: false };
-        reading.advance()?;
+        let mut reading =
+            Reading { table: &input.table, cursor, entry: Entry::default(), before: None, is_over: false };
+        reading.read()?;
         Ok(reading)
     }
 
+    /// To the next entry: streams come in order, and only the first entry of each is a head.
     fn advance(&mut self) -> Result<(), Trouble> {
+        let (hash, name) = self.before.get_or_insert_default();
+        *hash = self.entry.hash;
+        std::mem::swap(name, &mut self.entry.name);
+        self.read()?;
+        let Some((hash, name)) = self.before.as_ref().filter(|_| !self.is_over) else { return Ok(()) };
+        let order = (*hash, &name[..]).cmp(&self.key());
+        if order.is_gt() || order.is_eq() == self.entry.head.is_some() {
+            return Err(self.damaged(Damage::Content("its streams do not come in order")));
+        }
+        Ok(())
+    }
+
+    fn read(&mut self) -> Result<(), Trouble> {
         self.is_over = self.cursor.is_at_end();
         if self.is_over {
             self.entry.at = self.cursor.at();
@@ -115,6 +132,8 @@ pub(super) struct MergeJob {
     /// The stream that is being written, and the number of its next event.
     open: Option<(u64, Vec<u8>)>,
     next: i64,
+    /// Where its last event lies.
+    last: u64,
 }
 
 impl MergeJob {
@@ -124,7 +143,7 @@ impl MergeJob {
         let streams = tables.iter().map(|table| table.footer.streams).sum();
         let input = |table: Arc<Table>| Input { at: table.footer.entries.at, table };
         let inputs = tables.into_iter().map(input).collect();
-        MergeJob { inputs, writer: TableWriter::new(store, id, (from, to), streams), open: None, next: 0 }
+        MergeJob { inputs, writer: TableWriter::new(store, id, (from, to), streams), open: None, next: 0, last: 0 }
     }
 
     pub(super) fn id(&self) -> u64 {
@@ -194,7 +213,7 @@ impl MergeJob {
             summary.tombstone = head.tombstone.or(summary.tombstone);
             summary.metadata = head.metadata.clone().or(summary.metadata);
         }
-        self.next = number.unwrap_or(first.entry.first);
+        (self.next, self.last) = (number.unwrap_or(first.entry.first), 0);
         self.writer.begin(hash, &name, summary, self.next);
         self.open = Some((hash, name));
         Ok(true)
@@ -204,7 +223,11 @@ impl MergeJob {
         if reading.entry.count > 0 && reading.entry.first != self.next {
             return Err(reading.damaged(Damage::Content("the numbers of a stream do not go on in it")));
         }
-        for position in reading.entry.positions().map_err(|damage| reading.damaged(damage))? {
+        for position in reading.table.positions_of(&reading.entry).map_err(|damage| reading.damaged(damage))? {
+            if position < self.last {
+                return Err(reading.damaged(Damage::Content("the events of a stream do not follow one another in it")));
+            }
+            self.last = position;
             self.writer.position(position)?;
         }
         self.next += reading.entry.count as i64;
@@ -236,6 +259,9 @@ impl MergeJob {
             extras.last_event = if footer.last_event == NO_POSITION { extras.last_event } else { footer.last_event };
             (extras.last_record, extras.last_record_crc) = (footer.last_record, footer.last_record_crc);
         }
+        // Tables that do not count right do not become one that is refused.
+        extras.events = extras.events.min(self.writer.bytes());
+        extras.new_streams = extras.new_streams.min(self.writer.streams());
         let newest = &self.inputs[self.inputs.len() - 1].table;
         let damaged = |damage| Trouble::Damaged(Arc::clone(newest), damage);
         extras.transactions = newest.transactions_bytes().map_err(damaged)?;

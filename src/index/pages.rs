@@ -154,7 +154,7 @@ impl Pages {
 
     /// Appends the data of pages to `out`, checked.
     pub(super) fn read(&self, first: u64, count: usize, out: &mut Vec<u8>) -> Result<(), Damage> {
-        if first + count as u64 > self.count {
+        if first.checked_add(count as u64).is_none_or(|end| end > self.count) {
             return Err(Damage::Content("something should lie behind its end"));
         }
         let start = out.len();
@@ -208,6 +208,11 @@ impl<'a> Cursor<'a> {
         self.page * PAGE_DATA as u64 + self.next as u64
     }
 
+    /// It reads no further than this.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
     pub(super) fn is_at_end(&self) -> bool {
         self.at() >= self.end
     }
@@ -247,8 +252,7 @@ impl<'a> Cursor<'a> {
     }
 
     fn fill(&mut self, count: usize) -> Result<(), Damage> {
-        let needed = self.next + count;
-        if needed <= self.buffer.len() {
+        if self.buffer.len().checked_sub(self.next).is_some_and(|left| count <= left) {
             return Ok(());
         }
         if count as u64 > self.end.saturating_sub(self.at()) {

@@ -81,19 +81,28 @@ impl Transactions {
         out
     }
 
-    /// `None` when the bytes make no sense.
-    pub(super) fn decode(mut bytes: &[u8]) -> Option<Transactions> {
+    /// Those at `end` of the log. `None` when the bytes make no sense.
+    pub(super) fn decode(mut bytes: &[u8], end: LogPosition) -> Option<Transactions> {
+        let position = |bytes: &mut &[u8]| {
+            let position = LogPosition(u64::from_le_bytes(*take_array(bytes)?));
+            (position < end).then_some(position)
+        };
         let mut table = Transactions::new(TRANSACTIONS_MAX, TRANSACTION_WRITES_MAX);
+        let mut newest = None;
         while !bytes.is_empty() {
-            let id = u64::from_le_bytes(*take_array(&mut bytes)?);
+            let id = position(&mut bytes)?;
+            // Oldest first: so none is there twice.
+            if newest.replace(id).is_some_and(|newest| newest >= id) {
+                return None;
+            }
             let expected_version = i64::from_le_bytes(*take_array(&mut bytes)?);
             let length = u32::from_le_bytes(*take_array(&mut bytes)?);
             let writes = u32::from_le_bytes(*take_array(&mut bytes)?);
             let (stream, rest) = bytes.split_at_checked(length as usize)?;
             bytes = rest;
-            table.start(LogPosition(id), std::str::from_utf8(stream).ok()?, expected_version);
+            table.start(id, std::str::from_utf8(stream).ok()?, expected_version);
             for _ in 0..writes {
-                table.write(i64::try_from(id).ok()?, LogPosition(u64::from_le_bytes(*take_array(&mut bytes)?)));
+                table.write(i64::try_from(id.0).ok()?, position(&mut bytes)?);
             }
         }
         Some(table)
@@ -126,10 +135,13 @@ mod tests {
         table.write(64, LogPosition(256));
         table.write(64, LogPosition(320));
         let bytes = table.encode();
-        let decoded = Transactions::decode(&bytes).unwrap();
+        let decode = |bytes: &[u8]| Transactions::decode(bytes, LogPosition(321));
+        let decoded = decode(&bytes).unwrap();
         assert_eq!((&decoded.by_id, &decoded.order, decoded.write_count), (&table.by_id, &table.order, 2));
-        assert!((1..bytes.len()).all(|end| Transactions::decode(&bytes[..end]).is_none() || end == 46));
-        assert!(Transactions::decode(&[]).unwrap().order.is_empty());
+        assert!((1..bytes.len()).all(|end| decode(&bytes[..end]).is_none() || end == 46));
+        assert!(decode(&[]).unwrap().order.is_empty());
+        assert!(Transactions::decode(&bytes, LogPosition(320)).is_none(), "a write behind the end");
+        assert!(decode(&[&bytes[..], &bytes[..]].concat()).is_none(), "one that is there twice");
     }
 
     #[test]

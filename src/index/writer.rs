@@ -76,6 +76,11 @@ impl TableWriter {
         self.footer.id
     }
 
+    /// Streams begun so far.
+    pub(super) fn streams(&self) -> u64 {
+        self.footer.streams
+    }
+
     /// Bytes written so far.
     pub(super) fn bytes(&self) -> u64 {
         self.pages.at()

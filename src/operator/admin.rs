@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 use super::error::{OperatorError, refused};
 use super::node::{self, Answered, Status};
 use super::progress::size;
-use super::status;
 use crate::types::NodeId;
 
 /// Between two looks at what is waited for.
@@ -139,7 +138,7 @@ fn show_status(asked: SocketAddr, as_json: bool) -> Result<(), OperatorError> {
     let leader = own.leader.filter(|leader| *leader != own.node).and_then(|leader| own.address_of(leader));
     let leader = leader.and_then(|address| node::status(address).ok());
     let stats = node::get(asked, "/stats", &[]).unwrap_or(Value::Null);
-    status::lines(&own, leader.as_ref(), &stats).iter().for_each(|line| println!("{line}"));
+    own.lines(leader.as_ref(), &stats).iter().for_each(|line| println!("{line}"));
     Ok(())
 }
 

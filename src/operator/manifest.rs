@@ -56,10 +56,10 @@ pub(super) struct ChunkEntry {
     pub(super) crc32c: u32,
 }
 
-/// A finished backup.
+/// A finished backup: what its `backup.json` says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Manifest {
+pub struct Manifest {
     #[serde(flatten)]
     pub(super) origin: Origin,
     /// The node that it was last copied from.
@@ -89,7 +89,8 @@ impl Origin {
 
     /// The origin of the backup that is, or was begun, in `folder`.
     pub(super) fn load(folder: &Path) -> Result<Option<Origin>, OperatorError> {
-        load(folder, ORIGIN_FILE)
+        let path = folder.join(ORIGIN_FILE);
+        read(&path)?.map(|bytes| parse(&path, &bytes)).transpose()
     }
 
     pub(super) fn save(&self, folder: &Path) -> Result<(), OperatorError> {
@@ -98,22 +99,36 @@ impl Origin {
 }
 
 impl Manifest {
+    /// What the bytes of a manifest say; `path` is for the words of the error.
+    ///
+    /// # Errors
+    /// When they are no manifest, or one of a backup that cannot be.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Manifest, OperatorError> {
+        parse::<Manifest>(path, bytes)?.checked(path)
+    }
+
+    /// The bytes of the file.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        json(self)
+    }
+
     pub(super) fn position(&self) -> LogPosition {
         LogPosition(self.position)
     }
 
     /// The manifest in `folder`; `None` when it has none.
     pub(super) fn load(folder: &Path) -> Result<Option<Manifest>, OperatorError> {
-        let manifest: Option<Manifest> = load(folder, MANIFEST_FILE)?;
-        manifest.map(|manifest| manifest.checked(folder)).transpose()
+        let path = folder.join(MANIFEST_FILE);
+        read(&path)?.map(|bytes| Manifest::parse(&path, &bytes)).transpose()
     }
 
     pub(super) fn save(&self, folder: &Path) -> Result<(), OperatorError> {
-        write_whole(&folder.join(MANIFEST_FILE), &json(self))
+        write_whole(&folder.join(MANIFEST_FILE), &self.encode())
     }
 
     /// Nothing in the file is believed that would lead reading astray.
-    fn checked(self, folder: &Path) -> Result<Manifest, OperatorError> {
+    fn checked(self, path: &Path) -> Result<Manifest, OperatorError> {
         let chunk_size = self.origin.chunk_size;
         let sizes = crate::limits::CHUNK_SIZE_MIN_BYTES..=crate::limits::CHUNK_SIZE_MAX_BYTES;
         let is_size = sizes.contains(&chunk_size) && chunk_size.is_multiple_of(4096);
@@ -128,7 +143,7 @@ impl Manifest {
             return Err(refused(format!(
                 "{}: its chunks do not make up a log of {} bytes in chunks of {chunk_size}; the file was changed, so this \
                  is no backup to rely on: make a new one",
-                folder.join(MANIFEST_FILE).display(),
+                path.display(),
                 self.position
             )));
         }
@@ -142,19 +157,22 @@ fn json(value: &impl Serialize) -> Vec<u8> {
     bytes
 }
 
-fn load<T: serde::de::DeserializeOwned>(folder: &Path, name: &str) -> Result<Option<T>, OperatorError> {
-    let path = folder.join(name);
-    let length = match fs::metadata(&path) {
+/// The bytes of a file; `None` when it is not there.
+fn read(path: &Path) -> Result<Option<Vec<u8>>, OperatorError> {
+    let length = match fs::metadata(path) {
         Ok(metadata) => metadata.len(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(file_failed(&path, "read")(error)),
+        Err(error) => return Err(file_failed(path, "read")(error)),
     };
     if length > FILE_BYTES_MAX {
         return Err(refused(format!("{} has {length} bytes, the limit is {FILE_BYTES_MAX}", path.display())));
     }
-    let bytes = fs::read(&path).map_err(file_failed(&path, "read"))?;
+    fs::read(path).map(Some).map_err(file_failed(path, "read"))
+}
+
+fn parse<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, OperatorError> {
     let not_one = |words: String| refused(format!("{} is not a file of a backup: {words}", path.display()));
-    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| not_one(error.to_string()))?;
+    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| not_one(error.to_string()))?;
     match value["ringstoreBackup"].as_u64() {
         Some(format) if format == u64::from(FORMAT) => {}
         Some(format) => {
@@ -162,7 +180,7 @@ fn load<T: serde::de::DeserializeOwned>(folder: &Path, name: &str) -> Result<Opt
         }
         None => return Err(not_one("it has no ringstoreBackup".to_owned())),
     }
-    serde_json::from_value(value).map(Some).map_err(|error| not_one(error.to_string()))
+    serde_json::from_value(value).map_err(|error| not_one(error.to_string()))
 }
 
 #[cfg(test)]

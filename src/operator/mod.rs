@@ -34,6 +34,8 @@ use clap::{Parser, Subcommand};
 
 use self::admin::AdminCommand;
 pub use self::error::OperatorError;
+pub use self::manifest::Manifest as BackupManifest;
+pub use self::node::Status as ClusterStatus;
 use self::restore::Purpose;
 
 /// The command line is not one.

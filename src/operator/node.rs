@@ -65,7 +65,7 @@ pub(super) struct FollowerEntry {
 /// What `GET /admin/status` says.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Status {
+pub struct Status {
     pub(super) node: NodeId,
     pub(super) version: String,
     pub(super) cluster: Option<ClusterId>,
@@ -99,7 +99,10 @@ impl Status {
     }
 
     /// The node that an operator means: the beginning of its id, or one of its internal addresses.
-    pub(super) fn find(&self, named: &str) -> Result<NodeId, OperatorError> {
+    ///
+    /// # Errors
+    /// When none or several may be meant.
+    pub fn find(&self, named: &str) -> Result<NodeId, OperatorError> {
         let mut found: Vec<NodeId> = Vec::new();
         let wanted = named.to_ascii_lowercase();
         let mut offer = |node: NodeId, tcp: SocketAddr, http: SocketAddr| {

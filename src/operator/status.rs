@@ -10,8 +10,7 @@ use crate::types::NodeId;
 /// Between two columns.
 const GAP: &str = "  ";
 
-/// Everything that `own` (the node that was asked) and the leader say. `stats`: the asked node's `/stats`.
-pub(super) fn lines(own: &Status, leader: Option<&Status>, stats: &Value) -> Vec<String> {
+fn lines(own: &Status, leader: Option<&Status>, stats: &Value) -> Vec<String> {
     let best = leader.unwrap_or(own);
     let mut lines = vec![
         format!("cluster  {}", own.cluster.map_or("none yet: not founded".to_owned(), |cluster| cluster.to_string())),
@@ -43,6 +42,14 @@ pub(super) fn lines(own: &Status, leader: Option<&Status>, stats: &Value) -> Vec
 }
 
 impl Status {
+    /// Everything that this node (the one that was asked) and the leader say, for people. `stats`: this node's `/stats`.
+    /// It comes from other machines: what would do something to a terminal is shown as a question mark.
+    #[must_use]
+    pub fn lines(&self, leader: Option<&Status>, stats: &Value) -> Vec<String> {
+        let shown = |line: String| line.replace(char::is_control, "?");
+        lines(self, leader, stats).into_iter().map(shown).collect()
+    }
+
     fn version_words(&self) -> String {
         format!("ringstore {},", self.version)
     }
@@ -150,14 +157,13 @@ fn plain(value: &Value) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::*;
     use crate::operator::node::tests::sample;
 
     #[test]
     fn the_status_is_a_table_with_what_matters() {
         let status = sample();
         let stats = json!({ "storage": { "damageFound": 0, "sealedChunks": 3 } });
-        let shown = lines(&status, None, &stats);
+        let shown = status.lines(None, &stats);
         let expected = [
             "cluster  09090909-0000-0000-0000-000000000000",
             "leader   01010101-0000-0000-0000-000000000000 at 10.0.0.1:2112, term 7",
@@ -176,5 +182,7 @@ mod tests {
         assert_eq!(rows[3][3..8], ["read-only", "clone", "7", "5000", "no link"]);
         assert_eq!(rows[4][1..], ["10.0.0.3:2112", "member", "not heard of"]);
         assert_eq!(shown[12], "storage  damageFound 0, sealedChunks 3");
+        let odd = json!({ "storage": { "a\u{1b}[2J": "b\nc" } });
+        assert_eq!(status.lines(None, &odd)[12], "storage  a?[2J b?c");
     }
 }

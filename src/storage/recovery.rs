@@ -207,7 +207,7 @@ fn erase(
     to: LogPosition,
     stale: &[Range<LogPosition>],
 ) -> Result<u64, RecoveryError> {
-    let zeros = vec![0; if stale.is_empty() { 0 } else { READ_BYTES }];
+    let zeros = if stale.is_empty() { Vec::new() } else { piece_room(layout, from, to) };
     let mut erased = 0;
     for range in stale {
         each_piece(layout, range.start, range.end, &mut |name, offset, length, _| {
@@ -231,7 +231,7 @@ fn find_stale(
     from: LogPosition,
     to: LogPosition,
 ) -> Result<Vec<Range<LogPosition>>, RecoveryError> {
-    let mut buffer = vec![0; READ_BYTES];
+    let mut buffer = piece_room(layout, from, to);
     let mut stale: Vec<Range<LogPosition>> = Vec::new();
     let mut at = from;
     each_piece(layout, from, to, &mut |name, offset, length, _| {
@@ -268,12 +268,17 @@ fn has_records(
 
 /// Reads the log from `from` to `to`, writes it in place and flushes it.
 fn write_again(disk: &dyn Disk, layout: ChunkLayout, from: LogPosition, to: LogPosition) -> Result<(), RecoveryError> {
-    let mut buffer = vec![0; READ_BYTES.min(usize::try_from(to.since(from)).unwrap_or(READ_BYTES))];
+    let mut buffer = piece_room(layout, from, to);
     each_piece(layout, from, to, &mut |name, offset, length, ends_chunk| {
         disk.read_at(name, offset, &mut buffer[..length]).map_err(failed(name, "read"))?;
         disk.write_at(name, offset, &buffer[..length]).map_err(failed(name, "written"))?;
         if ends_chunk { disk.sync(name).map_err(failed(name, "flushed")) } else { Ok(()) }
     })
+}
+
+/// Zeros, as many as the largest piece between `from` and `to` has.
+fn piece_room(layout: ChunkLayout, from: LogPosition, to: LogPosition) -> Vec<u8> {
+    vec![0; layout.chunk_size.min(to.0.saturating_sub(from.0)).min(READ_BYTES as u64) as usize]
 }
 
 /// Calls `visit` for pieces of at most [`READ_BYTES`], none across a chunk end: file, offset, length, and whether it is

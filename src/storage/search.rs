@@ -27,7 +27,7 @@ pub(super) fn find_record(
     range: Range<LogPosition>,
     term: Term,
 ) -> io::Result<Option<Header>> {
-    let mut window = vec![0; WINDOW_BYTES as usize];
+    let mut window = vec![0; WINDOW_BYTES.min(layout.chunk_size) as usize];
     let mut at = LogPosition(range.start.0.next_multiple_of(RECORD_ALIGNMENT as u64));
     while at < range.end {
         let length = layout.room(at).min(WINDOW_BYTES) as usize;

@@ -1,12 +1,14 @@
 //! The files of the index: its manifest and a table, behind their checksums.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use ringstore::codec::record::RecordKind;
-use ringstore::index::{Index, TableFile, TableStore};
-use ringstore::storage::{ChunkLayout, LogRead, ReadError};
+use ringstore::index::{Index, TableFile, TableStore, Upkeep, UpkeepBounds, UpkeepLinks};
+use ringstore::storage::{ChunkLayout, DamageReports, LogRead, ReadError};
 use ringstore::types::LogPosition;
 
 use super::records::record;
@@ -19,13 +21,16 @@ const PAGES_MAX: usize = 4;
 const END: u64 = 64;
 const TABLE: u64 = 1;
 const MANIFEST: &str = "manifest";
+const TABLE_FILE: &str = "table-0000000001";
+const STRANGER: &str = "stranger";
 
-#[derive(Debug)]
-struct Files {
-    manifest: Arc<Bytes>,
-    table: Arc<Bytes>,
-    removed: Mutex<Vec<String>>,
-}
+/// A single table is merged with itself, in steps that end within it.
+const BOUNDS: UpkeepBounds =
+    UpkeepBounds { events: 60, bytes: 1 << 20, log_bytes: 1 << 20, step_bytes: 1024, merge_tables: 1 };
+const STEPS_MAX: usize = 64;
+
+#[derive(Debug, Default)]
+struct Files(Mutex<BTreeMap<String, Vec<u8>>>);
 
 #[derive(Debug)]
 struct Bytes(Vec<u8>);
@@ -44,36 +49,40 @@ impl TableFile for Bytes {
 
 impl TableStore for Files {
     fn list(&self) -> io::Result<Vec<String>> {
-        Ok(vec![MANIFEST.to_owned(), "table-0000000001".to_owned(), "stranger".to_owned()])
+        Ok(self.0.lock().keys().cloned().collect())
     }
 
-    fn write(&self, _: &str, _: u64, _: &[u8]) -> io::Result<()> {
-        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    fn write(&self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut files = self.0.lock();
+        let file = files.entry(name.to_owned()).or_default();
+        file.truncate(usize::try_from(offset).map_err(io::Error::other)?);
+        file.extend_from_slice(bytes);
+        Ok(())
     }
 
     fn flush(&self, _: &str) -> io::Result<()> {
         Ok(())
     }
 
-    fn publish(&self, _: &str, _: &str) -> io::Result<()> {
-        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    fn publish(&self, written: &str, name: &str) -> io::Result<()> {
+        let mut files = self.0.lock();
+        let file = files.remove(written).ok_or(io::ErrorKind::NotFound)?;
+        files.insert(name.to_owned(), file);
+        Ok(())
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn TableFile>> {
-        match name {
-            MANIFEST => Ok(Arc::<Bytes>::clone(&self.manifest)),
-            "table-0000000001" => Ok(Arc::<Bytes>::clone(&self.table)),
-            _ => Err(io::ErrorKind::NotFound.into()),
-        }
+        let files = self.0.lock();
+        Ok(Arc::new(Bytes(files.get(name).ok_or(io::ErrorKind::NotFound)?.clone())))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.removed.lock().push(name.to_owned());
+        self.0.lock().remove(name);
         Ok(())
     }
 
     fn available_bytes(&self) -> io::Result<u64> {
-        Ok(0)
+        Ok(u64::MAX)
     }
 }
 
@@ -111,12 +120,12 @@ fn with_crc(mut body: Vec<u8>) -> Vec<u8> {
 }
 
 fn open(manifest: Vec<u8>, table: Vec<u8>) -> Index {
-    let (manifest, table) = (Arc::new(Bytes(manifest)), Arc::new(Bytes(table)));
-    let store = Arc::new(Files { manifest, table, removed: Mutex::default() });
+    let files = [(MANIFEST, manifest), (TABLE_FILE, table), (STRANGER, Vec::new())];
+    let store = Arc::new(Files(Mutex::new(files.map(|(name, bytes)| (name.to_owned(), bytes)).into())));
     let kept = Arc::clone(&store);
     let index = Index::open(store, &log(), LAYOUT, LogPosition(END), 1).expect("what is damaged is made again");
     assert!(index.applied().0 <= END, "no more than the log has");
-    assert!(kept.removed.lock().iter().any(|name| name == "stranger"), "the folder is tidied up");
+    assert!(!kept.0.lock().contains_key(STRANGER), "the folder is tidied up");
     index
 }
 
@@ -170,11 +179,35 @@ pub(super) fn index_table(input: &[u8]) {
         file.extend_from_slice(data);
         file.extend(crc.to_le_bytes());
     }
-    let index = open(with_crc(manifest()), file);
-    look_up(&index);
+    let index = Arc::new(open(with_crc(manifest()), file));
+    if look_up(&index) {
+        keep_up(&index, log);
+        look_up(&index);
+    }
 }
 
-fn look_up(index: &Index) {
+/// The table is merged, or found out and made again from the log: it never stands in the way for good.
+fn keep_up(index: &Arc<Index>, log: Log) {
+    let links = UpkeepLinks {
+        index: Arc::clone(index),
+        log: Box::new(log),
+        layout: LAYOUT,
+        durable: Box::new(|| LogPosition(END)),
+        damage: DamageReports::default(),
+    };
+    let mut upkeep = Upkeep::new(links, BOUNDS);
+    let now = Instant::now();
+    let mut is_done = || {
+        upkeep.step(now);
+        let figures = index.figures();
+        figures.merges > 0 || figures.rebuilds > 0
+    };
+    assert!((0..STEPS_MAX).any(|_| is_done()), "{:?} after {STEPS_MAX} steps", index.figures());
+}
+
+/// True when the table was good enough to be opened.
+fn look_up(index: &Index) -> bool {
+    let is_open = index.figures().tables > 0;
     let mut out = Vec::new();
     for stream in ["", "a", "orders-1", "$$a"] {
         let (head, info) = (index.head(stream), index.stream(stream));
@@ -188,7 +221,9 @@ fn look_up(index: &Index) {
         }
     }
     let start = index.record_at_or_before(LogPosition(END));
-    assert!(start.0 <= END || index.applied().0 == END, "a start of a record");
+    assert!(start.0 < END, "a start of a record");
+    assert!(index.next_visible(LogPosition(0)).is_none_or(|next| next.0 <= END), "a record that is there");
+    is_open
 }
 
 pub(super) fn index_table_seeds() -> Vec<Vec<u8>> {

@@ -11,6 +11,7 @@ mod gossip;
 mod http;
 mod index;
 mod link;
+mod operator;
 mod records;
 mod recovery;
 mod state;
@@ -28,7 +29,9 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 19] = [
+    Target { name: "admin", body: operator::admin, seeds: operator::admin_seeds },
+    Target { name: "backup_json", body: operator::backup_json, seeds: operator::backup_json_seeds },
     Target { name: "chunk_header", body: state::chunk_header, seeds: state::chunk_header_seeds },
     Target { name: "chunk_footer", body: footer::chunk_footer, seeds: footer::chunk_footer_seeds },
     Target { name: "client_frames", body: client::frames, seeds: client::frames_seeds },
@@ -42,6 +45,7 @@ pub const TARGETS: [Target; 16] = [
     Target { name: "index_table", body: index::index_table, seeds: index::index_table_seeds },
     Target { name: "link", body: link::link, seeds: link::link_seeds },
     Target { name: "log_info", body: footer::log_info, seeds: footer::log_info_seeds },
+    Target { name: "peer_answer", body: operator::peer_answer, seeds: operator::peer_answer_seeds },
     Target { name: "records", body: records::records, seeds: records::records_seeds },
     Target { name: "recovery", body: recovery::recovery, seeds: recovery::recovery_seeds },
     Target { name: "state", body: state::slots, seeds: state::slots_seeds },
