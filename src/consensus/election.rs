@@ -145,7 +145,7 @@ impl Replica {
     }
 
     /// Stands in a new term of its own.
-    fn stand(&mut self, now: Ticks, transfer: bool, effects: &mut Vec<Effect>) {
+    pub(super) fn stand(&mut self, now: Ticks, transfer: bool, effects: &mut Vec<Effect>) {
         self.follow_nobody(now, effects);
         self.term = self.term.next();
         self.is_handed_over = transfer;
