@@ -13,7 +13,8 @@
 //! made again. A leader that takes no writes itself, as its disk is full or its index not complete, does not wait, and tries
 //! again sooner; a full one only when a majority has room without it, or nothing would be gained.
 //!
-//! A follower that declines is not asked again for a while, and the leader takes writes at once.
+//! A follower that declines, or is not reached, is not asked again for a few seconds, unless by name or for want of another,
+//! and the leader takes writes at once.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -77,6 +78,23 @@ impl Replica {
     /// Says why it cannot, for people.
     pub fn resign(&mut self, now: Ticks, to: Option<NodeId>, effects: &mut Vec<Effect>) -> Result<NodeId, String> {
         let target = self.choose_successor(now, to)?;
+        self.begin_transfer(now, target, effects)
+    }
+
+    /// Like [`Replica::resign`] to the follower that has most, but to none that has declined lately: for who goes on until
+    /// somebody takes over.
+    ///
+    /// # Errors
+    /// As [`Replica::resign`].
+    pub fn resign_to_another(&mut self, now: Ticks, effects: &mut Vec<Effect>) -> Result<NodeId, String> {
+        let target = self.choose_successor(now, None)?;
+        if self.followers().any(|(node, tracked)| node == target && tracked.declines(now)) {
+            return Err("all followers that could take over have declined lately".to_owned());
+        }
+        self.begin_transfer(now, target, effects)
+    }
+
+    fn begin_transfer(&mut self, now: Ticks, target: NodeId, effects: &mut Vec<Effect>) -> Result<NodeId, String> {
         let deadline = now.after(self.options.election_timeout);
         let State::Leading(leading) = &mut self.state else {
             return Err("this node does not lead".to_owned());
@@ -111,9 +129,10 @@ impl Replica {
             None => {
                 let has_room = |tracked: &Tracked| tracked.full_from.is_none() && self.is_caught_up(now, tracked);
                 let may_write = |tracked: &Tracked| has_room(tracked) && tracked.is_ready;
-                let willing = fresh.filter(|(_, tracked)| !tracked.declines(now));
-                let best =
-                    willing.max_by_key(|(_, tracked)| (may_write(tracked), has_room(tracked), tracked.acknowledged));
+                // One that has declined may have thought better of it, or was only not reached: it is the last resort.
+                let best = fresh.max_by_key(|(_, tracked)| {
+                    (!tracked.declines(now), may_write(tracked), has_room(tracked), tracked.acknowledged)
+                });
                 best.map(|(node, _)| node).ok_or_else(|| "no follower is connected that could take over".to_owned())
             }
             Some(to) if to == self.options.node => Err(format!("{to} leads already")),
@@ -140,7 +159,7 @@ impl Replica {
             return false;
         }
         if let Some(tracked) = leading.tracked_mut(from) {
-            tracked.declined_until = Some(now.after(HAND_OVER_PAUSE));
+            tracked.declined_until = Some(now.after(URGENT_HAND_OVER_PAUSE));
         }
         leading.no_urgent_wish_before = now;
         effects.push(Effect::Changed);

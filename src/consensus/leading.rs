@@ -30,7 +30,7 @@ pub struct Tracked {
     pub full_from: Option<LogPosition>,
     /// It could take writes if it led, as it last said; false until it has said so.
     pub is_ready: bool,
-    /// It would not take over when it was asked; until then it is not asked again unless by name.
+    /// It would not take over when it was asked; until then others are asked before it, unless by name.
     pub(super) declined_until: Option<Ticks>,
 }
 
