@@ -9,8 +9,8 @@
 //! By itself a leader hands over only after it has wanted to for a while, once in a longer while (also counted from when it
 //! was handed leadership itself, for whatever reason), never while the
 //! member list is being changed, and never to a node that would hand back: priority must be strictly higher, and the
-//! successor's disk must not be the slow one, nor full, and its index must be complete: it could take no writes while that is
-//! made again. A leader that takes no writes itself, as its disk is full or its index not complete, does not wait, and tries
+//! successor's disk must not be the slow one, nor full, and its index must be complete, for it could take few writes while that
+//! is made again (a full leader, which takes none at all, does without that when nobody else has room). A leader that takes no writes itself, as its disk is full or its index not complete, does not wait, and tries
 //! again sooner; a full one only when a majority has room without it, or nothing would be gained.
 //!
 //! A follower that declines, or is not reached, is not asked again for a few seconds, unless by name or for want of another,
@@ -251,13 +251,17 @@ impl Replica {
             };
             self.followers().filter(is_near)
         };
-        let candidates = || with_room().filter(|(_, tracked)| tracked.is_ready && !tracked.declines(now));
-        let foremost = || candidates().max_by_key(|(_, tracked)| (tracked.priority, tracked.acknowledged));
+        let willing = || with_room().filter(|(_, tracked)| !tracked.declines(now));
+        let candidates = || willing().filter(|(_, tracked)| tracked.is_ready);
+        let rank = |(_, tracked): &(NodeId, Tracked)| (tracked.priority, tracked.acknowledged);
+        let foremost = || candidates().max_by_key(rank);
         if self.full_from.is_some() {
             // Until its first answer nothing is known of a follower's disk.
             let known = with_room().filter(|(_, tracked)| tracked.answered_round > 0);
             if known.count() >= self.majority() {
-                return foremost().map(|(node, _)| (node, Cause::FullDisk));
+                // Who has room and no complete index takes some writes, and hands over only to one who has both.
+                let best = foremost().or_else(|| willing().max_by_key(rank));
+                return best.map(|(node, _)| (node, Cause::FullDisk));
             }
         }
         if !self.is_ready {
