@@ -166,8 +166,12 @@ impl Replica {
         true
     }
 
-    /// Asks the chosen follower to stand for election once it has the whole log.
+    /// Asks the chosen follower to stand for election once it has the whole log: the leader's own epoch, too, or whoever
+    /// got that would not vote for it. (A full leader may never get to write it.)
     pub(super) fn drive_transfer(&mut self, effects: &mut Vec<Effect>) {
+        if self.own_epoch().is_none() && self.full_from.is_none() {
+            return;
+        }
         let (cluster, term, leader) = (self.options.cluster, self.term, self.options.node);
         let log_end = self.log_end;
         let State::Leading(leading) = &mut self.state else {

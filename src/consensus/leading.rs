@@ -290,10 +290,9 @@ impl Replica {
         };
         let acknowledged = LogPosition::ZERO;
         let answered_round = 0;
-        // A new link does not make room, nor an index.
+        // A new link does not make room. But a new process says for itself whether its index is complete.
         let known = leading.tracked(from);
         let full_from = known.and_then(|tracked| tracked.full_from);
-        let is_ready = known.is_some_and(|tracked| tracked.is_ready);
         let declined_until = known.and_then(|tracked| tracked.declined_until);
         leading.followers.insert(
             from,
@@ -306,7 +305,7 @@ impl Replica {
                 priority: 0,
                 flush_micros: 0,
                 full_from,
-                is_ready,
+                is_ready: false,
                 declined_until,
             },
         );
