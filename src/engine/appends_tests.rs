@@ -219,6 +219,21 @@ fn what_is_committed_is_saved_some_seconds_later_although_it_is_little() {
     assert_eq!(node.engine.state.sequence, before + 1, "nothing new, nothing saved");
 }
 
+/// Whoever writes the state anew must not write what the file is to hold no more.
+#[test]
+fn the_state_is_known_to_be_saved_only_while_it_is() {
+    let mut node = Node::new();
+    node.turn(true);
+    let before = node.engine.state.sequence;
+    assert_eq!(node.engine.saved_state().map(|state| state.sequence), Some(before));
+    node.engine.mark_state_dirty();
+    assert_eq!(node.engine.saved_state(), None, "it is to be saved");
+    node.engine.poll_saving();
+    assert_eq!(node.engine.saved_state(), None, "it is being saved");
+    node.turn(true);
+    assert_eq!(node.engine.saved_state().map(|state| state.sequence), Some(before + 1));
+}
+
 #[test]
 fn the_largest_record_is_written_behind_the_most_padding() {
     let mut node = Node::new();
@@ -383,9 +398,8 @@ fn a_declined_hand_over_ends_at_once() {
     assert_eq!(node.controls.iter().filter(|output| asked(output)).count(), 1, "{:?}", node.controls);
     assert_eq!(node.engine.role(), Role::ResigningLeader);
     node.controls.clear();
-    let no = |term, is_refusal| {
-        ControlInput::TransferDeclined { from: PEER, term, is_refusal, reason: "no".to_owned() }
-    };
+    let no =
+        |term, is_refusal| ControlInput::TransferDeclined { from: PEER, term, is_refusal, reason: "no".to_owned() };
     let decline = |term| no(term, true);
     node.engine.handle_control(decline(Term(2)));
     node.turn(true);
@@ -403,7 +417,6 @@ fn a_declined_hand_over_ends_at_once() {
     node.turn(true);
     node.engine.handle_control(no(Term(1), false));
     node.turn(true);
-    let result =
-        Err(format!("{PEER} could not be asked to take over, or its answer was lost: no; look at the status"));
+    let result = Err(format!("{PEER} could not be asked to take over, or its answer was lost: no; look at the status"));
     assert_eq!(answers(&node), [ControlOutput::Answer { token: 6, result }]);
 }
