@@ -294,7 +294,7 @@ impl Control {
     async fn ask_for_vote(self: Rc<Control>, to: NodeId, pre: bool, request: VoteRequest) {
         let path = if pre { "/elections/pre-vote" } else { "/elections/vote" };
         let body = serde_json::to_vec(&Versioned::new(request)).expect("a vote request has a JSON form");
-        let response = self.post_to(to, path, body).await.and_then(|body| {
+        let response = self.post_to(to, path, body).await.map_err(|no_answer| no_answer.words).and_then(|body| {
             let response: Versioned<VoteResponse> = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
             let response = response.check()?;
             // An address may have gone to another node meanwhile; its vote would be counted as that of `to`.
@@ -314,26 +314,37 @@ impl Control {
         let body = serde_json::to_vec(&Versioned::new(request)).expect("a transfer request has a JSON form");
         match self.post_to(to, "/elections/transfer", body).await {
             Ok(_) => tracing::info!("node {to} was asked to take over and agreed"),
-            Err(reason) => {
-                tracing::warn!("node {to} was asked to take over and did not: {reason}");
+            Err(NoAnswer { is_refusal, words: reason }) => {
+                tracing::warn!("node {to} was asked to take over and did not, as far as is known: {reason}");
                 // If this gets lost the hand-over ends by its own deadline.
-                self.tell_log_thread(ControlInput::TransferDeclined { from: to, term, reason });
+                self.tell_log_thread(ControlInput::TransferDeclined { from: to, term, is_refusal, reason });
             }
         }
     }
 
-    /// Posts to a node; the error is in words.
-    async fn post_to(&self, to: NodeId, path: &str, body: Vec<u8>) -> Result<Bytes, String> {
+    /// Posts to a node.
+    async fn post_to(&self, to: NodeId, path: &str, body: Vec<u8>) -> Result<Bytes, NoAnswer> {
         let address = self.gossip.borrow().address_of(to);
-        let address = address.ok_or_else(|| "its address is not known".to_owned())?;
+        let unsaid = |words| NoAnswer { is_refusal: false, words };
+        let address = address.ok_or_else(|| unsaid("its address is not known".to_owned()))?;
         let response = self.client.call(address, Method::Post, path, body.into(), VOTE_TIMEOUT).await;
         match response {
             Ok(response) if response.status == 200 => Ok(response.body),
             Ok(response) => {
                 let words = shortened(String::from_utf8_lossy(&response.body).trim());
-                Err(format!("{address} answered {}: {words}", response.status))
+                // Server errors leave open what becomes of the request.
+                let is_refusal = (400..500).contains(&response.status);
+                Err(NoAnswer { is_refusal, words: format!("{address} answered {}: {words}", response.status) })
             }
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(unsaid(error.to_string())),
         }
     }
+}
+
+/// Why a node did not do what it was asked.
+struct NoAnswer {
+    /// It said that it does not; else nobody knows.
+    is_refusal: bool,
+    /// For people.
+    words: String,
 }

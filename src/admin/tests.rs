@@ -44,6 +44,9 @@ impl IndexFigures for NoIndex {
     }
 }
 
+/// The stand-in takes over from no leader of this term.
+const UNWELCOME_TERM: Term = Term(99);
+
 /// What the stand-in for the log thread has seen.
 #[derive(Default)]
 struct Seen {
@@ -52,8 +55,8 @@ struct Seen {
     votes: Vec<(NodeId, bool, Option<VoteResponse>)>,
     /// Leaders that gossip told of.
     hints: Vec<NodeId>,
-    /// Followers that would not take over.
-    declined: Vec<(NodeId, String)>,
+    /// Followers that would not take over, and whether they had said so.
+    declined: Vec<(NodeId, bool, String)>,
 }
 
 struct TestNode {
@@ -211,7 +214,11 @@ impl LogStandIn {
             ControlInput::VoteAnswered { from, pre, response, .. } => {
                 self.seen.lock().votes.push((from, pre, response))
             }
-            ControlInput::Transfer { token, .. } => answer(ControlOutput::Answer { token, result: Ok(()) }),
+            ControlInput::Transfer { token, request } => {
+                let is_willing = request.term != UNWELCOME_TERM;
+                let result = if is_willing { Ok(()) } else { Err("not for me".to_owned()) };
+                answer(ControlOutput::Answer { token, result });
+            }
             ControlInput::TrustLog { token } => {
                 let result = Err("this node is not suspect: there is nothing to trust".to_owned());
                 answer(ControlOutput::Answer { token, result });
@@ -235,7 +242,9 @@ impl LogStandIn {
                 answer(ControlOutput::ViewChanged);
             }
             ControlInput::LeaderSeen { leader, .. } => self.seen.lock().hints.push(leader),
-            ControlInput::TransferDeclined { from, reason, .. } => self.seen.lock().declined.push((from, reason)),
+            ControlInput::TransferDeclined { from, is_refusal, reason, .. } => {
+                self.seen.lock().declined.push((from, is_refusal, reason));
+            }
             ControlInput::JoinAsClone { .. } => panic!("nobody is a clone here"),
         }
     }
@@ -318,6 +327,34 @@ fn votes_travel_and_come_back() {
     let start = Instant::now();
     assert_eq!(ask(nodes[1].node, false).2, None);
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_leader_hears_who_does_not_take_over_and_who_may_not_have_been_asked() {
+    let mut nodes = cluster(3);
+    wait_until("all founded", || nodes.iter().all(|node| node.seen.lock().founded.is_some()));
+    nodes[2].stop();
+    let ask = |to: NodeId, term| {
+        let request = TransferRequest { cluster: ClusterId(Guid([5; 16])), leader: nodes[0].node, term };
+        nodes[0].queues.from_log.send(ControlOutput::SendTransfer { to, request }).unwrap();
+    };
+    let declined = || {
+        wait_until("it was declined", || !nodes[0].seen.lock().declined.is_empty());
+        nodes[0].seen.lock().declined.pop().unwrap()
+    };
+    ask(nodes[1].node, Term(2));
+    ask(nodes[1].node, UNWELCOME_TERM);
+    let (from, is_refusal, words) = declined();
+    assert_eq!((from, is_refusal), (nodes[1].node, true), "{words}");
+    assert!(words.contains("not for me"), "{words}");
+    ask(nodes[2].node, Term(2));
+    let (from, is_refusal, words) = declined();
+    assert_eq!((from, is_refusal), (nodes[2].node, false), "{words}");
+    nodes[1].answers.store(false, Ordering::Relaxed);
+    ask(nodes[1].node, Term(2));
+    let (from, is_refusal, words) = declined();
+    assert_eq!((from, is_refusal), (nodes[1].node, false), "{words}");
+    assert_eq!(nodes[0].seen.lock().declined.len(), 0, "who agrees declines nothing");
 }
 
 #[test]

@@ -30,7 +30,7 @@
 
 use std::time::Duration;
 
-use crate::limits::HAND_OVER_PAUSE;
+use crate::limits::{HAND_OVER_PAUSE, URGENT_HAND_OVER_PAUSE};
 use crate::types::{NodeId, Ticks};
 
 use super::effects::Effect;
@@ -145,7 +145,7 @@ impl Replica {
     }
 
     /// Stands in a new term of its own.
-    fn stand(&mut self, now: Ticks, transfer: bool, effects: &mut Vec<Effect>) {
+    pub(super) fn stand(&mut self, now: Ticks, transfer: bool, effects: &mut Vec<Effect>) {
         self.follow_nobody(now, effects);
         self.term = self.term.next();
         self.is_handed_over = transfer;
@@ -230,6 +230,7 @@ impl Replica {
         if self.is_handed_over {
             // Whoever gave it away had a reason; to hand it back at once would be a dance.
             leading.no_wish_before = now.after(HAND_OVER_PAUSE);
+            leading.no_urgent_wish_before = now.after(URGENT_HAND_OVER_PAUSE);
         }
         self.state = State::Leading(Box::new(leading));
         effects.push(Effect::Lead { term: self.term });

@@ -9,11 +9,12 @@
 //! By itself a leader hands over only after it has wanted to for a while, once in a longer while (also counted from when it
 //! was handed leadership itself, for whatever reason), never while the
 //! member list is being changed, and never to a node that would hand back: priority must be strictly higher, and the
-//! successor's disk must not be the slow one, nor full, and its index must be complete: it could take no writes while that is
-//! made again. A leader that takes no writes itself, as its disk is full or its index not complete, does not wait, and tries
+//! successor's disk must not be the slow one, nor full, and its index must be complete, for it could take few writes while that
+//! is made again (a full leader, which takes none at all, does without that when nobody else has room). A leader that takes no writes itself, as its disk is full or its index not complete, does not wait, and tries
 //! again sooner; a full one only when a majority has room without it, or nothing would be gained.
 //!
-//! A follower that declines is not asked again for a while, and the leader takes writes at once.
+//! A follower that declines, or is not reached, is not asked again for a few seconds, unless by name or for want of another,
+//! and the leader takes writes at once.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -77,6 +78,23 @@ impl Replica {
     /// Says why it cannot, for people.
     pub fn resign(&mut self, now: Ticks, to: Option<NodeId>, effects: &mut Vec<Effect>) -> Result<NodeId, String> {
         let target = self.choose_successor(now, to)?;
+        self.begin_transfer(now, target, effects)
+    }
+
+    /// Like [`Replica::resign`] to the follower that has most, but to none that has declined lately: for who goes on until
+    /// somebody takes over.
+    ///
+    /// # Errors
+    /// As [`Replica::resign`].
+    pub fn resign_to_another(&mut self, now: Ticks, effects: &mut Vec<Effect>) -> Result<NodeId, String> {
+        let target = self.choose_successor(now, None)?;
+        if self.followers().any(|(node, tracked)| node == target && tracked.declines(now)) {
+            return Err("all followers that could take over have declined lately".to_owned());
+        }
+        self.begin_transfer(now, target, effects)
+    }
+
+    fn begin_transfer(&mut self, now: Ticks, target: NodeId, effects: &mut Vec<Effect>) -> Result<NodeId, String> {
         let deadline = now.after(self.options.election_timeout);
         let State::Leading(leading) = &mut self.state else {
             return Err("this node does not lead".to_owned());
@@ -111,9 +129,10 @@ impl Replica {
             None => {
                 let has_room = |tracked: &Tracked| tracked.full_from.is_none() && self.is_caught_up(now, tracked);
                 let may_write = |tracked: &Tracked| has_room(tracked) && tracked.is_ready;
-                let willing = fresh.filter(|(_, tracked)| !tracked.declines(now));
-                let best =
-                    willing.max_by_key(|(_, tracked)| (may_write(tracked), has_room(tracked), tracked.acknowledged));
+                // One that has declined may have thought better of it, or was only not reached: it is the last resort.
+                let best = fresh.max_by_key(|(_, tracked)| {
+                    (!tracked.declines(now), may_write(tracked), has_room(tracked), tracked.acknowledged)
+                });
                 best.map(|(node, _)| node).ok_or_else(|| "no follower is connected that could take over".to_owned())
             }
             Some(to) if to == self.options.node => Err(format!("{to} leads already")),
@@ -140,15 +159,19 @@ impl Replica {
             return false;
         }
         if let Some(tracked) = leading.tracked_mut(from) {
-            tracked.declined_until = Some(now.after(HAND_OVER_PAUSE));
+            tracked.declined_until = Some(now.after(URGENT_HAND_OVER_PAUSE));
         }
         leading.no_urgent_wish_before = now;
         effects.push(Effect::Changed);
         true
     }
 
-    /// Asks the chosen follower to stand for election once it has the whole log.
+    /// Asks the chosen follower to stand for election once it has the whole log: the leader's own epoch, too, or whoever
+    /// got that would not vote for it. (A full leader may never get to write it.)
     pub(super) fn drive_transfer(&mut self, effects: &mut Vec<Effect>) {
+        if self.own_epoch().is_none() && self.full_from.is_none() {
+            return;
+        }
         let (cluster, term, leader) = (self.options.cluster, self.term, self.options.node);
         let log_end = self.log_end;
         let State::Leading(leading) = &mut self.state else {
@@ -232,13 +255,17 @@ impl Replica {
             };
             self.followers().filter(is_near)
         };
-        let candidates = || with_room().filter(|(_, tracked)| tracked.is_ready && !tracked.declines(now));
-        let foremost = || candidates().max_by_key(|(_, tracked)| (tracked.priority, tracked.acknowledged));
+        let willing = || with_room().filter(|(_, tracked)| !tracked.declines(now));
+        let candidates = || willing().filter(|(_, tracked)| tracked.is_ready);
+        let rank = |(_, tracked): &(NodeId, Tracked)| (tracked.priority, tracked.acknowledged);
+        let foremost = || candidates().max_by_key(rank);
         if self.full_from.is_some() {
             // Until its first answer nothing is known of a follower's disk.
             let known = with_room().filter(|(_, tracked)| tracked.answered_round > 0);
             if known.count() >= self.majority() {
-                return foremost().map(|(node, _)| (node, Cause::FullDisk));
+                // Who has room and no complete index takes some writes, and hands over only to one who has both.
+                let best = foremost().or_else(|| willing().max_by_key(rank));
+                return best.map(|(node, _)| (node, Cause::FullDisk));
             }
         }
         if !self.is_ready {

@@ -30,7 +30,7 @@ pub struct Tracked {
     pub full_from: Option<LogPosition>,
     /// It could take writes if it led, as it last said; false until it has said so.
     pub is_ready: bool,
-    /// It would not take over when it was asked; until then it is not asked again unless by name.
+    /// It would not take over when it was asked; until then others are asked before it, unless by name.
     pub(super) declined_until: Option<Ticks>,
 }
 
@@ -239,7 +239,7 @@ impl Replica {
         let start = if term > self.term {
             // Who is no member deposes nobody.
             Err(format!(
-                "term {term} is ahead of the leader's {}: a clone follows again after the next election",
+                "term {term} is ahead of the leader's {}: a clone follows again once a leader is in that term",
                 self.term
             ))
         } else if self.is_leader() {
@@ -262,8 +262,24 @@ impl Replica {
         }
         match start {
             Ok(start) => self.track(now, from, subscription, start, effects),
-            // Not held back: after a slow save it could hit a newer link.
-            Err(_) => effects.push(Effect::DropFollower { follower: from }),
+            Err(_) => {
+                // Not held back: after a slow save it could hit a newer link.
+                effects.push(Effect::DropFollower { follower: from });
+                self.outgrow(now, term, effects);
+            }
+        }
+    }
+
+    /// Who is no member deposes nobody. But one that stood for election before it heard that it had been removed is in a
+    /// higher term, and could not copy the log for as long as this leader leads. So the leader stands itself, in a
+    /// term above that: it has the whole log, and its followers vote for it as for a successor. That happens once, as
+    /// nobody's term grows who is no member.
+    fn outgrow(&mut self, now: Ticks, term: Term, effects: &mut Vec<Effect>) {
+        let is_settled = self.has_committed_in_term() && !self.is_change_pending() && !self.is_resigning();
+        let is_sound = self.is_member() && self.full_from.is_none() && self.has_quorum(now);
+        if self.is_leader() && term > self.term && is_settled && is_sound {
+            self.term = term;
+            self.stand(now, true, effects);
         }
     }
 
@@ -274,10 +290,9 @@ impl Replica {
         };
         let acknowledged = LogPosition::ZERO;
         let answered_round = 0;
-        // A new link does not make room, nor an index.
+        // A new link does not make room. But a new process says for itself whether its index is complete.
         let known = leading.tracked(from);
         let full_from = known.and_then(|tracked| tracked.full_from);
-        let is_ready = known.is_some_and(|tracked| tracked.is_ready);
         let declined_until = known.and_then(|tracked| tracked.declined_until);
         leading.followers.insert(
             from,
@@ -290,7 +305,7 @@ impl Replica {
                 priority: 0,
                 flush_micros: 0,
                 full_from,
-                is_ready,
+                is_ready: false,
                 declined_until,
             },
         );

@@ -4,7 +4,7 @@ use crate::types::{ClusterId, Guid, LogPosition, Term, Ticks};
 
 use super::effects::Effect;
 use super::harness::{RECORD_BYTES, Table, node};
-use super::message::VoteRequest;
+use super::message::{Message, VoteRequest};
 
 fn request(candidate: usize, term: u32, last_term: u32, records: u64) -> VoteRequest {
     VoteRequest {
@@ -391,4 +391,41 @@ fn a_follower_whose_save_hangs_gives_its_link_up() {
     assert!(effects.contains(&Effect::Unfollow));
     let is_of_term = |effect: &Effect| matches!(effect, Effect::Send { message, .. } if message.term() == term);
     assert!(!effects.iter().any(is_of_term), "nothing of the term is said");
+}
+
+/// Goal: who is asked to take over has the leader's epoch. What happened: a leader that was asked to resign before it had
+/// written that asked a follower that had all of the log so far, and whoever got the epoch then would not vote for it.
+#[test]
+fn nobody_is_asked_to_take_over_without_the_leaders_epoch() {
+    let mut table = led();
+    let (now, replica) = (table.now, table.hosts[0].replica.as_mut().unwrap());
+    let is_asked = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::RequestTransfer { .. }));
+    let epochs = replica.epochs.clone();
+    replica.epochs.truncate(LogPosition::ZERO);
+    let mut effects = Vec::new();
+    replica.resign(now, None, &mut effects).unwrap();
+    assert!(replica.is_resigning() && !is_asked(&effects), "{effects:?}");
+    replica.epochs = epochs;
+    replica.drive_transfer(&mut effects);
+    assert!(is_asked(&effects), "{effects:?}");
+}
+
+/// What a process knew of its index is over with it.
+#[test]
+fn a_new_subscription_says_anew_whether_the_index_is_complete() {
+    let mut table = led();
+    table.advance(300);
+    let ready = |table: &Table| table.replica(0).followers().map(|(_, tracked)| tracked.is_ready).collect::<Vec<_>>();
+    assert_eq!(ready(&table), [true, true]);
+    let (now, replica) = (table.now, table.hosts[0].replica.as_mut().unwrap());
+    let message = Message::Subscribe {
+        term: replica.term(),
+        subscription: Guid([77; 16]),
+        epochs: replica.epochs().newest(),
+        log_end: replica.log_end(),
+        commit_position: LogPosition::ZERO,
+        priority: 0,
+    };
+    replica.handle_message(now, node(1), message, &mut Vec::new());
+    assert_eq!(ready(&table), [false, true]);
 }

@@ -219,6 +219,21 @@ fn what_is_committed_is_saved_some_seconds_later_although_it_is_little() {
     assert_eq!(node.engine.state.sequence, before + 1, "nothing new, nothing saved");
 }
 
+/// Whoever writes the state anew must not write what the file is to hold no more.
+#[test]
+fn the_state_is_known_to_be_saved_only_while_it_is() {
+    let mut node = Node::new();
+    node.turn(true);
+    let before = node.engine.state.sequence;
+    assert_eq!(node.engine.saved_state().map(|state| state.sequence), Some(before));
+    node.engine.mark_state_dirty();
+    assert_eq!(node.engine.saved_state(), None, "it is to be saved");
+    node.engine.poll_saving();
+    assert_eq!(node.engine.saved_state(), None, "it is being saved");
+    node.turn(true);
+    assert_eq!(node.engine.saved_state().map(|state| state.sequence), Some(before + 1));
+}
+
 #[test]
 fn the_largest_record_is_written_behind_the_most_padding() {
     let mut node = Node::new();
@@ -369,7 +384,7 @@ fn a_refusal_waits_until_leadership_is_proven() {
 }
 
 /// Goal: a leader that is asked to hand over does so as soon as it leads, and when the successor declines it takes writes at
-/// once, and says why it leads on. What happened: while its index caught up it claimed not to lead; and for a whole election
+/// once, and says why it leads on, or that it does not know. What happened: while its index caught up it claimed not to lead; and for a whole election
 /// timeout behind a refusal it took nothing.
 #[test]
 fn a_declined_hand_over_ends_at_once() {
@@ -383,15 +398,25 @@ fn a_declined_hand_over_ends_at_once() {
     assert_eq!(node.controls.iter().filter(|output| asked(output)).count(), 1, "{:?}", node.controls);
     assert_eq!(node.engine.role(), Role::ResigningLeader);
     node.controls.clear();
-    let decline = |term| ControlInput::TransferDeclined { from: PEER, term, reason: "no".to_owned() };
+    let no =
+        |term, is_refusal| ControlInput::TransferDeclined { from: PEER, term, is_refusal, reason: "no".to_owned() };
+    let decline = |term| no(term, true);
     node.engine.handle_control(decline(Term(2)));
     node.turn(true);
     assert_eq!(node.engine.role(), Role::ResigningLeader, "of another term");
     node.engine.handle_control(decline(Term(1)));
     node.turn(true);
-    let answers: Vec<_> =
-        node.controls.iter().filter(|output| matches!(output, ControlOutput::Answer { .. })).collect();
+    let answers = |node: &Node| -> Vec<ControlOutput> {
+        node.controls.iter().filter(|output| matches!(output, ControlOutput::Answer { .. })).cloned().collect()
+    };
     let result = Err(format!("{PEER} does not take over: no; this node leads on"));
-    assert_eq!(answers, [&ControlOutput::Answer { token: 5, result }]);
+    assert_eq!(answers(&node), [ControlOutput::Answer { token: 5, result }]);
     assert_eq!(node.engine.role(), Role::Leader);
+    node.controls.clear();
+    node.engine.handle_control(ControlInput::Resign { token: 6, to: None });
+    node.turn(true);
+    node.engine.handle_control(no(Term(1), false));
+    node.turn(true);
+    let result = Err(format!("{PEER} could not be asked to take over, or its answer was lost: no; look at the status"));
+    assert_eq!(answers(&node), [ControlOutput::Answer { token: 6, result }]);
 }

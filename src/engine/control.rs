@@ -44,6 +44,8 @@ pub enum ControlInput {
         from: NodeId,
         /// The term that we led.
         term: Term,
+        /// It said so itself; else it was not reached, or its answer was lost.
+        is_refusal: bool,
         /// For people.
         reason: String,
     },
@@ -163,7 +165,16 @@ impl Engine {
                 let result = self.with_replica(|replica, effects| replica.handle_transfer(now, request, effects));
                 self.answer_control(token, result.unwrap_or_else(|| Err("this node is in no cluster yet".to_owned())));
             }
-            ControlInput::TransferDeclined { from, term, reason } => self.handle_declined(from, term, &reason),
+            ControlInput::TransferDeclined { from, term, is_refusal, reason } => {
+                let words = if is_refusal {
+                    format!("{from} does not take over: {reason}; this node leads on")
+                } else {
+                    format!(
+                        "{from} could not be asked to take over, or its answer was lost: {reason}; look at the status"
+                    )
+                };
+                self.handle_declined(from, term, words);
+            }
             ControlInput::Resign { token, to } => self.handle_resign(token, to),
             ControlInput::ChangeMembers { token, change } => self.handle_change_members(token, change),
             ControlInput::TrustLog { token } => self.handle_trust_log(token),
@@ -204,7 +215,7 @@ impl Engine {
     }
 
     /// Whoever waits for the hand-over hears at once why it came to nothing. One who stops asks the next.
-    fn handle_declined(&mut self, from: NodeId, term: Term, reason: &str) {
+    fn handle_declined(&mut self, from: NodeId, term: Term, words: String) {
         let now = self.now;
         let token = self.resign_token.take();
         let declined = self.with_replica(|replica, effects| replica.handle_transfer_declined(now, from, term, effects));
@@ -213,7 +224,7 @@ impl Engine {
             return;
         }
         if let Some(token) = token {
-            self.answer_control(token, Err(format!("{from} does not take over: {reason}; this node leads on")));
+            self.answer_control(token, Err(words));
         }
         if self.stopping {
             self.resign_to_anyone();

@@ -476,15 +476,16 @@ impl Engine {
         }
         self.stopping = true;
         self.view_dirty = true;
-        self.resign_to_anyone();
+        let now = self.now;
+        let _ = self.with_replica(|replica, effects| replica.resign(now, None, effects));
         self.mark_state_dirty();
     }
 
     /// Hands over before the end, also when this node has just been elected: whoever leads and does not say so leaves the
-    /// others to find out.
+    /// others to find out. Each is asked once in a while, so that this comes to an end.
     pub(super) fn resign_to_anyone(&mut self) {
         let now = self.now;
-        let _ = self.with_replica(|replica, effects| replica.resign(now, None, effects));
+        let _ = self.with_replica(|replica, effects| replica.resign_to_another(now, effects));
     }
 
     /// True when a stopping engine has nothing left to do: nothing unflushed, no save in flight, no hand-over.

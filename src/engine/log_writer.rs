@@ -477,6 +477,7 @@ mod tests {
             assert_eq!(disk.writer.handle_flushed(3), None);
             disk.poll();
             assert_eq!(disk.asked(), [("zeros", 4, 400, 400)]);
+            assert_eq!(disk.writer.high_water(), LogPosition(800), "what is cut is there until it is erased");
             disk.written(4);
             disk.poll();
             assert_eq!(disk.asked(), [("flush", 5, 400, 0)]);
@@ -494,6 +495,7 @@ mod tests {
         let mut disk = Disk::new();
         disk.receive(0, 800, 7);
         disk.restart_at(400);
+        assert_eq!(disk.writer.high_water(), LogPosition(800), "a cut that waits has erased nothing");
         disk.writer.buffered(LogPosition(480));
         disk.restart_at(480);
         disk.written(1);

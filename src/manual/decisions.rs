@@ -10,9 +10,20 @@
 //! flags are not looked at, so that a later release may have more. Leaders hand over to ready nodes only (when they must
 //! go, to one that is not ready rather than to nobody; and to whom the operator names); a leader that is not ready hands over
 //! to one that is, at once; nodes that are not ready stand for election late. A follower that declines ends the hand-over, and
-//! is not asked again for a minute. *Turned down.* Telling by gossip: it is a second old. A follower that is not ready
+//! is not asked again for some seconds, unless there is no other. *Turned down.* Telling by gossip: it is a second old. A follower that is not ready
 //! declining: one that must go would leave an election behind. *The price:* a node of high priority leads later after its
 //! index was lost. *Would change our mind:* an index that is made again in less than an election takes.
+//!
+//! # 2026-11-22: A leader goes past the term of a node that was removed
+//!
+//! *Context.* A member may stand for election, in a term of its own, before it hears that another leads, and be removed before
+//! the leader hears of that term. Who is no member deposes nobody; so it was refused, and copied nothing, until the next
+//! election, which may be years away; and a node that does not copy the log cannot be added again. *Choice.* The leader stands
+//! itself, in the next term after that one, when it has committed in its own, hears a majority, and no change or hand-over is
+//! under way. Its followers vote for it as for a successor. *Turned down.* Copying to a node of a higher term: its
+//! acknowledgements would count once it is added, although it has voted in a term that this leader does not know. Being
+//! deposed: the pause of an election. *The price:* such a node costs a moment without a leader, once. *Would change our mind:*
+//! nodes that come back in higher terms again and again.
 //!
 //! # 2026-11-22: A vote of suspects needs all of both lists
 //!

@@ -61,7 +61,7 @@ impl Store {
         let reader = LogReader::new(&config.db, layout);
         let index = open_index(&disk, &reader, layout, &recovered)?;
         // Only what is committed comes into a table, and the newest one was held against the log.
-        state.commit_hint = state.commit_hint.max(index.applied());
+        learn_commit(&disk, &mut state, index.applied().min(recovered.end))?;
         let limit = state.commit_hint.min(recovered.end);
         begin_index(&index, &reader, layout, limit)?;
         index.set_behind(limit);
@@ -128,6 +128,15 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Raises the hint, in the file as well: whoever writes a slot of it anew takes the state in memory for what the file holds.
+fn learn_commit(disk: &FileDisk, state: &mut DurableState, committed: LogPosition) -> Result<(), NodeError> {
+    if committed > state.commit_hint {
+        (state.commit_hint, state.sequence) = (committed, state.sequence + 1);
+        state.save(disk)?;
+    }
+    Ok(())
 }
 
 fn report_cut(recovered: &Recovered, config: &Config) {

@@ -190,3 +190,19 @@ fn a_torn_last_record_is_not_suspect() {
     let store = Store::open(&config).unwrap();
     assert!(store.recovered.cut.is_some() && !store.recovered.is_suspect && !store.state.suspect);
 }
+
+/// Goal: the state in memory is what the file holds, under that sequence. What happened: the hint that the index had taught
+/// it was in memory only.
+#[test]
+fn what_the_index_says_of_the_commit_position_is_saved() {
+    let directory = TempDirectory::new();
+    let config = config(&directory);
+    let Store { disk, mut state, .. } = Store::open(&config).unwrap();
+    let on_disk = || DurableState::load(&*disk).unwrap();
+    for (committed, expected, saves) in [(64, 64, 1), (64, 64, 0), (32, 64, 0), (96, 96, 1)] {
+        let before = state.sequence;
+        learn_commit(&disk, &mut state, LogPosition(committed)).unwrap();
+        assert_eq!((state.commit_hint, state.sequence), (LogPosition(expected), before + saves));
+        assert_eq!(on_disk().as_ref(), Some(&state));
+    }
+}

@@ -4,18 +4,52 @@ use crate::consensus::{TransferRequest, VoteRequest, VoteResponse};
 use crate::engine::{ControlInput, ControlOutput};
 use crate::types::{NodeId, Term};
 
-use super::agenda::{MILLISECOND, SECOND};
+use super::agenda::{MILLISECOND, Moment, SECOND};
 use super::kinds::Fault;
 use super::node::Input;
 use super::world::{Event, World};
 
+/// How long a node waits for the answer to a request.
+const CALL_PATIENCE: Moment = SECOND / 2;
+
 /// One way of a request; `life` is that of the node that asked.
 #[derive(Clone, Debug)]
 pub(super) enum Call {
-    Vote { from: usize, life: u32, pre: bool, request: VoteRequest },
-    VoteAnswer { life: u32, from: NodeId, pre: bool, term: Term, response: VoteResponse },
-    Transfer { request: TransferRequest },
-    Hint { leader: NodeId, term: Term },
+    Vote {
+        from: usize,
+        life: u32,
+        pre: bool,
+        request: VoteRequest,
+    },
+    VoteAnswer {
+        life: u32,
+        from: NodeId,
+        pre: bool,
+        term: Term,
+        response: VoteResponse,
+    },
+    Transfer {
+        from: usize,
+        life: u32,
+        request: TransferRequest,
+    },
+    TransferAnswer {
+        life: u32,
+        from: NodeId,
+        term: Term,
+        is_willing: bool,
+    },
+    /// The time is over in which the request with this number had to be answered.
+    TransferTimeout {
+        life: u32,
+        number: u64,
+        to: NodeId,
+        term: Term,
+    },
+    Hint {
+        leader: NodeId,
+        term: Term,
+    },
 }
 
 /// A vote that a node was asked for and has not answered.
@@ -25,6 +59,14 @@ pub(super) struct AskedVote {
     life: u32,
     pre: bool,
     request: VoteRequest,
+}
+
+/// A hand-over that a node was asked to take and has not answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AskedTransfer {
+    from: usize,
+    life: u32,
+    term: Term,
 }
 
 impl World {
@@ -56,7 +98,29 @@ impl World {
                 ControlInput::VoteAnswered { from, pre, term, response: Some(response) }
             }
             Call::VoteAnswer { .. } => return,
-            Call::Transfer { request } => ControlInput::Transfer { token, request },
+            Call::Transfer { from, life, request } => {
+                let asked = AskedTransfer { from, life, term: request.term };
+                self.nodes[to].asked_transfers.insert(token, asked);
+                ControlInput::Transfer { token, request }
+            }
+            Call::TransferAnswer { life, from, term, is_willing } => {
+                if self.nodes[to].life != life {
+                    return;
+                }
+                self.nodes[to].transfer_number = None;
+                if is_willing {
+                    return;
+                }
+                self.count("hand-overs refused");
+                ControlInput::TransferDeclined { from, term, is_refusal: true, reason: "it says no".to_owned() }
+            }
+            Call::TransferTimeout { life, number, to: from, term } => {
+                if self.nodes[to].life != life || self.nodes[to].transfer_number.take_if(|n| *n == number).is_none() {
+                    return;
+                }
+                self.count("hand-overs without an answer");
+                ControlInput::TransferDeclined { from, term, is_refusal: false, reason: "no answer".to_owned() }
+            }
             Call::Hint { leader, term } => ControlInput::LeaderSeen { leader, term },
         };
         self.input(to, Input::Control(input));
@@ -82,11 +146,18 @@ impl World {
                 self.call(node, from, Call::VoteAnswer { life, from: self.nodes[node].id, pre, term, response });
             }
             ControlOutput::SendTransfer { to, request } => {
-                let to = self.index_of(to);
-                self.call(node, to, Call::Transfer { request });
+                let (number, term, target) = (self.id(), request.term, self.index_of(to));
+                self.nodes[node].transfer_number = Some(number);
+                self.call(node, target, Call::Transfer { from: node, life, request });
+                let timeout = Call::TransferTimeout { life, number, to, term };
+                self.agenda.plan(self.now + CALL_PATIENCE, Event::Call { to: node, call: timeout });
             }
             ControlOutput::Answer { token, result } => {
                 self.members_answered(node, token, result.is_ok());
+                if let Some(AskedTransfer { from, life, term }) = self.nodes[node].asked_transfers.remove(&token) {
+                    let (id, is_willing) = (self.nodes[node].id, result.is_ok());
+                    self.call(node, from, Call::TransferAnswer { life, from: id, term, is_willing });
+                }
                 if result.is_ok() && self.nodes[node].founding == Some(token) {
                     self.nodes[node].accepted = true;
                 }

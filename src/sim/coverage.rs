@@ -105,6 +105,8 @@ const KNOWN: [(&str, &[&str]); 9] = [
             "pre-votes",
             "votes",
             "votes for a hand-over",
+            "hand-overs refused",
+            "hand-overs without an answer",
             "granted",
             "refused: hears a leader",
             "refused: has voted",

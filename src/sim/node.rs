@@ -13,7 +13,7 @@ use crate::types::{Guid, LogPosition, NodeId, Term, Ticks};
 
 use super::Checker;
 use super::agenda::{MILLISECOND, Moment};
-use super::calls::AskedVote;
+use super::calls::{AskedTransfer, AskedVote};
 use super::checks::Watched;
 use super::disk::VirtualDisk;
 use super::edge::Waiting;
@@ -137,6 +137,9 @@ pub(super) struct Node {
     pub(super) applying: bool,
     pub(super) waiting: Vec<Waiting>,
     pub(super) asked_votes: BTreeMap<u64, AskedVote>,
+    pub(super) asked_transfers: BTreeMap<u64, AskedTransfer>,
+    /// The hand-over that this node asked for last, if it has not been answered.
+    pub(super) transfer_number: Option<u64>,
     pub(super) founding: Option<u64>,
     pub(super) accepted: bool,
     pub(super) last_hint: Option<(NodeId, Term)>,
@@ -191,6 +194,8 @@ impl Node {
             applying: false,
             waiting: Vec::new(),
             asked_votes: BTreeMap::new(),
+            asked_transfers: BTreeMap::new(),
+            transfer_number: None,
             founding: None,
             accepted: false,
             last_hint: None,
@@ -242,6 +247,8 @@ impl Node {
         self.applying = false;
         self.waiting.clear();
         self.asked_votes.clear();
+        self.asked_transfers.clear();
+        self.transfer_number = None;
         self.founding = None;
         self.changes.clear();
         self.last_hint = None;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Checker, Failure, Fault, Options, run};
+use super::{Checker, Fault, Options, run};
 use crate::consensus::PlantedBug;
 
 /// Within so many seeds each must be caught.
@@ -26,8 +26,8 @@ fn check_with(planted: PlantedBug, with: &[Fault], expected: &[Checker]) {
 fn check_options(options: &Options, expected: &[Checker]) {
     let planted = options.planted;
     // Nodes that disagree may also just stand still: that is noticed, too, and says less than what is looked for.
-    let tells = |failure: &Box<Failure>| failure.checker != Checker::Liveness;
-    let failure = (0..SEEDS).find_map(|seed| run(seed, options).err().filter(tells));
+    let telling = |seed| run(seed, options).err().filter(|failure| failure.checker != Checker::Liveness);
+    let failure = (0..SEEDS).find_map(telling);
     let Some(failure) = failure else { panic!("nobody has noticed {planted:?} in {SEEDS} runs") };
     println!("{planted:?}: seed {}: {:?}: {}", failure.seed, failure.checker, failure.detail);
     assert!(expected.contains(&failure.checker), "{failure}");

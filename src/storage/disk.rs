@@ -366,14 +366,20 @@ impl FileDisk {
     }
 
     fn file(&self, name: FileName) -> io::Result<Arc<File>> {
-        let mut open = self.open.lock();
-        let found = match open.iter().position(|(open, _)| *open == name) {
-            Some(index) => open.remove(index),
-            None => (name, Arc::new(self.open_file(name)?)),
+        let take = |open: &mut Vec<(FileName, Arc<File>)>| {
+            let found = open.iter().position(|(open, _)| *open == name);
+            found.map(|index| open.remove(index).1)
         };
+        let known = take(&mut self.open.lock());
+        // Nobody who has it open already waits for the system meanwhile.
+        let file = match known {
+            Some(file) => file,
+            None => Arc::new(self.open_file(name)?),
+        };
+        let mut open = self.open.lock();
+        let file = take(&mut open).unwrap_or(file);
         open.truncate(OPEN_FILES_MAX - 1);
-        let file = Arc::clone(&found.1);
-        open.insert(0, found);
+        open.insert(0, (name, Arc::clone(&file)));
         Ok(file)
     }
 }

@@ -503,7 +503,9 @@ fn read_membership(
         return Ok(Some((position, list)));
     }
     let (name, room) = (FileName::Chunk(layout.chunk_of(position)), layout.room(position));
-    let mut bytes = vec![0; room.min(sealed_length(MembershipRecord::MAX_BYTES) as u64) as usize];
+    // The last record of a chunk is longer by what is left there, which is less than a header.
+    let longest = sealed_length(MembershipRecord::MAX_BYTES) + RECORD_HEADER_BYTES;
+    let mut bytes = vec![0; room.min(longest as u64) as usize];
     read_around(disk, name, layout.file_offset(position), &mut bytes).map_err(failed(name, "read"))?;
     let record = RecordView::check(&bytes, position, room)
         .map_err(|error| corrupt(layout, position, durable, format!("the member list: {error}")))?;

@@ -11,6 +11,11 @@ use crate::types::{ClusterId, EventId, Guid, NodeId};
 
 const LAYOUT: ChunkLayout = ChunkLayout { chunk_size: 64 << 10 };
 
+fn member(n: u8) -> MemberRecord {
+    let (node, int_ip) = (NodeId(Guid([n; 16])), [10, 0, 0, 1].into());
+    MemberRecord { node, int_ip, int_tcp_port: 1112, int_http_port: 2112 }
+}
+
 /// A log as the log thread would write it, and the truth about it.
 struct Log {
     disk: MemoryDisk,
@@ -89,18 +94,21 @@ impl Log {
         self.epochs.push(Epoch { term: self.term, position, id: Guid([id; 16]) });
     }
 
+    /// A list of the most members after another one, as the last record of a chunk that has `rest` bytes more to give.
+    fn longest_member_list(&mut self, rest: usize) {
+        let list = MembershipBody { cluster: ClusterId(Guid([9; 16])), members: (1..8).map(member).collect() };
+        let body = MembershipRecord { list, before: (2..9).map(member).collect() };
+        let bytes = body.encode();
+        let filler = self.layout.room(self.end) as usize - sealed_length(bytes.len()) - rest;
+        self.record(RecordKind::Padding, &vec![0; filler - RECORD_HEADER_BYTES]);
+        self.record(RecordKind::Membership, &bytes);
+        assert_eq!(self.layout.room(self.end), self.layout.chunk_size, "it got the rest");
+        self.membership = Some((*self.records.last().unwrap(), body));
+    }
+
     fn member_list(&mut self, id: u8) {
-        let member = MemberRecord {
-            node: NodeId(Guid([id; 16])),
-            int_ip: "10.0.0.1".parse().unwrap(),
-            int_tcp_port: 1112,
-            int_http_port: 2112,
-        };
-        let list = MembershipBody { cluster: ClusterId(Guid([9; 16])), members: vec![member] };
-        let body = MembershipRecord {
-            list,
-            before: vec![member, MemberRecord { node: NodeId(Guid([id + 1; 16])), ..member }],
-        };
+        let list = MembershipBody { cluster: ClusterId(Guid([9; 16])), members: vec![member(id)] };
+        let body = MembershipRecord { list, before: vec![member(id), member(id + 1)] };
         self.record(RecordKind::Membership, &body.encode());
         self.membership = Some((*self.records.last().unwrap(), body));
     }
@@ -284,7 +292,8 @@ fn a_start_reads_two_pages_of_each_sealed_chunk_and_the_rest_once() {
     found.erase_tail(&disk, LAYOUT).unwrap();
     // The pages, the member list, the last chunk, what is behind the log's end.
     let tail = LAYOUT.chunk_start(chunks as u32).since(log.end);
-    let most = chunks * 8192 + sealed_length(MembershipRecord::MAX_BYTES) as u64 + LAYOUT.chunk_size + tail;
+    let list = (sealed_length(MembershipRecord::MAX_BYTES) + RECORD_HEADER_BYTES) as u64;
+    let most = chunks * 8192 + list + LAYOUT.chunk_size + tail;
     assert!(disk.read.get() <= most, "{} bytes read, {most} are enough", disk.read.get());
 }
 
@@ -669,4 +678,20 @@ fn a_log_may_end_where_no_record_fits_any_more() {
     assert_eq!(found.cut.as_ref().map(|tail| tail.position), Some(log.end));
     assert!(found.erase_tail(&log.disk, LAYOUT).unwrap() > 0);
     assert_eq!(log.recover().unwrap().cut, None);
+}
+
+/// Goal: the longest list is read wherever it lies. What happened: one that only a footer told of was read without the rest of
+/// the chunk, which its record had got, and taken for damaged.
+#[test]
+fn the_longest_member_list_is_read_at_the_end_of_a_chunk() {
+    for rest in [0, 8, 24] {
+        let mut log = Log::new(LAYOUT);
+        log.epoch(1);
+        log.longest_member_list(rest);
+        log.append(&mut fastrand::Rng::with_seed(1));
+        log.mark(1, log.end);
+        assert!(log.seal(0), "the chunk is whole");
+        let found = log.recover().unwrap();
+        assert_eq!((found.end, found.membership), (log.end, log.membership), "{rest} bytes more");
+    }
 }

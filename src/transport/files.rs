@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::engine::{BufferToken, Engine};
 use crate::ring::{Driver, Failure, FileId, Slice, Source};
 use crate::storage::{
-    ChunkLayout, Disk as _, DurableMark, DurableState, FileDisk, FileName, Renewal, STATE_SLOT_OFFSETS,
+    ChunkLayout, Disk as _, DurableMark, DurableState, FileDisk, FileName, PAGE_BYTES, Renewal, STATE_SLOT_OFFSETS,
 };
 use crate::types::{LogPosition, Ticks};
 
@@ -49,6 +49,24 @@ pub(super) struct FlushOrder {
     pub(super) last_chunk: u32,
     pub(super) durable_before: LogPosition,
     pub(super) must_mark: bool,
+}
+
+/// What of the files nobody is about to write.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AtRest<'a> {
+    /// Marks of chunks before the one with this position may be anyone's.
+    flushed: LogPosition,
+    /// From here on there is nothing but zeros.
+    high_water: LogPosition,
+    /// What both slots of the state file hold.
+    state: Option<&'a DurableState>,
+}
+
+impl AtRest<'_> {
+    pub(super) fn of(engine: &Engine) -> AtRest<'_> {
+        let (_, flushed, _, _) = engine.positions();
+        AtRest { flushed, high_water: engine.high_water(), state: engine.saved_state() }
+    }
 }
 
 /// Received slices that the engine knows by number.
@@ -234,26 +252,33 @@ impl LogFiles {
     /// In one call and not through the ring, whose writes have no order among each other: it is in the file before any later
     /// write begins, and there is none in flight to the same place. That is rare, and a page at most; the flush is left to
     /// who asked, whom the disk may keep waiting.
-    pub(super) fn renew(&mut self, engine: &Engine, renewal: Renewal) {
-        let (_, flushed, _, _) = engine.positions();
+    pub(super) fn renew(&mut self, at_rest: AtRest<'_>, renewal: Renewal) {
         let written = match renewal {
             // Marks go out with flushes only; chunks in front of this one may be sealed, and belong to the scrubber then.
-            Renewal::Marks(chunk) if self.flush.is_none() && chunk >= self.layout.chunk_of(flushed) => {
+            Renewal::Marks(chunk) if self.flush.is_none() && chunk >= self.layout.chunk_of(at_rest.flushed) => {
                 self.renew_marks(chunk)
             }
-            Renewal::Zeros { from, to } if from >= engine.high_water() => {
-                let zeros = vec![0; usize::try_from(to.since(from)).expect("a page at most")];
-                self.disk.write_at(FileName::Chunk(self.layout.chunk_of(from)), self.layout.file_offset(from), &zeros)
-            }
+            Renewal::Zeros { from, to } if from >= at_rest.high_water => self.renew_zeros(at_rest.high_water, from, to),
             // The other slot stays as it is: one of the two is good at any time.
-            Renewal::State(slot) => engine
-                .saved_state()
+            Renewal::State(slot) => at_rest
+                .state
                 .map_or(Ok(()), |state| self.disk.write_at(FileName::State, STATE_SLOT_OFFSETS[slot], &state.encode())),
             Renewal::Marks(_) | Renewal::Zeros { .. } => Ok(()),
         };
         if let Err(error) = written {
             tracing::error!(?renewal, %error, "what has rotted cannot be written anew; it is tried again. Check the disk");
         }
+    }
+
+    /// From the page's begin where there are zeros, too: of a page that is written as a whole nothing is read from the disk,
+    /// for which the log would wait.
+    fn renew_zeros(&self, high_water: LogPosition, from: LogPosition, to: LogPosition) -> io::Result<()> {
+        let into_page = self.layout.file_offset(from) % PAGE_BYTES;
+        let begin = LogPosition(from.0.saturating_sub(into_page));
+        let from = if begin >= high_water { begin } else { from };
+        let (name, offset) = (FileName::Chunk(self.layout.chunk_of(from)), self.layout.file_offset(from));
+        debug_assert!(to.since(from) <= PAGE_BYTES, "a page at most");
+        self.disk.write_at(name, offset, &vec![0; usize::try_from(to.since(from)).expect("a page at most")])
     }
 
     /// What the newest mark says, in both slots, under the next numbers: so they are the newest of all chunks, and true.
@@ -318,3 +343,7 @@ impl LogFiles {
         self.saving.take().map(|saving| saving.sequence)
     }
 }
+
+#[cfg(test)]
+#[path = "files_tests.rs"]
+mod tests;

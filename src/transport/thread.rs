@@ -20,7 +20,7 @@ use crate::types::{LogPosition, NodeId, Term, Ticks, WallTime};
 use super::connections::{Connections, Holds};
 use super::edges::Outboxes;
 use super::error::LogThreadError;
-use super::files::LogFiles;
+use super::files::{AtRest, LogFiles};
 use super::tag::{ConnectionId, Tag, Waker};
 
 /// Requests taken in one turn, so that no turn is long.
@@ -333,7 +333,8 @@ impl LogThread {
             self.accept_at = None;
             self.accept();
         }
-        while let Some(input) = self.links.shell_input.pop() {
+        let mut is_renewed = false;
+        while !is_renewed && let Some(input) = self.links.shell_input.pop() {
             match input {
                 ShellInput::ChunkReady { chunk, file } => {
                     self.files.add_chunk(&mut self.driver, chunk, file);
@@ -341,7 +342,11 @@ impl LogThread {
                 }
                 ShellInput::DiskFull(full) => self.engine.handle_disk_full(full),
                 ShellInput::ChunkFailed(failed) => self.engine.handle_chunk_failed(failed),
-                ShellInput::Renew(renewal) => self.files.renew(&self.engine, renewal),
+                // It waits for the disk: one in a turn, for a chunk may have rotted all over.
+                ShellInput::Renew(renewal) => {
+                    self.files.renew(AtRest::of(&self.engine), renewal);
+                    is_renewed = true;
+                }
                 ShellInput::Stop => {
                     self.stop_at.get_or_insert(self.now.after(STOP_PATIENCE));
                     self.engine.handle_stop();
