@@ -10,7 +10,7 @@
 
 use std::ptr;
 use std::sync::Once;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
@@ -68,6 +68,8 @@ impl Place {
 
     /// How often a page of it could not be read.
     pub(super) fn failures(&self) -> u32 {
+        // What was read before must not be read after this: an acquiring load alone keeps only what follows it.
+        fence(Ordering::Acquire);
         self.failures.load(Ordering::Acquire)
     }
 
