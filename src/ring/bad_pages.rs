@@ -155,6 +155,10 @@ fn install() {
 extern "C" fn on_bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     // SAFETY: the system gives a valid structure to a handler with SA_SIGINFO; for the codes of a fault it has an address.
     let (code, address) = unsafe { ((*info).si_code, (*info).si_addr() as usize) };
+    if code == libc::BUS_MCEERR_AO {
+        // Nobody has read there: a warning of memory that went bad. Who reads it gets the other code.
+        return;
+    }
     if matches!(code, libc::BUS_ADRERR | libc::BUS_OBJERR | libc::BUS_MCEERR_AR) {
         let used = USED.load(Ordering::Acquire).min(PLACES);
         if let Some(place) = MAPS.iter().take(used).find(|place| place.holds(address))
@@ -319,6 +323,28 @@ mod tests {
             start.cast::<u8>().add(PAGE).read_volatile()
         };
         panic!("the page could be read: {byte}");
+    }
+
+    #[test]
+    fn a_warning_of_bad_memory_leaves_the_handler_where_it_is() {
+        if std::env::var_os(CRASH).is_none() {
+            let output = again("a_warning_of_bad_memory_leaves_the_handler_where_it_is");
+            assert!(output.status.success(), "{output:?}");
+            return;
+        }
+        let file = file(2);
+        let map = ReadMap::new(&file, 2 * PAGE).unwrap();
+        // SAFETY: plain data for which zeros are a valid value; the system only reads it. A thread may send itself any code,
+        // and gets it before the call returns.
+        unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            (info.si_signo, info.si_code) = (libc::SIGBUS, libc::BUS_MCEERR_AO);
+            let (process, thread) = (libc::getpid(), libc::gettid());
+            let sent = libc::syscall(libc::SYS_rt_tgsigqueueinfo, process, thread, libc::SIGBUS, &raw const info);
+            assert_eq!(sent, 0);
+        }
+        file.set_len(PAGE as u64).unwrap();
+        assert_eq!((map[PAGE], map.failures()), (0, 1));
     }
 
     #[test]
