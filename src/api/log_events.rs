@@ -125,8 +125,12 @@ impl Reader<'_> {
     /// True when a read that failed so should be tried again: the damage is reported, and other nodes have what is missing;
     /// or a part of the index is being rebuilt.
     pub(super) fn is_passing(&self, error: &FetchError) -> bool {
-        let is_repaired = self.checks.is_repaired && matches!(error, FetchError::Record { .. });
-        is_repaired || matches!(error, FetchError::NotReady(_))
+        // What cannot be read is known for what it is when it is read again.
+        let is_damage = matches!(
+            error,
+            FetchError::Record { .. } | FetchError::Read { source: ReadError::Unreadable { .. }, .. }
+        );
+        self.checks.is_repaired && is_damage || matches!(error, FetchError::NotReady(_))
     }
 
     /// Why there is no event at `position`, where the index has one: mostly because a record there or before it does not

@@ -10,7 +10,7 @@
 
 use std::ptr;
 use std::sync::Once;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
@@ -28,6 +28,9 @@ const TOO_MANY: &[u8] = b"the disk cannot read the log in more than 8192 separat
 
 /// Runs in all places that are in use.
 static RUNS: AtomicU32 = AtomicU32::new(0);
+
+/// Failures of all places that ever were.
+static FAILURES: AtomicU64 = AtomicU64::new(0);
 
 /// Values of [`Place::start`] where nothing is mapped.
 const FREE: usize = 0;
@@ -98,6 +101,7 @@ impl Place {
         }
         // First: whoever sees the zeros must see this, too.
         self.failures.fetch_add(1, Ordering::AcqRel);
+        FAILURES.fetch_add(1, Ordering::AcqRel);
         let (access, flags) = (ProtFlags::READ, MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE);
         // SAFETY: the page belongs to a read-only mapping of a file that its owner has not given back: it is being read at
         // `address`. It stays mapped and readable throughout; that its bytes may change is in the owner's promise.
@@ -113,6 +117,13 @@ impl Place {
         self.runs.fetch_add(1, Ordering::Relaxed);
         RUNS.fetch_add(1, Ordering::Relaxed) < RUNS_MAX
     }
+}
+
+/// How often a page of any [mapped file](super::ReadMap) could not be read.
+#[must_use]
+pub fn page_failures() -> u64 {
+    fence(Ordering::Acquire);
+    FAILURES.load(Ordering::Acquire)
 }
 
 /// Watches `length` mapped bytes from `start` on, until the place is given back. `None` when there is no place left.
