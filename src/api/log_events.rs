@@ -126,10 +126,8 @@ impl Reader<'_> {
     /// or a part of the index is being rebuilt.
     pub(super) fn is_passing(&self, error: &FetchError) -> bool {
         // What cannot be read is known for what it is when it is read again.
-        let is_damage = matches!(
-            error,
-            FetchError::Record { .. } | FetchError::Read { source: ReadError::Unreadable { .. }, .. }
-        );
+        let is_damage =
+            matches!(error, FetchError::Record { .. } | FetchError::Read { source: ReadError::Unreadable { .. }, .. });
         self.checks.is_repaired && is_damage || matches!(error, FetchError::NotReady(_))
     }
 
