@@ -226,6 +226,7 @@ impl Index {
             return Err(IndexError::Read { position, source });
         }
         self.apply_appends(applier, piece)?;
+        self.publish_sometimes(applier);
         if let Some((position, bytes)) = piece.single.take() {
             let record = RecordView::trust(&bytes, position, layout.room(position))
                 .map_err(|source| IndexError::Record { position, source })?;
@@ -244,7 +245,8 @@ impl Index {
         }
     }
 
-    /// Applies what was gathered, in groups and in order; all of it is forgotten then.
+    /// Applies what was gathered, in groups and in order; all of it is forgotten then. Nobody is told: of a record of a
+    /// metadata stream there is more to do.
     fn apply_appends(&self, applier: &mut Applier, piece: &mut Piece) -> Result<(), IndexError> {
         let mut rest = &piece.appends[..];
         let mut group = Vec::with_capacity(GROUP_MAX);
@@ -261,7 +263,6 @@ impl Index {
                 events: append.events.clone(),
             }));
             outcome = self.apply_group(applier, &group, &piece.positions, &piece.ids);
-            self.publish_sometimes(applier);
             rest = later;
         }
         piece.appends.clear();
