@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::codec::record::{BatchView, EventView, RecordError, RecordView};
 use crate::index::{Index, NotReady};
 use crate::limits::RECORD_STARTS_BYTES;
-use crate::storage::{ChunkLayout, DamageReports, LogRead, ReadError, report_damage};
+use crate::storage::{ChunkLayout, DamageReports, FileName, LogRead, ReadError, report_damage};
 use crate::types::{EventNumber, LogPosition};
 
 /// The smallest piece of a file that the kernel brings into memory.
@@ -125,8 +125,10 @@ impl Reader<'_> {
     /// True when a read that failed so should be tried again: the damage is reported, and other nodes have what is missing;
     /// or a part of the index is being rebuilt.
     pub(super) fn is_passing(&self, error: &FetchError) -> bool {
-        let is_repaired = self.checks.is_repaired && matches!(error, FetchError::Record { .. });
-        is_repaired || matches!(error, FetchError::NotReady(_))
+        // What cannot be read is known for what it is when it is read again.
+        let is_damage =
+            matches!(error, FetchError::Record { .. } | FetchError::Read { source: ReadError::Unreadable { .. }, .. });
+        self.checks.is_repaired && is_damage || matches!(error, FetchError::NotReady(_))
     }
 
     /// Why there is no event at `position`, where the index has one: mostly because a record there or before it does not
@@ -180,7 +182,8 @@ impl Reader<'_> {
     }
 
     /// Calls `visit` with the record at each position of `wanted`, in that order, until it says break or fails. The records
-    /// are those that [`Reader::walk`] has just given: they are not checked once more.
+    /// are those that [`Reader::walk`] has just given: they are not checked once more. A page of them may be gone since: see
+    /// [`Reader::still_readable`].
     ///
     /// # Errors
     /// That of `visit`, or a [`FetchError`]: the records before the bad one were visited.
@@ -199,6 +202,19 @@ impl Reader<'_> {
                 visit(&BatchView::read(&record).ok_or(FetchError::Event { position: at })?)
             },
         )
+    }
+
+    /// Whether what checked out at `position` when the log had counted so many [unreadable](LogRead::unreadable) pages was
+    /// still there now.
+    ///
+    /// # Errors
+    /// [`FetchError::Read`]: perhaps not. Who tries again learns which record cannot be read.
+    pub(super) fn still_readable(&self, position: LogPosition, unreadable: u64) -> Result<(), FetchError> {
+        if self.log.unreadable() == unreadable {
+            return Ok(());
+        }
+        let name = FileName::Chunk(self.layout.chunk_of(position));
+        Err(FetchError::Read { position, source: ReadError::Unreadable { name, position } })
     }
 
     /// Calls `visit` with each item of `wanted` and the chunk in which it lies, until it says break or fails.

@@ -185,6 +185,7 @@ impl Reader<'_> {
                 Err(FetchError::NotReady(_)) if filling.next != from => return Ok(()),
                 start => start?,
             };
+            let unreadable = self.log.unreadable();
             let mut records = Vec::new();
             self.walk(start, limit, &mut |batch, _| {
                 records.push(batch.record_position());
@@ -196,6 +197,7 @@ impl Reader<'_> {
                 is_full = flow.is_break();
                 Ok::<_, Refusal>(flow)
             })?;
+            self.still_readable(start, unreadable)?;
             if is_full {
                 return Ok(());
             }

@@ -1,11 +1,13 @@
 //! Reads of the whole log in both directions, over records of many events and chunk ends.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use super::*;
 use crate::api::test_log::{TestLog, answer, user};
 use crate::codec::client::messages::ReadAllEventsCompleted;
 use crate::codec::record::RecordKind;
+use crate::storage::{LogRead, ReadError};
 use crate::types::EventNumber;
 
 const ID: Guid = Guid([3; 16]);
@@ -300,4 +302,44 @@ fn without_an_index_a_page_goes_on_where_the_one_before_was() {
         // In each of the two chunks, every 64 KiB on the way to a place.
         assert!(not_ready > 5, "{direction:?}: {not_ready}");
     }
+}
+
+/// A log in which a thread meets an unreadable page between two looks of another.
+struct Vanishing<'a> {
+    log: &'a dyn LogRead,
+    looks: Cell<u64>,
+}
+
+impl LogRead for Vanishing<'_> {
+    fn with_chunk(&self, position: LogPosition, visit: &mut dyn FnMut(&[u8])) -> Result<(), ReadError> {
+        self.looks.set(self.looks.get() + 1);
+        self.log.with_chunk(position, visit)
+    }
+
+    fn unreadable(&self) -> u64 {
+        u64::from(self.looks.get() > 1)
+    }
+}
+
+#[test]
+fn what_was_checked_and_is_gone_when_it_is_read_again_is_not_served() {
+    let mut log = TestLog::new();
+    log.append_texts("a", &["0", "1"]);
+    let request = ReadAll {
+        direction: Direction::Backward,
+        from: AllPosition::END,
+        max_count: 10,
+        resolve_links: false,
+        require_leader: false,
+    };
+    let vanishing = Vanishing { log: &log.log, looks: 0.into() };
+    let reader = Reader { log: &vanishing, ..log.reader() };
+    let page = || {
+        let mut out = Vec::new();
+        reader.read_all(&request, &user("admin"), ProtocolLevel::V2, Guid::ZERO, &mut out);
+        answer::<ReadAllEventsCompleted>(Command::ReadAllEventsBackwardCompleted, Guid::ZERO, &out)
+    };
+    let first = page();
+    assert!(first.events.is_empty() && first.error.is_some(), "{first:?}");
+    assert_eq!(page().events.len(), 2);
 }

@@ -9,7 +9,7 @@
 //! client.
 
 use std::collections::{HashMap, HashSet};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
@@ -32,6 +32,10 @@ type Map<K, V> = HashMap<K, V, FixedState>;
 
 /// What a frame's buffer may keep between events.
 const FRAME_KEEP_BYTES: usize = 64 << 10;
+
+/// So often a piece of the log is looked at in which a page turns out to be unreadable: once more shows which record that
+/// is, and what comes before it.
+const LOOKS_MAX: usize = 2;
 
 /// Takes a frame for a connection, which the edge names by a number of its own.
 pub type SendFrame<'a> = dyn FnMut(u64, &[u8]) + 'a;
@@ -59,7 +63,7 @@ pub struct Subscriptions {
     delivered: LogPosition,
     /// Of a record behind that, the number of its first events that are delivered, too.
     begun: Option<(LogPosition, usize)>,
-    frames: Frames,
+    staged: Staged,
 }
 
 impl Subscriptions {
@@ -212,9 +216,29 @@ impl Subscriptions {
         if self.is_empty() {
             return Ok(true);
         }
+        let before = (self.delivered, self.begun);
+        let mut result = Ok(false);
+        for _ in 0..LOOKS_MAX {
+            let unreadable = reader.log.unreadable();
+            self.staged.clear();
+            (self.delivered, self.begun) = before;
+            result = self.stage(reader, limit, bytes_max);
+            if result.is_ok() || reader.log.unreadable() == unreadable {
+                self.staged.send(send);
+                return result;
+            }
+        }
+        // Nothing of it can be believed.
+        self.staged.clear();
+        (self.delivered, self.begun) = before;
+        result
+    }
+
+    /// Makes the frames that [`Subscriptions::deliver`] sends, which the log must say first were made of what is there.
+    fn stage(&mut self, reader: &Reader<'_>, limit: LogPosition, bytes_max: usize) -> Result<bool, FetchError> {
         let start = self.delivered;
         let mut sent_bytes = 0;
-        let (mut delivered, streams, all, frames) = (start, &self.streams, &self.all, &mut self.frames);
+        let (mut delivered, streams, all, staged) = (start, &self.streams, &self.all, &mut self.staged);
         let begun = &mut self.begun;
         let mut failed = Ok(());
         let result = reader.walk(start, limit, &mut |batch, end| {
@@ -222,7 +246,7 @@ impl Subscriptions {
             let position = batch.record_position();
             let first = begun.take().filter(|(record, _)| *record == position).map_or(0, |(_, count)| count);
             let room = (bytes_max as u64).saturating_sub(position.since(start).saturating_add(sent_bytes));
-            let (bytes, rest) = push_record(reader, batch, (first, room), subscribers, frames, send);
+            let (bytes, rest) = stage_record(reader, batch, (first, room), subscribers, staged);
             sent_bytes += bytes;
             let rest = rest.unwrap_or_else(|(next, error)| {
                 failed = Err(error);
@@ -251,16 +275,15 @@ fn last_number(reader: &Reader<'_>, stream: &str) -> Result<i64, NotReady> {
     Ok(if is_gone { EventNumber::TOMBSTONE.0 } else { last })
 }
 
-/// Sends the events of a record from number `first` in it on to the subscribers of its stream and of all, until about
-/// `bytes_max` bytes are sent. Gives the bytes sent, and the event to go on with when the record is not done, also because
+/// Makes frames of the events of a record from number `first` in it on, for the subscribers of its stream and of all, until
+/// they have about `bytes_max` bytes. Gives their bytes, and the event to go on with when the record is not done, also because
 /// what that event links to cannot be read.
-fn push_record(
+fn stage_record(
     reader: &Reader<'_>,
     batch: &BatchView<'_>,
     (first, bytes_max): (usize, u64),
     (of_stream, of_all): (&[Subscriber], &[Subscriber]),
-    frames: &mut Frames,
-    send: &mut SendFrame<'_>,
+    staged: &mut Staged,
 ) -> (u64, Result<Option<usize>, (usize, FetchError)>) {
     if of_stream.is_empty() && of_all.is_empty() {
         return (0, Ok(None));
@@ -271,56 +294,72 @@ fn push_record(
         if sent_bytes >= bytes_max && index > first {
             return (sent_bytes, Ok(Some(index)));
         }
-        frames.clear();
         let of_stream = of_stream.iter().filter(|subscriber| event.event_number.0 > subscriber.after);
         let subscribers = of_stream.chain(of_all.iter().filter(|subscriber| commit > subscriber.after));
-        if event.event_type == LINK_TYPE {
-            // All frames are made before the first is sent: one that cannot be made now is made for all later.
-            for subscriber in subscribers.clone() {
-                if let Err(error) = frames.frame(reader, &event, subscriber) {
-                    return (sent_bytes, Err((index, error)));
-                }
-            }
-        }
-        for subscriber in subscribers {
-            match frames.frame(reader, &event, subscriber) {
-                Ok(frame) => {
-                    send(subscriber.connection, frame);
-                    sent_bytes += frame.len() as u64;
-                }
-                Err(error) => return (sent_bytes, Err((index, error))),
-            }
+        match staged.add(reader, &event, subscribers) {
+            Ok(bytes) => sent_bytes += bytes,
+            Err(error) => return (sent_bytes, Err((index, error))),
         }
     }
     (sent_bytes, Ok(None))
 }
 
-/// The frames of one event: with and without its link resolved, at each level. Made when first needed.
+/// Frames that wait for the end of the look at the log that they were made in. An event has up to four: with and without
+/// its link resolved, at each level.
 #[derive(Debug, Default)]
-struct Frames([Vec<u8>; 4]);
+struct Staged {
+    bytes: Vec<u8>,
+    /// For which connection and under which correlation identifier; several share the bytes.
+    sends: Vec<(u64, Guid, Range<usize>)>,
+}
 
-impl Frames {
+impl Staged {
     fn clear(&mut self) {
-        for frame in &mut self.0 {
-            frame.clear();
-            frame.shrink_to(FRAME_KEEP_BYTES);
-        }
+        self.bytes.clear();
+        self.bytes.shrink_to(FRAME_KEEP_BYTES);
+        self.sends.clear();
+        self.sends.shrink_to(FRAME_KEEP_BYTES / size_of::<(u64, Guid, Range<usize>)>());
     }
 
-    fn frame(
+    /// Adds an event for its subscribers; gives the bytes that will be sent. When it fails nothing of the event is added.
+    fn add<'s>(
         &mut self,
         reader: &Reader<'_>,
         event: &EventView<'_>,
-        subscriber: &Subscriber,
-    ) -> Result<&[u8], FetchError> {
-        let resolve = subscriber.resolve_links && event.event_type == LINK_TYPE;
-        let frame = &mut self.0[usize::from(resolve) * 2 + usize::from(subscriber.level == ProtocolLevel::V2)];
-        if frame.is_empty() {
-            encode(reader, event, resolve, subscriber, frame)?;
-        } else {
-            set_correlation(frame, subscriber.correlation);
+        subscribers: impl Iterator<Item = &'s Subscriber>,
+    ) -> Result<u64, FetchError> {
+        let (bytes, sends) = (self.bytes.len(), self.sends.len());
+        let mut frames: [Option<Range<usize>>; 4] = [const { None }; 4];
+        let mut sent_bytes = 0;
+        for subscriber in subscribers {
+            let resolve = subscriber.resolve_links && event.event_type == LINK_TYPE;
+            let kind = usize::from(resolve) * 2 + usize::from(subscriber.level == ProtocolLevel::V2);
+            let frame = match &frames[kind] {
+                Some(frame) => frame.clone(),
+                None => {
+                    let start = self.bytes.len();
+                    if let Err(error) = encode(reader, event, resolve, subscriber, &mut self.bytes) {
+                        self.bytes.truncate(bytes);
+                        self.sends.truncate(sends);
+                        return Err(error);
+                    }
+                    frames[kind].insert(start..self.bytes.len()).clone()
+                }
+            };
+            sent_bytes += frame.len() as u64;
+            self.sends.push((subscriber.connection, subscriber.correlation, frame));
         }
-        Ok(frame)
+        Ok(sent_bytes)
+    }
+
+    /// Sends all of it, in order.
+    fn send(&mut self, send: &mut SendFrame<'_>) {
+        for (connection, correlation, frame) in self.sends.drain(..) {
+            let frame = &mut self.bytes[frame];
+            set_correlation(frame, correlation);
+            send(connection, frame);
+        }
+        self.clear();
     }
 }
 

@@ -1,10 +1,13 @@
 //! What a subscriber is sent, and from which moment on.
 
+use std::cell::Cell;
+
 use super::*;
 use crate::api::test_log::{TestLog, answer, user};
 use crate::codec::client::Command;
 use crate::codec::client::frame::take_package;
 use crate::codec::client::messages::{StreamEventAppeared, SubscriptionConfirmation, SubscriptionDropped};
+use crate::storage::{FileName, LogRead, ReadError};
 use prost::Message;
 
 fn id(n: u8) -> Guid {
@@ -262,4 +265,49 @@ fn delivery_stands_still_at_a_damaged_record() {
     assert_eq!(numbers(&got, 1, 1), [0]);
     bench.log.log.bytes[bad + 8] ^= 1;
     assert_eq!(numbers(&bench.deliver(), 1, 1), [1, 2]);
+}
+
+/// A log in which a page turns out to be unreadable during the first looks at it.
+struct Failing<'a> {
+    log: &'a dyn LogRead,
+    /// Looks that fail.
+    left: Cell<u64>,
+    failed: Cell<u64>,
+}
+
+impl LogRead for Failing<'_> {
+    fn with_chunk(&self, position: LogPosition, visit: &mut dyn FnMut(&[u8])) -> Result<(), ReadError> {
+        self.log.with_chunk(position, visit)?;
+        let Some(left) = self.left.get().checked_sub(1) else { return Ok(()) };
+        self.left.set(left);
+        self.failed.set(self.failed.get() + 1);
+        Err(ReadError::Unreadable { name: FileName::Chunk(0), position })
+    }
+
+    fn unreadable(&self) -> u64 {
+        self.failed.get()
+    }
+}
+
+#[test]
+fn nothing_is_sent_of_a_look_in_which_a_page_could_not_be_read() {
+    for (fails, is_sent) in [(0, true), (1, true), (2, false)] {
+        let mut bench = Bench::new();
+        bench.subscribe(1, 1, None, ProtocolLevel::V2);
+        bench.subscribe(2, 2, Some("a"), ProtocolLevel::V2);
+        bench.log.append_texts("a", &["0", "1"]);
+        bench.log.append_texts("a", &["2"]);
+        let failing = Failing { log: &bench.log.log, left: fails.into(), failed: 0.into() };
+        let reader = Reader { log: &failing, ..bench.log.reader() };
+        let (end, mut got) = (bench.log.end, Vec::new());
+        let mut send = |connection: u64, frame: &[u8]| got.push(pushed(connection, frame));
+        let outcome = bench.subscriptions.deliver(&reader, end, usize::MAX, &mut send);
+        if !is_sent {
+            assert!(matches!(outcome, Err(FetchError::Read { .. })), "{outcome:?}");
+            assert!(got.is_empty());
+            got = bench.deliver();
+        }
+        assert_eq!((numbers(&got, 1, 1), numbers(&got, 2, 2)), (vec![0, 1, 2], vec![0, 1, 2]), "{fails}");
+        assert!(bench.deliver().is_empty());
+    }
 }

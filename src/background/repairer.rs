@@ -19,12 +19,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{Chore, Next, PeerSource};
+use crate::codec::record::{RecordError, RecordView};
 use crate::engine::Published;
 use crate::gossip::Directory;
-use crate::limits::{CHUNK_FOOTER_BYTES, CHUNK_HEADER_BYTES};
+use crate::limits::{CHUNK_FOOTER_BYTES, CHUNK_HEADER_BYTES, RECORD_HEADER_BYTES};
 use crate::storage::{
-    COLD_READ_BYTES, ChunkFooter, ChunkLayout, ColdFile, Damage, DamageReports, Disk as _, FetchError, FileDisk,
-    FileName, LogReader, PAGE_BYTES, RepairError, Repaired, StorageFigures, find_damage, repair_range,
+    COLD_READ_BYTES, ChunkFooter, ChunkLayout, ColdFile, Damage, DamageReports, Disk, FetchError, FileDisk, FileName,
+    LogReader, PAGE_BYTES, RepairError, Repaired, StorageFigures, find_damage, repair_range,
 };
 use crate::types::{ClusterId, LogPosition, NodeId};
 
@@ -157,7 +158,7 @@ impl Repairer {
     /// same, which is what the scrubber looks at. Then what is in memory is written once more.
     fn write_back(&self, reported: &Damage, limit: LogPosition) -> Outcome {
         let damage = Damage { to: reported.to.min(limit), ..reported.clone() };
-        match self.try_write_back(&damage) {
+        match write_back(&*self.links.disk, self.layout(), &damage) {
             Ok(0) => Outcome::Whole,
             Ok(bytes) => {
                 let source = "this node's own memory: only the disk had lost it".to_owned();
@@ -165,31 +166,6 @@ impl Repairer {
             }
             Err(error) => Outcome::Later(format!("{}: {error}", FileName::Chunk(damage.chunk))),
         }
-    }
-
-    /// Gives the bytes that the disk had otherwise or not at all. Without a mapping: what cannot be read must be an error
-    /// here, not the end of the process.
-    fn try_write_back(&self, damage: &Damage) -> io::Result<u64> {
-        let (layout, name) = (self.layout(), FileName::Chunk(damage.chunk));
-        let (mut at, mut written) = (damage.from, 0);
-        while at < damage.to {
-            // Whole pages, as far as they belong to the range: see `repair_range`.
-            let offset = layout.file_offset(at);
-            let length = damage.to.since(at).min(COLD_READ_BYTES as u64 - offset % PAGE_BYTES);
-            let mut memory = vec![0; length as usize];
-            self.links.disk.read_at(name, offset, &mut memory)?;
-            let mut found = vec![0; length as usize];
-            let is_same = self.links.disk.read_cold(name, offset, &mut found).is_ok() && found == memory;
-            if !is_same {
-                self.links.disk.write_at(name, offset, &memory)?;
-                written += length;
-            }
-            at = at.plus(length);
-        }
-        if written > 0 {
-            self.links.disk.sync(name)?;
-        }
-        Ok(written)
     }
 
     /// True for a whole sealed chunk whose records check out but are not those that were sealed: an old version of a page,
@@ -323,6 +299,76 @@ impl Chore for Repairer {
         self.show_waiting();
         Next::Now
     }
+}
+
+/// Writes the records of a range as they are in memory where the disk has them otherwise or not at all; gives the bytes
+/// written. Without a mapping: what cannot be read must be an error here, not the end of the process.
+fn write_back(disk: &dyn Disk, layout: ChunkLayout, damage: &Damage) -> io::Result<u64> {
+    let name = FileName::Chunk(damage.chunk);
+    // Good records from `at` on that were not compared yet.
+    let (mut at, mut memory, mut written) = (damage.from, Vec::new(), 0);
+    loop {
+        let end = at.plus(memory.len() as u64);
+        let is_last = end >= damage.to;
+        if !is_last {
+            read_records(disk, layout, end, damage.to, &mut memory)?;
+        }
+        // Whole pages, as far as they belong to the range: see `repair_range`.
+        let offset = layout.file_offset(at);
+        let kept = if is_last { 0 } else { (offset + memory.len() as u64) % PAGE_BYTES };
+        let rest = memory.split_off(memory.len() - (kept as usize).min(memory.len()));
+        let mut found = vec![0; memory.len()];
+        let is_same = disk.read_cold(name, offset, &mut found).is_ok() && found == memory;
+        if !is_same {
+            disk.write_at(name, offset, &memory)?;
+            written += memory.len() as u64;
+        }
+        (at, memory) = (at.plus(memory.len() as u64), rest);
+        if is_last {
+            break;
+        }
+    }
+    if written > 0 {
+        disk.sync(name)?;
+    }
+    Ok(written)
+}
+
+/// Puts whole records from `from` on behind `records`: one at least, and no more than begin before `to`. They are checked
+/// here, in the bytes that will be written: an earlier reading may have been another.
+fn read_records(
+    disk: &dyn Disk,
+    layout: ChunkLayout,
+    from: LogPosition,
+    to: LogPosition,
+    records: &mut Vec<u8>,
+) -> io::Result<()> {
+    let (room, start) = (layout.room(from), records.len());
+    let mut length = to.since(from).min(COLD_READ_BYTES as u64).max(RECORD_HEADER_BYTES as u64);
+    let end = loop {
+        records.resize(start + length as usize, 0);
+        disk.read_at(FileName::Chunk(layout.chunk_of(from)), layout.file_offset(from), &mut records[start..])?;
+        let (mut at, mut end) = (from, start);
+        let error = loop {
+            match RecordView::check(&records[end..], at, layout.room(at)) {
+                Ok(record) => (at, end) = (record.header.end(), end + record.bytes().len()),
+                Err(error) => break error,
+            }
+            if at >= to {
+                break RecordError::Incomplete { needed: 0, available: 0 };
+            }
+        };
+        match error {
+            _ if end > start => break end,
+            // The first is longer.
+            RecordError::Incomplete { needed, .. } if length < needed as u64 && needed as u64 <= room => {
+                length = needed as u64;
+            }
+            error => return Err(io::Error::new(io::ErrorKind::InvalidData, format!("log position {from}: {error}"))),
+        }
+    };
+    records.truncate(end);
+    Ok(())
 }
 
 fn overlap(one: &Damage, other: &Damage) -> bool {

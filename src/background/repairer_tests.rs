@@ -1,5 +1,6 @@
 //! A log with damage, and other nodes that speak HTTP over loopback.
 
+use std::cell::RefCell;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::thread;
@@ -7,10 +8,9 @@ use std::thread;
 use super::super::Background;
 use super::super::testing::{Chunks, LAYOUT};
 use super::*;
-use crate::codec::record::RecordView;
 use crate::engine::NodeView;
 use crate::gossip::{Addresses, KnownNode};
-use crate::storage::LogRead as _;
+use crate::storage::{FileInfo, LogRead as _};
 use crate::types::Guid;
 
 const CLUSTER: ClusterId = ClusterId(Guid([7; 16]));
@@ -185,4 +185,69 @@ fn damage_that_is_gone_is_forgotten_and_what_is_not_committed_is_left_alone() {
     bench.steps(Duration::from_secs(60));
     assert_eq!(bench.figures(), [2, 1, 0]);
     assert!(bench.is_whole());
+}
+
+/// What memory has of the files, and apart from it what the disk has.
+struct TwoFaced<'a> {
+    memory: &'a FileDisk,
+    disk: RefCell<Vec<u8>>,
+    flipped: Option<u64>,
+}
+
+impl Disk for TwoFaced<'_> {
+    fn list(&self) -> io::Result<Vec<FileInfo>> {
+        self.memory.list()
+    }
+
+    fn create(&self, name: FileName, head: &[u8], length: u64) -> io::Result<()> {
+        self.memory.create(name, head, length)
+    }
+
+    fn read_at(&self, name: FileName, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.memory.read_at(name, offset, into)?;
+        let index = self.flipped.and_then(|at| at.checked_sub(offset));
+        if let Some(byte) = index.and_then(|index| into.get_mut(index as usize)) {
+            *byte ^= 8;
+        }
+        Ok(())
+    }
+
+    fn read_cold(&self, _: FileName, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        into.copy_from_slice(&self.disk.borrow()[offset as usize..offset as usize + into.len()]);
+        Ok(())
+    }
+
+    fn write_at(&self, _: FileName, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.disk.borrow_mut()[offset as usize..offset as usize + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn sync(&self, name: FileName) -> io::Result<()> {
+        self.memory.sync(name)
+    }
+}
+
+#[test]
+fn what_is_written_back_was_checked() {
+    let chunks = Chunks::new(2);
+    let good = chunks.file(1);
+    let range = |from: u64, to: u64| {
+        let (from, to) = (LogPosition((64 + from) << 10), LogPosition((64 + to) << 10));
+        Damage { chunk: 1, from, to, reason: "seen".to_owned() }
+    };
+    let disk = |bytes: &[u8], flipped| TwoFaced { memory: &chunks.disk, disk: bytes.to_vec().into(), flipped };
+    for bad in [4096 + (9 << 10) + 77, 4096 + (9 << 10), 4096 + (9 << 10) + 2] {
+        let bad_memory = disk(&good, Some(bad));
+        let error = write_back(&bad_memory, LAYOUT, &range(3, 20)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert!(*bad_memory.disk.borrow() == good, "{bad}: the disk had it right");
+    }
+    let mut bad = good.clone();
+    bad[4096 + (9 << 10) + 77] ^= 8;
+    for (from, to) in [(3, 20), (9, 10), (0, 64), (8, 64)] {
+        let bad_disk = disk(&bad, None);
+        assert!(write_back(&bad_disk, LAYOUT, &range(from, to)).unwrap() >= 1 << 10);
+        assert!(*bad_disk.disk.borrow() == good, "{from} {to}");
+        assert_eq!(write_back(&bad_disk, LAYOUT, &range(from, to)).unwrap(), 0);
+    }
 }

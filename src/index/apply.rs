@@ -3,11 +3,17 @@
 //! Appends to ordinary streams are gathered and applied in groups, so that what must be fetched from memory is fetched for
 //! all of them at the same time; other records are applied one by one, in their place. Other threads are told now and
 //! then, after a group.
+//!
+//! What the log gives can turn into zeros after it was checked, where the disk cannot read a page a second time; the log
+//! says so when the look at it is over. So a piece of it is copied out first, as far as it is needed, and applied only when
+//! all of that look was good.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use crate::codec::record::{BatchView, Header, RecordKind, RecordView};
 use crate::limits::RECORD_STARTS_BYTES;
+use crate::storage::{ChunkLayout, LogRead};
 use crate::types::{EventId, LogPosition, METASTREAM_PREFIX, base_stream};
 
 use super::streams::{GROUP_MAX, Growth, Name, StreamAppend};
@@ -17,6 +23,9 @@ use super::{Index, IndexError, IndexFigures, StreamMetadata};
 /// take the cache lines away too often.
 const PUBLISH_BYTES: u64 = 32 << 10;
 
+/// A piece of the log that is looked at at once has not many more bytes.
+const PIECE_BYTES: u64 = PUBLISH_BYTES;
+
 /// A group of appends that is applied at once has not many more events.
 const GROUP_EVENTS: usize = 1024;
 
@@ -24,9 +33,9 @@ const GROUP_EVENTS: usize = 1024;
 /// need not know before the next [`Index::publish`].
 #[derive(Debug, Default)]
 pub(super) struct Applier {
-    /// Of the events that were gathered.
-    positions: Vec<u64>,
-    ids: Vec<EventId>,
+    /// What was taken out of the log and is not applied yet.
+    piece: Piece,
+    published: LogPosition,
     /// Applied up to here; at most some records more than was published.
     pub(super) reached: LogPosition,
     pub(super) last_event: Option<LogPosition>,
@@ -69,6 +78,85 @@ impl Applier {
     }
 }
 
+/// A piece of the log, as far as it is needed: appends, and behind them one record that must be applied alone.
+#[derive(Debug, Default)]
+struct Piece {
+    appends: Vec<Gathered>,
+    /// Names of their streams.
+    names: String,
+    /// Of their events.
+    positions: Vec<u64>,
+    ids: Vec<EventId>,
+    /// The whole record, and where it begins.
+    single: Option<(LogPosition, Vec<u8>)>,
+}
+
+/// A [`StreamAppend`] whose name lies in [`Piece::names`].
+#[derive(Debug)]
+struct Gathered {
+    name: Range<usize>,
+    hash: u64,
+    header: Header,
+    first: i64,
+    events: Range<usize>,
+}
+
+impl Piece {
+    fn clear(&mut self) {
+        self.appends.clear();
+        self.names.clear();
+        self.positions.clear();
+        self.ids.clear();
+        self.single = None;
+    }
+
+    /// Puts the events of an append behind the others; `None` for a record that must be applied alone.
+    fn gather(&mut self, record: &RecordView<'_>) -> Option<()> {
+        if record.header.kind != RecordKind::Append || record.header.event_count == 0 {
+            return None;
+        }
+        let batch = BatchView::read(record).filter(|batch| base_stream(batch.stream()).is_none())?;
+        self.add(record.header, &batch)
+    }
+
+    /// `None` when the events cannot be read.
+    fn add(&mut self, header: Header, batch: &BatchView<'_>) -> Option<()> {
+        let start = self.positions.len();
+        for (prepare_position, id) in batch.entries() {
+            self.positions.push(prepare_position.0);
+            self.ids.push(id);
+        }
+        let events = start..self.positions.len();
+        if events.len() != usize::from(batch.event_count()) {
+            self.positions.truncate(start);
+            self.ids.truncate(start);
+            return None;
+        }
+        let name = self.names.len()..self.names.len() + batch.stream().len();
+        self.names.push_str(batch.stream());
+        let hash = Name::new(&self.names[name.clone()]).hash;
+        self.appends.push(Gathered { name, hash, header, first: batch.first_event_number(), events });
+        Some(())
+    }
+
+    /// Takes the records in `bytes`, which begin at `position`, up to a bound, to the end of the pass, or to one that does
+    /// not check out.
+    fn take(&mut self, mut bytes: &[u8], mut position: LogPosition, pass: Pass) -> Result<(), IndexError> {
+        let end = position.plus(PIECE_BYTES);
+        while position < end
+            && let Some(record) = next_record(bytes, position, pass)?
+        {
+            if self.gather(&record).is_none() {
+                self.single = Some((position, record.bytes().to_vec()));
+                break;
+            }
+            bytes = &bytes[record.bytes().len()..];
+            position = record.header.end();
+        }
+        Ok(())
+    }
+}
+
 /// The record at `position`, where `bytes` begin; `None` when the pass does not go so far.
 fn next_record(bytes: &[u8], position: LogPosition, pass: Pass) -> Result<Option<RecordView<'_>>, IndexError> {
     if position >= pass.stop_at || bytes.is_empty() {
@@ -94,74 +182,105 @@ pub(super) struct Pass {
 }
 
 impl Index {
-    /// Applies the records in `bytes`, the rest of a chunk from what is applied on, as far as the pass goes.
-    pub(super) fn apply_chunk(&self, applier: &mut Applier, bytes: &[u8], pass: Pass) -> Result<(), IndexError> {
-        let outcome = self.apply_records(applier, bytes, pass);
+    /// Applies records from what is applied on to the end of the chunk, as far as the pass goes.
+    pub(super) fn apply_chunk(
+        &self,
+        applier: &mut Applier,
+        log: &dyn LogRead,
+        layout: ChunkLayout,
+        pass: Pass,
+    ) -> Result<(), IndexError> {
+        let chunk_end = applier.reached.plus(layout.room(applier.reached));
+        let pass = Pass { stop_at: pass.stop_at.min(chunk_end), ..pass };
+        applier.published = applier.reached;
+        let mut piece = std::mem::take(&mut applier.piece);
+        let mut outcome = Ok(true);
+        while matches!(outcome, Ok(true)) && applier.reached < pass.stop_at {
+            outcome = self.apply_piece(applier, &mut piece, log, layout, pass);
+        }
+        applier.piece = piece;
         self.publish(applier);
+        outcome.map(|_| ())
+    }
+
+    /// Applies the next records; false when there are none.
+    fn apply_piece(
+        &self,
+        applier: &mut Applier,
+        piece: &mut Piece,
+        log: &dyn LogRead,
+        layout: ChunkLayout,
+        pass: Pass,
+    ) -> Result<bool, IndexError> {
+        let position = applier.reached;
+        piece.clear();
+        let mut taken = Ok(());
+        let read = log.with_chunk(position, &mut |bytes| {
+            assert_eq!(bytes.len() as u64, layout.room(position), "the log at {position} is read to its chunk's end");
+            taken = piece.take(bytes, position, pass);
+        });
+        if let Err(source) = read {
+            // First: of a page that could not be read the record is known, and can be repaired. What comes before it is
+            // taken once more.
+            taken?;
+            return Err(IndexError::Read { position, source });
+        }
+        self.apply_appends(applier, piece)?;
+        self.publish_sometimes(applier);
+        if let Some((position, bytes)) = piece.single.take() {
+            let record = RecordView::trust(&bytes, position, layout.room(position))
+                .map_err(|source| IndexError::Record { position, source })?;
+            self.apply_record(applier, piece, &record)?;
+            applier.went_past(&record.header);
+            self.publish_sometimes(applier);
+        }
+        taken?;
+        Ok(applier.reached > position)
+    }
+
+    fn publish_sometimes(&self, applier: &mut Applier) {
+        if applier.reached.since(applier.published) >= PUBLISH_BYTES {
+            self.publish(applier);
+            applier.published = applier.reached;
+        }
+    }
+
+    /// Applies what was gathered, in groups and in order; all of it is forgotten then. Nobody is told: of a record of a
+    /// metadata stream there is more to do.
+    fn apply_appends(&self, applier: &mut Applier, piece: &mut Piece) -> Result<(), IndexError> {
+        let mut rest = &piece.appends[..];
+        let mut group = Vec::with_capacity(GROUP_MAX);
+        let mut outcome = Ok(());
+        while let (Some(first), true) = (rest.first(), outcome.is_ok()) {
+            let is_full = |append: &Gathered| append.events.start - first.events.start >= GROUP_EVENTS;
+            let count = rest.iter().take(GROUP_MAX).take_while(|append| !is_full(append)).count();
+            let (now, later) = rest.split_at(count);
+            group.clear();
+            group.extend(now.iter().map(|append| StreamAppend {
+                name: Name { text: &piece.names[append.name.clone()], hash: append.hash },
+                header: append.header,
+                first: append.first,
+                events: append.events.clone(),
+            }));
+            outcome = self.apply_group(applier, &group, &piece.positions, &piece.ids);
+            rest = later;
+        }
+        piece.appends.clear();
+        piece.names.clear();
+        piece.positions.clear();
+        piece.ids.clear();
         outcome
     }
 
-    fn apply_records(&self, applier: &mut Applier, mut bytes: &[u8], pass: Pass) -> Result<(), IndexError> {
-        let (mut group, mut position) = (Vec::new(), applier.reached);
-        let mut publish_at = position.plus(PUBLISH_BYTES);
-        loop {
-            let next = next_record(bytes, position, pass);
-            let gathered = next.as_ref().ok().and_then(|next| self.gather(applier, next.as_ref()?));
-            let is_gathered = gathered.is_some();
-            group.extend(gathered);
-            if !is_gathered || group.len() == GROUP_MAX || applier.positions.len() >= GROUP_EVENTS {
-                self.apply_group(applier, &mut group)?;
-            }
-            let Some(record) = next? else { return Ok(()) };
-            if !is_gathered {
-                self.apply_record(applier, &record)?;
-                applier.went_past(&record.header);
-            }
-            bytes = &bytes[record.bytes().len()..];
-            position = record.header.end();
-            if applier.reached >= publish_at {
-                self.publish(applier);
-                publish_at = applier.reached.plus(PUBLISH_BYTES);
-            }
-        }
-    }
-
-    /// Puts the events of an append aside, to be applied with others; `None` for a record that must be applied alone.
-    fn gather<'a>(&self, applier: &mut Applier, record: &RecordView<'a>) -> Option<StreamAppend<'a>> {
-        if record.header.kind != RecordKind::Append || record.header.event_count == 0 {
-            return None;
-        }
-        let batch = BatchView::read(record).filter(|batch| base_stream(batch.stream()).is_none())?;
-        self.take_events(applier, record, &batch)
-    }
-
-    /// `None` when the events cannot be read.
-    fn take_events<'a>(
+    fn apply_group(
         &self,
         applier: &mut Applier,
-        record: &RecordView<'a>,
-        batch: &BatchView<'a>,
-    ) -> Option<StreamAppend<'a>> {
-        let start = applier.positions.len();
-        for (prepare_position, id) in batch.entries() {
-            applier.positions.push(prepare_position.0);
-            applier.ids.push(id);
-        }
-        let events = start..applier.positions.len();
-        if events.len() != usize::from(batch.event_count()) {
-            applier.positions.truncate(start);
-            applier.ids.truncate(start);
-            return None;
-        }
-        let (name, header) = (Name::new(batch.stream()), record.header);
-        Some(StreamAppend { name, header, first: batch.first_event_number(), events })
-    }
-
-    /// Applies what was gathered, in order; all of it is forgotten then.
-    fn apply_group(&self, applier: &mut Applier, group: &mut Vec<StreamAppend<'_>>) -> Result<(), IndexError> {
-        let (positions, ids) = (std::mem::take(&mut applier.positions), std::mem::take(&mut applier.ids));
+        group: &[StreamAppend<'_>],
+        positions: &[u64],
+        ids: &[EventId],
+    ) -> Result<(), IndexError> {
         let mut outcome = Ok(());
-        self.streams().append_all(group, &positions, |append, appended| match appended {
+        self.streams().append_all(group, positions, |append, appended| match appended {
             Ok(growth) => {
                 let events = append.events.clone();
                 applier.grew(growth, events.len() as u64);
@@ -171,10 +290,6 @@ impl Index {
             }
             Err(expected) => outcome = Err(wrong_number(append, expected)),
         });
-        group.clear();
-        (applier.positions, applier.ids) = (positions, ids);
-        applier.positions.clear();
-        applier.ids.clear();
         outcome
     }
 
@@ -193,13 +308,18 @@ impl Index {
         self.applied.store(applier.reached.0, Ordering::Release);
     }
 
-    fn apply_record(&self, applier: &mut Applier, record: &RecordView<'_>) -> Result<(), IndexError> {
+    fn apply_record(
+        &self,
+        applier: &mut Applier,
+        piece: &mut Piece,
+        record: &RecordView<'_>,
+    ) -> Result<(), IndexError> {
         let position = record.header.position;
         let unreadable = |kind| move || IndexError::Body { position, kind };
         match record.header.kind {
             RecordKind::Padding | RecordKind::Epoch | RecordKind::Membership => {}
             RecordKind::Append => {
-                self.apply_append(applier, record)?;
+                self.apply_append(applier, piece, record)?;
             }
             RecordKind::Delete => {
                 let batch = BatchView::read(record).ok_or_else(unreadable("delete"))?;
@@ -219,15 +339,20 @@ impl Index {
         Ok(())
     }
 
-    /// An append that [`Index::gather`] left: to a metadata stream, without events, or not readable.
-    fn apply_append(&self, applier: &mut Applier, record: &RecordView<'_>) -> Result<(), IndexError> {
+    /// An append that [`Piece::gather`] left: to a metadata stream, without events, or not readable.
+    fn apply_append(
+        &self,
+        applier: &mut Applier,
+        piece: &mut Piece,
+        record: &RecordView<'_>,
+    ) -> Result<(), IndexError> {
         let unreadable = || IndexError::Body { position: record.header.position, kind: "append" };
         let batch = BatchView::read(record).ok_or_else(unreadable)?;
         if batch.event_count() == 0 {
             return Ok(());
         }
-        let append = self.take_events(applier, record, &batch).ok_or_else(unreadable)?;
-        self.apply_group(applier, &mut vec![append])?;
+        piece.add(record.header, &batch).ok_or_else(unreadable)?;
+        self.apply_appends(applier, piece)?;
         self.apply_metadata(applier, &batch);
         Ok(())
     }

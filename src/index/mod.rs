@@ -296,14 +296,7 @@ impl Index {
         if position >= pass.stop_at {
             return Ok(false);
         }
-        let mut outcome = Ok(());
-        let read = log.with_chunk(position, &mut |bytes| {
-            assert_eq!(bytes.len() as u64, layout.room(position), "the log at {position} is read to its chunk's end");
-            outcome = self.apply_chunk(applier, bytes, pass);
-        });
-        // First: of a page that could not be read the record is known, and can be repaired.
-        outcome?;
-        read.map_err(|source| IndexError::Read { position, source })?;
+        self.apply_chunk(applier, log, layout, pass)?;
         let applied = self.applied();
         if applied.since(applier.passed) >= PASSED_BYTES {
             log.passed(applier.passed, applied);

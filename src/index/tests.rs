@@ -9,6 +9,7 @@ use crate::codec::record::{
 };
 use crate::limits::{RECORD_HEADER_BYTES, RECORD_STARTS_BYTES};
 use crate::storage::memory::MemoryLog;
+use crate::storage::{FileName, ReadError};
 use crate::types::{EventId, EventNumber, Guid, Term};
 
 pub(super) const LAYOUT: ChunkLayout = ChunkLayout { chunk_size: 256 << 10 };
@@ -496,4 +497,36 @@ fn an_error_within_a_group_leaves_what_came_before() {
         assert_eq!((index.head("s-4").unwrap().last_event_number, index.recent("s-4", id(9)).unwrap()), (0, None));
         assert_eq!((index.recent("s-4", id(4)).unwrap(), index.last_event_position() < Some(bad)), (Some(0), true));
     }
+}
+
+/// A log with a page that is good when it is checked, and zeros when the look at it is over.
+struct Failing<'a> {
+    log: &'a MemoryLog,
+    failures: std::cell::Cell<u32>,
+}
+
+impl LogRead for Failing<'_> {
+    fn with_chunk(&self, position: LogPosition, visit: &mut dyn FnMut(&[u8])) -> Result<(), ReadError> {
+        self.log.with_chunk(position, visit)?;
+        let Some(left) = self.failures.get().checked_sub(1) else { return Ok(()) };
+        self.failures.set(left);
+        Err(ReadError::Unreadable { name: FileName::Chunk(0), position })
+    }
+}
+
+#[test]
+fn nothing_is_applied_of_a_look_in_which_a_page_could_not_be_read() {
+    let mut log = Log::new();
+    log.append("orders", 0, 0..3);
+    log.metadata("$$orders", 0, r#"{"$maxCount":2}"#);
+    log.batch(RecordKind::Delete, "gone", i64::MAX, &[(9, "$streamDeleted", b"")]);
+    let index = Index::new();
+    let failing = Failing { log: &log.log, failures: 1.into() };
+    let apply = || index.apply_to(&failing, LAYOUT, log.end);
+    let error = apply().unwrap_err();
+    assert!(matches!(error, IndexError::Read { position: LogPosition::ZERO, .. }), "{error}");
+    assert_eq!((index.applied(), index.last_event_position()), (LogPosition::ZERO, None));
+    assert_eq!(index.figures(), Index::new().figures());
+    assert_eq!(apply().unwrap(), log.end);
+    assert_eq!(index.head("orders").unwrap().last_event_number, 2);
 }

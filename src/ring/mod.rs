@@ -27,6 +27,7 @@ mod submit;
 mod tests;
 mod token;
 
+pub use bad_pages::page_failures;
 pub use buffers::Slice;
 pub use clock::monotonic_now;
 pub use driver::{Completion, Driver, GroupId, Outcome, Wait};

@@ -17,7 +17,7 @@ use super::bad_pages::{Place, watch};
 pub struct ReadMap {
     start: NonNull<u8>,
     length: usize,
-    watched: Option<&'static Place>,
+    pub(super) watched: Option<&'static Place>,
 }
 
 // SAFETY: the mapping is read-only memory that lives as long as the value; any thread may read it.

@@ -10,11 +10,12 @@
 //! 2. What both nodes have committed is the same in both.
 //! 3. Where no good record of this log follows and the record before the damage is the same in both, what the other node
 //!    has committed belongs there.
-//! 4. Otherwise the damage may lie in a tail that was not committed. It is never cut below what this node knows to be
+//! 4. A damaged record whose head is still good is the other node's record with the same head: it has the checksum.
+//! 5. Otherwise the damage may lie in a tail that was not committed. It is never cut below what this node knows to be
 //!    committed. Where the other node has committed something else from before the damage on, that is proven; where not,
 //!    it is a matter of patience, and the node must count as suspect.
 //!
-//! Promises: nothing is written for another reason than 1 to 3; memory for what is fetched without being committed is
+//! Promises: nothing is written for another reason than 1 to 4; memory for what is fetched without being committed is
 //! bounded. Leaves to others: whom to ask, and when to give up waiting.
 
 use crate::codec::record::{Header, RecordView};
@@ -122,6 +123,13 @@ pub fn mend_range(disk: &dyn Disk, layout: ChunkLayout, gap: &Gap, peer: &dyn Lo
         make_writable(disk, layout, to)?;
         return repair_range(disk, layout, &[], &damage(to), peer).map(Mended::Repaired);
     }
+    if is_joined != Some(false)
+        && let Some(same) = head_at(disk, layout, gap.from)
+        && has_same(layout, &same, facts.flushed, peer)? == Some(true)
+    {
+        make_writable(disk, layout, same.end())?;
+        return take_before(disk, layout, &damage(same.end()), &same, &facts, peer).map(Mended::Repaired);
+    }
     Ok(verdict(gap, &facts, is_joined))
 }
 
@@ -182,14 +190,18 @@ fn unfit(peer: &dyn RangeSource, position: LogPosition, reason: &dyn ToString) -
     RepairError::Unfit { source_name: peer.describe(), position, reason: reason.to_string() }
 }
 
+/// What the head of the record at `position` says, whose body need not be good.
+fn head_at(disk: &dyn Disk, layout: ChunkLayout, position: LogPosition) -> Option<Header> {
+    let mut head = [0; RECORD_HEADER_BYTES];
+    disk.read_at(FileName::Chunk(layout.chunk_of(position)), layout.file_offset(position), &mut head).ok()?;
+    Header::read(&head, position, layout.room(position)).ok()
+}
+
 /// True when this log has this record, whole.
 fn is_here(disk: &dyn Disk, layout: ChunkLayout, theirs: &Header) -> bool {
     let (name, offset) = (FileName::Chunk(layout.chunk_of(theirs.position)), layout.file_offset(theirs.position));
     let room = layout.room(theirs.position);
-    let mut head = [0; RECORD_HEADER_BYTES];
-    let is_same = disk.read_at(name, offset, &mut head).is_ok()
-        && Header::read(&head, theirs.position, room).is_ok_and(|ours| ours == *theirs);
-    if !is_same {
+    if head_at(disk, layout, theirs.position) != Some(*theirs) {
         return false;
     }
     let mut record = vec![0; theirs.length as usize];

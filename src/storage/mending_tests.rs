@@ -183,7 +183,8 @@ fn nothing_is_cut_below_what_is_known_to_be_committed() {
 fn a_tail_that_is_lost_is_taken_only_where_it_is_committed() {
     let log = common().with(5, 128, 10, 5);
     let disk = log.on_disk();
-    flip(&disk, log.starts[29] + 50);
+    // In its checksum: otherwise its head would prove what it was.
+    flip(&disk, log.starts[29] + 5);
     let outcome = mend(&disk, 0, &Peer::new(&log, log.starts[29])).unwrap();
     assert!(matches!(outcome, Mended::Unsure { may_cut: true, .. }), "{outcome:?}");
     let outcome = mend(&disk, 0, &Peer::new(&log, log.end().0)).unwrap();
@@ -305,4 +306,20 @@ fn a_reported_bad_sector_is_found_without_a_mapping() {
     let found = found.unwrap().unwrap();
     let first = *log.starts.iter().rfind(|&&start| start <= 4096).unwrap();
     assert_eq!((found.from.0, found.to.0), (first, 8192), "all records on that page, which is the chunk's last");
+}
+
+#[test]
+fn a_record_whose_head_is_good_is_proven_by_it_whatever_follows_on_both() {
+    let both = common().with(5, 128, 5, 5);
+    let bad = both.starts[24];
+    // A tail of each behind it; both committed the record, and the other one more.
+    let ours = both.clone().with(5, 128, 6, 1);
+    let theirs = both.with(6, 128, 9, 6);
+    for (committed, hint) in [(theirs.end().0, 0), (bad + 128, 0), (bad, bad), (0, 0)] {
+        let disk = ours.on_disk();
+        flip(&disk, bad + 60);
+        let outcome = mend(&disk, hint, &Peer::new(&theirs, committed)).unwrap();
+        assert!(matches!(&outcome, Mended::Repaired(repaired) if repaired.records == 1), "{committed}: {outcome:?}");
+        assert!(holds(&disk, &ours), "{committed}");
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use crate::ring::ReadMap;
+use crate::ring::{ReadMap, page_failures};
 use crate::types::LogPosition;
 
 use super::disk::FileName;
@@ -24,6 +24,12 @@ pub trait LogRead {
     /// [`ReadError`]. Then `visit` was not called, or something was found to be unreadable while it looked: what it made
     /// of it must be thrown away. (What it found not to check out is damaged all the same.)
     fn with_chunk(&self, position: LogPosition, visit: &mut dyn FnMut(&[u8])) -> Result<(), ReadError>;
+
+    /// Counts reads that failed as [`ReadError::Unreadable`] says, or more: who finds the same number before and after some
+    /// calls knows that what checked out in the first was still there in the last.
+    fn unreadable(&self) -> u64 {
+        0
+    }
 
     /// Says that somebody who reads from the beginning to the end has passed `from` to `to`, so that it need not be kept
     /// at hand. Nobody else notices but by the time a read takes.
@@ -119,6 +125,10 @@ impl LogRead for LogReader {
         let name = FileName::Chunk(chunk);
         tracing::error!(%position, "the disk cannot read a part of {name}");
         Err(ReadError::Unreadable { name, position })
+    }
+
+    fn unreadable(&self) -> u64 {
+        page_failures()
     }
 
     /// The mapping's pages count as the process's memory while they are mapped: without this the node would seem to hold
@@ -217,6 +227,7 @@ mod tests {
             let outcome = reader.with_chunk(LogPosition(512 << 10), &mut |bytes| seen = bytes[..8192].to_vec());
             (outcome, seen)
         };
+        let before = reader.unreadable();
         assert!(look(&reader).0.is_ok());
         // Behind the end of its file a mapping fails as on a bad sector.
         let file = File::options().write(true).open(directory.path().join("chunk-000000.000000")).unwrap();
@@ -224,6 +235,7 @@ mod tests {
         let (outcome, seen) = look(&reader);
         assert!(matches!(outcome, Err(ReadError::Unreadable { position: LogPosition(0x80000), .. })), "{outcome:?}");
         assert_eq!(seen, [[7; 4096], [0; 4096]].concat());
+        assert!(reader.unreadable() > before);
         let (outcome, again) = look(&other);
         assert!(outcome.is_ok() && again == seen, "{outcome:?}");
         let mut first = 0;
