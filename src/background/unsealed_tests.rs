@@ -167,3 +167,22 @@ fn before_the_log_thread_has_spoken_nothing_lies_behind_the_log() {
     assert_eq!(bench.pass(), []);
     assert_eq!(bench.chunks.damage.take(), None);
 }
+
+/// The check waits for the end of the record then, which never comes: neither it nor what lies behind it may go unnoticed.
+#[test]
+fn a_length_that_reaches_beyond_the_commit_position_is_found() {
+    let mut bench = Bench::new();
+    let start = LAYOUT.chunk_start(1);
+    for record in [WRITTEN - 1024, WRITTEN - 5 * 1024] {
+        let at = 4096 + record;
+        bench.chunks.xor(1, at + 1, 0x80);
+        bench.chunks.flip(1, 4096 + WRITTEN - 100);
+        assert_eq!(bench.pass(), []);
+        let found: Vec<_> = std::iter::from_fn(|| bench.chunks.damage.take()).map(|damage| damage.from).collect();
+        let mut expected = vec![start.plus(record), start.plus(WRITTEN - 1024)];
+        expected.dedup();
+        assert_eq!(found, expected);
+        bench.chunks.flip(1, 4096 + WRITTEN - 100);
+        bench.chunks.xor(1, at + 1, 0x80);
+    }
+}
