@@ -138,14 +138,25 @@ impl UnsealedScrubber {
         Ok(Next::After(rest))
     }
 
+    /// Chunks below this number are sealed, or will be; while nobody knows yet what is committed, those that may be.
+    fn full_chunks(&self) -> u32 {
+        let UnsealedLinks { layout, published, .. } = &self.links;
+        let (committed, flushed) = (published.committed(), published.flushed());
+        layout.chunk_of(if committed == LogPosition::ZERO { flushed } else { committed.min(flushed) })
+    }
+
     /// Looks at the small files, and which chunks there are.
     fn begin_pass(&mut self) -> io::Result<Next> {
+        if self.links.published.high_water().is_none() {
+            // The log thread has not said anything since the start: the whole log would seem to be open.
+            return Ok(Next::After(REST_MIN));
+        }
         self.read = Some(0);
         for name in std::mem::take(&mut self.asked) {
             self.links.disk.sync(name)?;
         }
-        let UnsealedLinks { disk, layout, published, .. } = &self.links;
-        let full = layout.chunk_of(published.committed().min(published.flushed()));
+        let full = self.full_chunks();
+        let disk = &self.links.disk;
         let unsealed = |name| match name {
             FileName::Chunk(chunk) if chunk >= full => Some(chunk),
             FileName::Chunk(_) | FileName::State => None,
@@ -182,6 +193,9 @@ impl UnsealedScrubber {
 
     /// Opens a chunk and checks its first and its last page.
     fn begin(&mut self, chunk: u32) -> io::Result<Next> {
+        if chunk < self.full_chunks() {
+            return Ok(Next::Now);
+        }
         let layout = self.links.layout;
         let mut file = ColdFile::open(&self.links.disk, chunk)?;
         self.check_header(chunk, file.read(0, CHUNK_HEADER_BYTES)?)?;

@@ -159,14 +159,6 @@ fn what_is_being_written_is_no_damage() {
     assert_eq!((asked, bench.figure(|figures| &figures.renewals_asked)), (vec![], 0));
 }
 
-#[test]
-fn before_the_log_thread_has_spoken_nothing_lies_behind_the_log() {
-    let mut bench = Bench::new();
-    bench.chunks.published = Arc::default();
-    bench.chore.links.published = Arc::clone(&bench.chunks.published);
-    assert_eq!(bench.pass(), []);
-    assert_eq!(bench.chunks.damage.take(), None);
-}
 
 /// The check waits for the end of the record then, which never comes: neither it nor what lies behind it may go unnoticed.
 #[test]
@@ -185,4 +177,41 @@ fn a_length_that_reaches_beyond_the_commit_position_is_found() {
         bench.chunks.flip(1, 4096 + WRITTEN - 100);
         bench.chunks.xor(1, at + 1, 0x80);
     }
+}
+
+#[test]
+fn no_pass_begins_before_the_log_thread_has_spoken() {
+    let mut bench = Bench::new();
+    bench.chunks.published = Arc::default();
+    bench.chore.links.published = Arc::clone(&bench.chunks.published);
+    let read = |bench: &Bench| bench.figure(|figures| &figures.scrubbed_bytes);
+    for _ in 0..20 {
+        let Next::After(rest) = bench.chore.step(bench.now) else { panic!("there is nothing to do yet") };
+        assert!(rest <= REST_MIN, "{rest:?}");
+        bench.now += rest;
+    }
+    assert_eq!(read(&bench), 0);
+    // It has, but nobody knows what is committed: what may be sealed is left to others.
+    let end = LAYOUT.chunk_start(1).plus(WRITTEN);
+    bench.chunks.published.set_positions(end, end, LogPosition::ZERO, LogPosition::ZERO);
+    bench.chunks.published.set_high_water(end);
+    assert_eq!(bench.pass(), []);
+    assert_eq!(read(&bench), 2 * LAYOUT.file_length() + STATE_FILE_BYTES);
+    assert_eq!(bench.chunks.damage.take(), None);
+}
+
+#[test]
+fn a_chunk_that_has_become_full_since_the_pass_began_is_left_out() {
+    let mut bench = Bench::new();
+    let (start, end) = (LAYOUT.chunk_start(1), LAYOUT.chunk_start(1).plus(WRITTEN));
+    bench.chunks.published.set_positions(end, end, LogPosition(1024), LogPosition(1024));
+    let mut steps = 0;
+    bench.pass_with(|chunks| {
+        steps += 1;
+        if steps == 2 {
+            chunks.published.set_positions(end, end, start.plus(1024), start.plus(1024));
+        }
+    });
+    let read = bench.figure(|figures| &figures.scrubbed_bytes);
+    assert_eq!(read, 2 * LAYOUT.file_length() + STATE_FILE_BYTES, "chunks 1 and 2 only");
 }
