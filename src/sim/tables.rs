@@ -235,10 +235,15 @@ impl World {
         keeper.durable.store(flushed.0, Ordering::Relaxed);
         let pause = keeper.upkeep.step(now);
         let after = node.applied.figures();
+        let has_misfit = node.applied.has_misfit() || after.misfits > before.misfits;
         self.coverage.note("index merges", after.merges.saturating_sub(before.merges));
         self.coverage.note("index tables found damaged", after.damaged.saturating_sub(before.damaged));
         self.coverage.note("index rebuilds", after.rebuilds.saturating_sub(before.rebuilds));
         self.coverage.note("index tables written", after.tables.saturating_sub(before.tables));
+        // Checksums find what has rotted; so the tables are wrong by themselves.
+        if has_misfit {
+            self.object(Checker::IndexAgrees, format!("n{index}: parts of the index do not fit together"));
+        }
         pause.map(|pause| pause.as_nanos() as Moment)
     }
 
