@@ -186,7 +186,7 @@ impl World {
             // It may have been acknowledged: that is why the node is suspect, and not believed before it has it again.
             self.nodes[index].watched.forget_behind(gap.from);
             // So may tables of what is gone now.
-            self.nodes[index].index_rotten = true;
+            self.nodes[index].index_rotten = Some(0);
             return self.cut_at_start(index, &gap);
         }
         self.count("repairs that found nobody");
