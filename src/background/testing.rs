@@ -59,9 +59,14 @@ impl Chunks {
 
     /// Changes a byte of a chunk file.
     pub(super) fn flip(&self, chunk: u32, offset: u64) {
+        self.xor(chunk, offset, 0x20);
+    }
+
+    /// Changes these bits of a byte of a chunk file.
+    pub(super) fn xor(&self, chunk: u32, offset: u64, bits: u8) {
         let mut byte = [0];
         self.disk.read_at(FileName::Chunk(chunk), offset, &mut byte).unwrap();
-        self.disk.write_at(FileName::Chunk(chunk), offset, &[byte[0] ^ 0x20]).unwrap();
+        self.disk.write_at(FileName::Chunk(chunk), offset, &[byte[0] ^ bits]).unwrap();
     }
 
     pub(super) fn footer(&self, chunk: u32) -> Result<Option<ChunkFooter>, String> {

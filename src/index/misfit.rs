@@ -75,6 +75,12 @@ impl Index {
         NotReady
     }
 
+    /// True while parts are known not to fit together, and are not dropped yet.
+    #[must_use]
+    pub fn has_misfit(&self) -> bool {
+        self.misfit_end().is_some()
+    }
+
     /// Up to where the log must be in tables before [`Index::drop_misfit`] can do something.
     pub(super) fn misfit_end(&self) -> Option<LogPosition> {
         self.tables.as_ref().and_then(|tables| tables.misfit.lock().map(|misfit| misfit.to))

@@ -149,6 +149,8 @@ pub struct Upkeep {
     room_to_merge: Room,
     /// The table and page to be checked next.
     scrub: (u64, u64),
+    /// Times that all tables and the manifest were checked.
+    rounds: u64,
     pause_until: Option<Instant>,
     /// Parts that do not fit together are not dropped again before this.
     misfit_pause_until: Option<Instant>,
@@ -171,6 +173,7 @@ impl Upkeep {
             room_to_write: Room::default(),
             room_to_merge: Room::default(),
             scrub: (0, 0),
+            rounds: 0,
             pause_until: None,
             misfit_pause_until: None,
             room: Vec::new(),
@@ -179,6 +182,12 @@ impl Upkeep {
 
     fn tables(&self) -> &Tables {
         self.links.index.tables.as_ref().expect("checked when it was made")
+    }
+
+    /// Times that all tables and the manifest were checked, since it was made.
+    #[must_use]
+    pub fn rounds(&self) -> u64 {
+        self.rounds
     }
 
     /// One step. Says how long nothing need be done then; `None` when there is more to do now.
@@ -526,6 +535,7 @@ impl Upkeep {
             // Once in a round.
             self.tables().check_manifest();
             self.scrub = (0, 0);
+            self.rounds += 1;
             return IDLE_PAUSE;
         };
         let first = if table.id() == id { page } else { 0 };

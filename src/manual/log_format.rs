@@ -255,7 +255,7 @@
 //! | header, marks and footer of a sealed chunk | scrubber | scrubber |
 //! | log bytes of the open chunk, committed and durable here | readers, unsealed scrubber | repairer, from another node |
 //! | header page (but for the marks) and footer page of the open chunk and of those ahead of it | unsealed scrubber | unsealed scrubber |
-//! | durable marks there | unsealed scrubber | log thread |
+//! | durable marks there, and a header page that cannot be read | unsealed scrubber | log thread |
 //! | zeros behind the log's end, also in the chunks ahead | unsealed scrubber | log thread |
 //! | a slot of `node.state` | unsealed scrubber | log thread, from memory |
 //! | the text of `ringstore.lock` | unsealed scrubber | unsealed scrubber |

@@ -2,6 +2,7 @@
 
 use crate::codec::record::{Header, RecordKind};
 use crate::engine::{Role, WriteSource};
+use crate::index::NotReady;
 use crate::limits::RECORD_HEADER_BYTES;
 use crate::storage::{LogRead, Recovered};
 use crate::types::{Epoch, LogPosition, NodeId, Term};
@@ -291,36 +292,39 @@ impl World {
     fn whole_index_differs(&mut self, index: usize) -> Option<String> {
         for _ in 0..LOOKS_MAX {
             self.complete_index(index);
-            let differs = self.index_differs(index);
-            if differs.is_some() || self.nodes[index].applied.is_complete() {
-                return differs;
+            match self.index_differs(index) {
+                Ok(None) if !self.nodes[index].applied.is_complete() => {}
+                Ok(differs) => return differs,
+                Err(NotReady) if self.nodes[index].applied.has_misfit() => {
+                    return Some(format!("n{index}: parts of the index do not fit together"));
+                }
+                Err(NotReady) => {}
             }
         }
         Some(format!("n{index}: the index is never whole"))
     }
 
-    /// What it has, and whether a part of it was damaged and must be made again first: then it says nothing.
-    fn index_differs(&self, index: usize) -> Option<String> {
+    /// How it differs from the log. Says nothing when a part of it was damaged and must be made again first.
+    fn index_differs(&self, index: usize) -> Result<Option<String>, NotReady> {
         let node = &self.nodes[index];
         let mut positions = Vec::new();
         for (name, stream) in &self.reference.streams {
             let last = if stream.deleted { i64::MAX } else { stream.ids.len() as i64 - 1 };
-            let Ok(head) = node.applied.head(name) else { return None };
-            let found = head.last_event_number;
+            let found = node.applied.head(name)?.last_event_number;
             if found != last {
-                return Some(format!("n{index}: {name} ends with {found} in the index, with {last} in the log"));
+                return Ok(Some(format!("n{index}: {name} ends with {found} in the index, with {last} in the log")));
             }
-            let Ok(first) = node.applied.positions(name, 0, stream.ids.len(), &mut positions) else { return None };
+            let first = node.applied.positions(name, 0, stream.ids.len(), &mut positions)?;
             let same = |(&position, id): (&LogPosition, &crate::types::EventId)| {
                 let mut bytes = [0; 16];
                 let read = node.disk.with_chunk(position, &mut |chunk| bytes.copy_from_slice(&chunk[8..24]));
                 read.is_ok() && bytes == id.0.0
             };
             if !stream.deleted && !positions.iter().zip(&stream.ids[first as usize..]).all(same) {
-                return Some(format!("n{index}: the index leads to other events of {name} than the log has"));
+                return Ok(Some(format!("n{index}: the index leads to other events of {name} than the log has")));
             }
         }
-        None
+        Ok(None)
     }
 
     /// With this fault something happens to a leader before it has found its feet.

@@ -78,6 +78,7 @@ const KNOWN: [(&str, &[&str]); 9] = [
             "index behind after a start",
             "rot in the index",
             "index tables found damaged",
+            "index sound again after rot",
             "index rebuilds",
         ],
     ),

@@ -90,19 +90,26 @@ impl World {
             self.count("repairs refused");
             return false;
         }
-        self.repaired(index, peer, damage.from, damage.to);
+        // Its log agrees with the committed one so far, or nobody could tell that it is committed.
+        self.check_repaired(index, peer, damage.from, damage.to);
+        self.repaired(index, damage.from, damage.to);
         true
     }
 
-    fn repaired(&mut self, index: usize, peer: usize, from: LogPosition, to: LogPosition) {
-        self.line(index, "repairs", from.0, to.0);
-        let wanted = self.reference.bytes().get(from.0 as usize..to.0 as usize);
-        let was_rotten = self.nodes[index].is_rotten_between(from, to);
-        if was_rotten && wanted.is_none_or(|wanted| !self.nodes[index].disk.holds(from, wanted)) {
+    /// What is committed must be there now, and what has rotted was.
+    fn check_repaired(&mut self, index: usize, peer: usize, from: LogPosition, to: LogPosition) {
+        let node = &self.nodes[index];
+        let committed = self.reference.end().min(to);
+        let wanted = self.reference.bytes().get(from.0 as usize..committed.0 as usize).unwrap_or_default();
+        if !node.disk.holds(from, wanted) || (to > committed && node.is_rotten_between(from, to)) {
             let detail =
                 format!("n{index} has repaired {from} to {to} from n{peer}, with other bytes than were committed");
             self.object(Checker::RepairExact, detail);
         }
+    }
+
+    fn repaired(&mut self, index: usize, from: LogPosition, to: LogPosition) {
+        self.line(index, "repairs", from.0, to.0);
         self.nodes[index].rotten.retain(|&(first, last)| first < from || last > to);
     }
 
@@ -156,7 +163,12 @@ impl World {
             let source = self.peer(peer, true);
             match mend_range(&*self.nodes[index].disk, self.layout, &gap, &source) {
                 Ok(Mended::Repaired(repaired)) => {
-                    self.repaired(index, peer, gap.from, gap.from.plus(repaired.bytes));
+                    let to = gap.from.plus(repaired.bytes);
+                    // An older mark may tell of a longer log, from before a cut: that need not be the committed one.
+                    if !self.nodes[index].marks_rotten || self.nodes[index].is_rotten_between(gap.from, to) {
+                        self.check_repaired(index, peer, gap.from, to);
+                    }
+                    self.repaired(index, gap.from, to);
                     self.count("ranges repaired at start");
                     return true;
                 }
@@ -174,7 +186,7 @@ impl World {
             // It may have been acknowledged: that is why the node is suspect, and not believed before it has it again.
             self.nodes[index].watched.forget_behind(gap.from);
             // So may tables of what is gone now.
-            self.nodes[index].index_rotten = true;
+            self.nodes[index].index_rotten = Some(0);
             return self.cut_at_start(index, &gap);
         }
         self.count("repairs that found nobody");

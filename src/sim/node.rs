@@ -92,8 +92,8 @@ pub(super) struct Node {
     pub(super) disk: Arc<VirtualDisk>,
     /// Where the tables of its index are.
     pub(super) folder: Arc<VirtualFolder>,
-    /// Some file in there has rotted once.
-    pub(super) index_rotten: bool,
+    /// Some file in there has rotted since all were seen to be sound, when its upkeep had checked them so often.
+    pub(super) index_rotten: Option<u64>,
     pub(super) keeper: Option<Keeper>,
     /// Records that have rotted and are not repaired, for those who must not look at them.
     pub(super) rotten: Vec<(LogPosition, LogPosition)>,
@@ -159,7 +159,7 @@ impl Node {
             wall_clock_off: 0,
             disk: Arc::new(VirtualDisk::new(layout)),
             folder: Arc::default(),
-            index_rotten: false,
+            index_rotten: None,
             keeper: None,
             rotten: Vec::new(),
             pages_rotten: false,
@@ -214,7 +214,7 @@ impl Node {
         let Guid(bytes) = self.id.0;
         let id = std::mem::replace(&mut self.id, identity(self.index, bytes[1] + 1));
         let disk = std::mem::replace(&mut self.disk, Arc::new(VirtualDisk::new(layout)));
-        (self.folder, self.index_rotten) = (Arc::default(), false);
+        (self.folder, self.index_rotten) = (Arc::default(), None);
         self.rotten.clear();
         (self.pages_rotten, self.marks_rotten, self.mending_since) = (false, false, None);
         self.voters.clear();

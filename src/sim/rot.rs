@@ -123,7 +123,7 @@ impl World {
     /// The tables and their manifest are derived from the log: they may rot anywhere, at any time.
     fn rot_index(&mut self, index: usize) {
         if self.nodes[index].folder.rot(&mut self.random.faults) {
-            self.nodes[index].index_rotten = true;
+            self.nodes[index].index_has_rotten();
             self.line(index, "rot in the index", 0, 0);
             self.count("rot in the index");
         }

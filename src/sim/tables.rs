@@ -18,10 +18,15 @@ use crate::types::LogPosition;
 
 use super::Checker;
 use super::agenda::{MICROSECOND, MILLISECOND, Moment};
+use super::node::Node;
 use super::profile::within;
 use super::world::{Event, World};
 
 type Bytes = Arc<Mutex<Vec<u8>>>;
+
+/// Once all files were checked so often since one has rotted, and the index is whole, they are sound: one round may have been
+/// under way, and the manifest is written behind another.
+const SOUND_ROUNDS: u64 = 3;
 
 /// Steps in which an index must be whole at the end of a run.
 const LAST_STEPS: u32 = 20_000;
@@ -172,7 +177,7 @@ impl World {
         let (covered, is_whole) = (opened.applied(), opened.is_complete());
         self.coverage.note("index tables at start", opened.figures().tables);
         let node = &mut self.nodes[index];
-        if (covered < saved || !is_whole) && !node.index_rotten && !node.is_damaged() {
+        if (covered < saved || !is_whole) && node.index_rotten.is_none() && !node.is_damaged() {
             let detail = format!(
                 "n{index} starts with an index up to {covered} of a log to {}, whose manifest says {saved}; {}",
                 recovered.end,
@@ -205,6 +210,8 @@ impl World {
         };
         let events = self.profile.index_events;
         let bounds = UpkeepBounds { events, step_bytes: 512, merge_tables: 3, ..UpkeepBounds::default() };
+        // The rounds of a new upkeep begin anew.
+        node.index_rotten = node.index_rotten.map(|_| 0);
         node.applied = opened;
         node.keeper = Some(Keeper { upkeep: Upkeep::new(links, bounds), durable });
         hint
@@ -234,11 +241,19 @@ impl World {
         let keeper = node.keeper.as_mut()?;
         keeper.durable.store(flushed.0, Ordering::Relaxed);
         let pause = keeper.upkeep.step(now);
-        let after = node.applied.figures();
+        let (after, rounds) = (node.applied.figures(), keeper.upkeep.rounds());
+        let has_misfit = node.applied.has_misfit() || after.misfits > before.misfits;
+        let is_whole = node.applied.is_complete();
+        let was_mended = node.index_rotten.take_if(|at| is_whole && rounds >= *at + SOUND_ROUNDS).is_some();
         self.coverage.note("index merges", after.merges.saturating_sub(before.merges));
         self.coverage.note("index tables found damaged", after.damaged.saturating_sub(before.damaged));
         self.coverage.note("index rebuilds", after.rebuilds.saturating_sub(before.rebuilds));
         self.coverage.note("index tables written", after.tables.saturating_sub(before.tables));
+        self.coverage.note("index sound again after rot", u64::from(was_mended));
+        // Checksums find what has rotted; so the tables are wrong by themselves.
+        if has_misfit {
+            self.object(Checker::IndexAgrees, format!("n{index}: parts of the index do not fit together"));
+        }
         pause.map(|pause| pause.as_nanos() as Moment)
     }
 
@@ -253,5 +268,12 @@ impl World {
             }
         }
         self.object(Checker::TablesKept, format!("n{index} does not make its index whole again"));
+    }
+}
+
+impl Node {
+    /// A file of its index has rotted just now.
+    pub(super) fn index_has_rotten(&mut self) {
+        self.index_rotten = Some(self.keeper.as_ref().map_or(0, |keeper| keeper.upkeep.rounds()));
     }
 }

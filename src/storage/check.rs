@@ -46,7 +46,7 @@ impl ChunkCheck {
         }
     }
 
-    /// The same, of the records that end at `end` or before it: for a chunk that is still being written.
+    /// The same, of the records up to `end`, which is where one ends: for a chunk that is still being written.
     #[must_use]
     pub fn up_to(layout: ChunkLayout, chunk: u32, end: LogPosition) -> ChunkCheck {
         let check = ChunkCheck::new(layout, chunk, Term::ZERO);
@@ -71,11 +71,11 @@ impl ChunkCheck {
         self.crc = crc32c::crc32c_append(self.crc, bytes);
         let stop = self.walk.push(bytes, &mut self.facts);
         self.at = self.at.plus(bytes.len() as u64);
-        let is_at_chunk_end = self.at == self.layout.chunk_start(self.chunk + 1);
         let reason = match stop {
             Some(stop) => stop.reason(),
-            None if !is_at_chunk_end || self.walk.end() == self.at => return None,
-            None => "the last record does not end with the chunk".to_owned(),
+            None if self.at < self.end || self.walk.end() == self.at => return None,
+            // A length that has rotted upwards: what lies behind that record was taken for a part of it.
+            None => format!("its length reaches beyond {}, where a record ends", self.end),
         };
         Some(self.skip_damage(self.walk.end().plus(RECORD_ALIGNMENT as u64), reason, disk))
     }

@@ -125,7 +125,8 @@ pub trait Disk {
 const UNREADABLE: u8 = 0xdb;
 
 /// True for the error of a disk that cannot read a sector, which is damage like any other.
-pub(super) fn is_bad_sector(error: &io::Error) -> bool {
+#[must_use]
+pub fn is_bad_sector(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 

@@ -33,7 +33,7 @@ pub use check::ChunkCheck;
 pub use chunk::{ChunkHeader, DurableMark, WrongMark};
 pub use cold::{COLD_READ_BYTES, ColdFile};
 pub use damage::{Damage, DamageReports};
-pub use disk::{Disk, FileDisk, FileInfo, FileName};
+pub use disk::{Disk, FileDisk, FileInfo, FileName, is_bad_sector};
 pub use error::{ReadError, RecoveryError, StorageError};
 pub use figures::StorageFigures;
 pub use footer::ChunkFooter;

@@ -8,6 +8,8 @@ use crate::types::LogPosition;
 pub enum Renewal {
     /// A durable mark in the header page of this chunk, which is not sealed.
     Marks(u32),
+    /// The whole header page of this chunk, which is not sealed: it cannot be read, and so not be written in part either.
+    Header(u32),
     /// Zeros behind the end of the log, within one chunk.
     Zeros {
         /// The first byte.

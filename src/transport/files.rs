@@ -9,7 +9,8 @@ use std::time::Duration;
 use crate::engine::{BufferToken, Engine};
 use crate::ring::{Driver, Failure, FileId, Slice, Source};
 use crate::storage::{
-    ChunkLayout, Disk as _, DurableMark, DurableState, FileDisk, FileName, PAGE_BYTES, Renewal, STATE_SLOT_OFFSETS,
+    ChunkHeader, ChunkLayout, Disk as _, DurableMark, DurableState, FileDisk, FileName, PAGE_BYTES, Renewal,
+    STATE_SLOT_OFFSETS,
 };
 use crate::types::{LogPosition, Ticks};
 
@@ -258,12 +259,15 @@ impl LogFiles {
             Renewal::Marks(chunk) if self.flush.is_none() && chunk >= self.layout.chunk_of(at_rest.flushed) => {
                 self.renew_marks(chunk)
             }
+            Renewal::Header(chunk) if self.flush.is_none() && chunk >= self.layout.chunk_of(at_rest.flushed) => {
+                self.renew_header(chunk)
+            }
             Renewal::Zeros { from, to } if from >= at_rest.high_water => self.renew_zeros(at_rest.high_water, from, to),
             // The other slot stays as it is: one of the two is good at any time.
             Renewal::State(slot) => at_rest
                 .state
                 .map_or(Ok(()), |state| self.disk.write_at(FileName::State, STATE_SLOT_OFFSETS[slot], &state.encode())),
-            Renewal::Marks(_) | Renewal::Zeros { .. } => Ok(()),
+            Renewal::Marks(_) | Renewal::Header(_) | Renewal::Zeros { .. } => Ok(()),
         };
         if let Err(error) = written {
             tracing::error!(?renewal, %error, "what has rotted cannot be written anew; it is tried again. Check the disk");
@@ -283,12 +287,28 @@ impl LogFiles {
 
     /// What the newest mark says, in both slots, under the next numbers: so they are the newest of all chunks, and true.
     fn renew_marks(&mut self, chunk: u32) -> io::Result<()> {
-        for _ in 0..2 {
-            self.mark_sequence += 1;
-            let (offset, slot) = DurableMark::encode_slot(self.mark_sequence, self.marked);
+        for (offset, slot) in self.next_marks() {
             self.disk.write_at(FileName::Chunk(chunk), offset, &slot)?;
         }
         Ok(())
+    }
+
+    /// The same with all that is around them, in one piece: the system reads a page first of which only a part is written.
+    fn renew_header(&mut self, chunk: u32) -> io::Result<()> {
+        let mut page = ChunkHeader { chunk, layout: self.layout }.encode();
+        for (offset, slot) in self.next_marks() {
+            page[offset as usize..][..slot.len()].copy_from_slice(&slot);
+        }
+        self.disk.write_at(FileName::Chunk(chunk), 0, &page)
+    }
+
+    /// One for each slot, and where it lies.
+    fn next_marks(&mut self) -> [(u64, Vec<u8>); 2] {
+        self.mark_sequence += 2;
+        [self.mark_sequence - 1, self.mark_sequence].map(|sequence| {
+            let (offset, slot) = DurableMark::encode_slot(sequence, self.marked);
+            (offset, slot.to_vec())
+        })
     }
 
     /// Begins to save the small state.
