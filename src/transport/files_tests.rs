@@ -66,6 +66,20 @@ fn marks_are_renewed_between_flushes_and_in_chunks_that_are_not_full() {
 }
 
 #[test]
+fn a_header_page_is_renewed_as_a_whole_where_marks_are() {
+    let mut bench = Bench::new();
+    bench.files.flush = Some(Flush { id: 1, first_chunk: 0, last_chunk: 0, remaining: 1 });
+    assert_eq!(bench.renew(HIGH_WATER, true, Renewal::Header(0)), NOTHING, "a mark may be on its way");
+    bench.files.flush = None;
+    assert_eq!(bench.renew(LAYOUT.chunk_start(1), true, Renewal::Header(0)), NOTHING, "the chunk may be sealed");
+    let [chunk, state] = bench.renew(HIGH_WATER, true, Renewal::Header(0));
+    assert_eq!((chunk, state), ((0..4096).collect(), Vec::new()));
+    let page = std::fs::read(bench.directory.path().join(FileName::Chunk(0).to_string())).unwrap();
+    let mark = DurableMark::read_newest(&page[..4096]);
+    assert_eq!(mark.map(|mark| mark.position), Some(LogPosition(4096)), "{mark:?}");
+}
+
+#[test]
 fn zeros_are_renewed_where_nothing_was_written() {
     let mut bench = Bench::new();
     let zeros = |from, to| Renewal::Zeros { from: LogPosition(from), to: LogPosition(to) };
