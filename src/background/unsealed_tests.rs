@@ -187,7 +187,8 @@ fn a_page_that_cannot_be_read_keeps_nothing_else_from_being_looked_at() {
         let behind = Renewal::Zeros { from: start.plus(footer - 4097 - 4096), to: start.plus(footer - 8192) };
         let mut expected: Vec<Renewal> = renewal.into_iter().chain([behind]).collect();
         let mut found = asked.clone();
-        (expected.sort_by_key(|renewal| format!("{renewal:?}")), found.sort_by_key(|renewal| format!("{renewal:?}")));
+        expected.sort_by_key(|renewal| format!("{renewal:?}"));
+        found.sort_by_key(|renewal| format!("{renewal:?}"));
         assert_eq!(found, expected, "{file} {page}");
         bench.chunks.flip(1, 4096 + 5000);
         bench.chunks.flip(1, footer - 4097);
