@@ -54,6 +54,13 @@ fn members(node: &Node) -> Vec<String> {
     status["members"].as_array().unwrap().iter().map(|member| member["node"].as_str().unwrap().to_owned()).collect()
 }
 
+/// Whether a leader has a link with this follower.
+fn is_linked(leader: &Node, follower: &str) -> bool {
+    let status = status(leader);
+    let followers = status["followers"].as_array().unwrap();
+    followers.iter().any(|known| known["node"] == follower && known["isLinked"] == true)
+}
+
 fn role(node: &Node) -> String {
     node.figures().map_or_else(String::new, |figures| figures.role)
 }
@@ -248,6 +255,7 @@ fn a_member_that_lost_its_disk_is_replaced_by_one_command() {
     let old = id(&cluster.nodes[lost]);
     let asked = cluster.nodes[kept].int_http().to_string();
     cluster.nodes[lost].kill();
+    wait_until("the leader misses it", LIMIT, || !is_linked(&cluster.nodes[leader], &old)).unwrap();
     // With one of three gone no other can be spared.
     let other = id(&cluster.nodes[kept]);
     fails(&["admin", "--node", &asked, "remove", &other, "--yes"], "bring the others back first");
