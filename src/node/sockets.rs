@@ -1,14 +1,25 @@
 //! The listening sockets, bound before any thread starts, so that a port in use is said at once and in words.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::thread::available_parallelism;
+use std::thread::{available_parallelism, sleep};
+use std::time::{Duration, Instant};
 
 use crate::api::{EdgeSockets, listeners};
 use crate::config::Config;
 use crate::ring;
 
 use super::NodeError;
+
+/// How long a port that is taken is tried again.
+///
+/// The kernel takes the io_uring of a killed process down after the process is gone, when its last flush has ended, and
+/// the ring holds the sockets registered with it until then.
+const TAKEN_PORT_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Time between two tries.
+const TAKEN_PORT_PAUSE: Duration = Duration::from_millis(20);
 
 /// All listeners of a node.
 #[derive(Debug)]
@@ -32,7 +43,8 @@ impl Sockets {
         if !config.is_cluster() {
             return Ok(Sockets { edges, int_tcp: None, int_http: administration(config) });
         }
-        let int_tcp = ring::listen(config.int_tcp()).map_err(failed("IntIp and IntTcpPort", config.int_tcp()))?;
+        let int_tcp = patiently(config.int_tcp(), || ring::listen(config.int_tcp()), |error| error)
+            .map_err(failed("IntIp and IntTcpPort", config.int_tcp()))?;
         let bound = ring::local_address(&int_tcp).map_err(failed("IntIp and IntTcpPort", config.int_tcp()))?;
         config.int_tcp_port = bound.port();
         let int_http = internal_http(config).map_err(failed("IntIp and IntHttpPort", config.int_http()))?;
@@ -40,8 +52,34 @@ impl Sockets {
     }
 }
 
-fn internal_http(config: &mut Config) -> std::io::Result<TcpListener> {
-    let listener = TcpListener::bind(config.int_http())?;
+/// Tries again for [`TAKEN_PORT_PATIENCE`] when `address` is in use; any other error is returned at once.
+fn patiently<T, E>(
+    address: SocketAddr,
+    mut bind: impl FnMut() -> Result<T, E>,
+    cause: impl Fn(&E) -> &io::Error,
+) -> Result<T, E> {
+    let mut first_try = None;
+    loop {
+        let error = match bind() {
+            Err(error) if cause(&error).kind() == io::ErrorKind::AddrInUse => error,
+            ended => return ended,
+        };
+        let begun = *first_try.get_or_insert_with(|| {
+            tracing::info!(
+                "{address} is in use; trying for {TAKEN_PORT_PATIENCE:?}, for a process that was killed gives its ports back \
+                 a little later"
+            );
+            Instant::now()
+        });
+        if begun.elapsed() >= TAKEN_PORT_PATIENCE {
+            return Err(error);
+        }
+        sleep(TAKEN_PORT_PAUSE);
+    }
+}
+
+fn internal_http(config: &mut Config) -> io::Result<TcpListener> {
+    let listener = patiently(config.int_http(), || TcpListener::bind(config.int_http()), |error| error)?;
     config.int_http_port = listener.local_addr()?.port();
     Ok(listener)
 }
@@ -50,7 +88,7 @@ fn internal_http(config: &mut Config) -> std::io::Result<TcpListener> {
 /// an option more than in v5, where a single node opens no internal port.
 fn administration(config: &mut Config) -> Option<TcpListener> {
     let address = config.int_http();
-    let failed = |error: std::io::Error| {
+    let failed = |error: io::Error| {
         tracing::warn!(
             "{address} cannot be listened on: {error}; the node serves its clients, but `ringstore admin` and `ringstore \
              backup` cannot reach it: set IntHttpPort (or IntIp) to a free one if you need them"
@@ -65,14 +103,14 @@ fn external(
     option: &'static str,
     port: &mut u16,
 ) -> Result<Vec<TcpListener>, NodeError> {
-    let sockets =
-        listeners(address, count).map_err(|error| NodeError::Listen { option, message: error.to_string() })?;
+    let sockets = patiently(address, || listeners(address, count), |error| &error.source)
+        .map_err(|error| NodeError::Listen { option, message: error.to_string() })?;
     let bound = sockets.first().map(TcpListener::local_addr).transpose().map_err(failed(option, address))?;
     *port = bound.map_or(*port, |bound| bound.port());
     Ok(sockets)
 }
 
-fn failed(option: &'static str, address: SocketAddr) -> impl Fn(std::io::Error) -> NodeError {
+fn failed(option: &'static str, address: SocketAddr) -> impl Fn(io::Error) -> NodeError {
     move |error| NodeError::Listen {
         option,
         message: format!(
@@ -108,5 +146,25 @@ mod tests {
         assert!(sockets.int_tcp.is_none());
         assert_eq!(sockets.int_http.unwrap().local_addr().unwrap(), config.int_http());
         assert_ne!(config.int_http_port, 0);
+    }
+
+    #[test]
+    fn a_port_that_a_killed_process_still_holds_is_waited_for() {
+        let held: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let port = |at: usize| held[at].local_addr().unwrap().port();
+        let mut config = Config {
+            cluster_size: 3,
+            ext_tcp_port: port(0),
+            int_tcp_port: port(1),
+            int_http_port: port(2),
+            ext_http_port: 0,
+            ..Config::default()
+        };
+        let kernel = std::thread::spawn(|| {
+            sleep(10 * TAKEN_PORT_PAUSE);
+            drop(held);
+        });
+        Sockets::bind(&mut config).unwrap();
+        kernel.join().unwrap();
     }
 }
