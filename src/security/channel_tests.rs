@@ -1,0 +1,1 @@
+//! Two channels back to back, and everybody who must not get in.
