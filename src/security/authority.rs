@@ -8,6 +8,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, date_time_ymd,
 };
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::error::SecurityError;
 
@@ -86,6 +89,23 @@ impl Authority {
         Ok(Authority { issuer: Issuer::new(params, key), own })
     }
 
+    /// One that was made before.
+    ///
+    /// # Errors
+    /// When it is none, or the key is another one's.
+    pub fn load(own: &Issued) -> Result<Authority, SecurityError> {
+        let failed =
+            |reason: String| SecurityError::Making { what: "a certificate with this authority".to_owned(), reason };
+        let key = KeyPair::from_pem(&own.key).map_err(|error| failed(format!("its key: {error}")))?;
+        let public = key.public_key_raw().to_vec();
+        let issuer = Issuer::from_ca_cert_pem(&own.certificate, key)
+            .map_err(|error| failed(format!("its certificate: {error}")))?;
+        if !holds(&own.certificate, &public) {
+            return Err(failed("its key does not fit its certificate".to_owned()));
+        }
+        Ok(Authority { issuer, own: own.clone() })
+    }
+
     /// Its certificate and key.
     #[must_use]
     pub fn own(&self) -> &Issued {
@@ -101,6 +121,10 @@ impl Authority {
             let what = format!("the certificate of \"{name}\" for {}", names.join(", "));
             SecurityError::Making { what, reason: error.to_string() }
         };
+        if let Some(wrong) = names.iter().find(|name| ServerName::try_from(name.as_str()).is_err()) {
+            let reason = format!("\"{wrong}\" is neither an address nor a host name");
+            return Err(SecurityError::Making { what: format!("the certificate of \"{name}\""), reason });
+        }
         let key = KeyPair::generate().map_err(failed)?;
         let mut params = CertificateParams::new(names).map_err(failed)?;
         params.distinguished_name = called(name);
@@ -111,6 +135,13 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).map_err(failed)?.pem();
         Ok(Issued { certificate, key: key.serialize_pem() })
     }
+}
+
+/// True when the certificate is of this public key.
+fn holds(pem: &str, public: &[u8]) -> bool {
+    let Ok(der) = CertificateDer::from_pem_slice(pem.as_bytes()) else { return false };
+    let parsed = X509Certificate::from_der(&der);
+    parsed.is_ok_and(|(_, certificate)| certificate.public_key().subject_public_key.data.as_ref() == public)
 }
 
 fn called(name: &str) -> DistinguishedName {

@@ -32,8 +32,8 @@ pub struct PeerNames {
 impl fmt::Display for PeerNames {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = if self.names.is_empty() { "no names".to_owned() } else { self.names.join(", ") };
-        let signer = if self.subject == self.issuer { "itself" } else { &self.issuer };
-        write!(f, "\"{}\" for {names}, signed by \"{signer}\", valid until {}", self.subject, self.not_after)
+        let signer = if self.subject == self.issuer { "itself".to_owned() } else { format!("\"{}\"", self.issuer) };
+        write!(f, "\"{}\" for {names}, signed by {signer}, valid until {}", self.subject, self.not_after)
     }
 }
 

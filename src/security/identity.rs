@@ -238,3 +238,24 @@ fn no_section(what: &'static str, path: &Path, expected: &'static str, bytes: &[
     let found = if found.is_empty() { "none".to_owned() } else { found.join(", ") };
     SecurityError::NoSection { what, path: path.into(), expected, found }
 }
+
+#[cfg(test)]
+impl Identity {
+    /// What a stranger has: nothing of it is looked at, besides that it is PEM and the key fits.
+    pub(super) fn unchecked(issued: &super::authority::Issued, authority: &str) -> Identity {
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(issued.certificate.as_bytes()).map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+        let (names, uses) = certificate::read(&chain[0]).unwrap();
+        let certified = Arc::new(CertifiedKey::from_der(chain, key, &provider()).unwrap());
+        let not_after = names.not_after;
+        let own = OwnCertificate { certified, names, uses, not_after, warnings: Vec::new() };
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
+        let authorities = "\"test authority\"".to_owned();
+        Identity { own, roots: Arc::new(roots), authorities, not_after, warnings: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+#[path = "identity_tests.rs"]
+mod tests;

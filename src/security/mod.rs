@@ -69,6 +69,8 @@ mod identity;
 mod link_proof;
 mod plane;
 mod secret;
+#[cfg(test)]
+pub(crate) mod testing;
 mod tls_error;
 mod trust;
 mod verify;
