@@ -272,6 +272,7 @@ impl TlsChannel {
             authorities: &self.authorities,
             own: self.own.as_ref(),
             seen: self.seen.names(),
+            is_verified: self.seen.is_verified(),
             now: WallTime::from_system(SystemTime::now()),
         };
         context.explain(error)

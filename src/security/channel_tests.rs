@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 
@@ -229,6 +230,23 @@ fn a_certificate_for_another_address_is_refused_on_both_sides() {
         assert!(matches!(refuses, TlsError::Name { .. }), "{refuses}");
         has(&refused, &["BadCertificate", "is not for the address", "10.0.0.3, node3.internal"]);
     }
+}
+
+#[test]
+fn a_copied_certificate_without_its_key_is_refused() {
+    let cluster = TestCluster::new();
+    let (one, two) = (cluster.trust(&["10.0.0.1"]).current(), cluster.trust(&["10.0.0.2"]).current());
+    let copied = |address: &str| {
+        let (good, other) = (cluster.issue(&[address], today()), cluster.issue(&["10.0.0.7"], today()));
+        let mut identity = Identity::unchecked(&good, &cluster.authority.own().certificate);
+        let key = Identity::unchecked(&other, &cluster.authority.own().certificate).own.certified.key.clone();
+        identity.own.certified = Arc::new(CertifiedKey::new(identity.own.certified.cert.clone(), key));
+        TlsConfigs::new(&identity, None).unwrap()
+    };
+    let (_, at_answerer) = Pair::of(&copied("10.0.0.1"), &two).meet(usize::MAX);
+    has(&at_answerer.unwrap(), &["the certificate of 10.0.0.1", "does not have the private key"]);
+    let (at_dialler, _) = Pair::of(&one, &copied("10.0.0.2")).meet(usize::MAX);
+    has(&at_dialler.unwrap(), &["the certificate of 10.0.0.2", "does not have the private key"]);
 }
 
 #[test]

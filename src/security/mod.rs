@@ -17,7 +17,8 @@
 //! - [`Trust::reload`] changes everything or nothing.
 //!
 //! The secret keeps strangers out; it does not hide anything, and does not protect what follows against someone who can
-//! change the packets of a standing connection. Where such people can be, use TLS.
+//! change the packets of a standing connection, or who stands between two nodes and passes on their proofs. Where such
+//! people can be, use TLS.
 //!
 //! **Invariant:** nothing here touches a socket. Files are read by [`Identity::load`], [`ClusterSecret::load`] and what calls
 //! them, a clock only for the validity of certificates; the connections belong to those who use this.

@@ -132,6 +132,8 @@ pub(super) struct Context<'a> {
     pub(super) authorities: &'a str,
     pub(super) own: Option<&'a PeerNames>,
     pub(super) seen: Option<&'a PeerNames>,
+    /// The certificate itself was good.
+    pub(super) is_verified: bool,
     pub(super) now: WallTime,
 }
 
@@ -159,6 +161,10 @@ impl Context<'_> {
         match reason {
             C::NotValidForName | C::NotValidForNameContext { .. } => {
                 TlsError::Name { peer, expected: self.expected.to_owned(), found }
+            }
+            C::BadSignature if self.is_verified => {
+                let reason = "it does not have the private key to it".to_owned();
+                TlsError::Certificate { peer, reason, found }
             }
             C::UnknownIssuer | C::BadSignature => {
                 TlsError::Authority { peer, expected: self.authorities.to_owned(), found }
@@ -188,7 +194,7 @@ fn meaning(alert: AlertDescription) -> &'static str {
             ": the two have no version of TLS in common; nodes speak 1.3 to each other"
         }
         AlertDescription::DecryptError => {
-            ": a signature of this side does not fit; two authorities of the same name have that effect"
+            ": a signature of this side does not fit: another authority of the same name, or a key of another certificate"
         }
         _ => "",
     }

@@ -14,18 +14,26 @@ use super::certificate::{self, PeerNames};
 
 /// What the peer of one connection showed, also when it was refused.
 #[derive(Debug, Default)]
-pub(super) struct Seen(OnceLock<PeerNames>);
+pub(super) struct Seen {
+    names: OnceLock<PeerNames>,
+    /// Its certificate was good; whether it has the key to it is another question.
+    is_verified: OnceLock<()>,
+}
 
 impl Seen {
     fn note(&self, der: &CertificateDer<'_>) {
         if let Some(names) = certificate::read_or_none(der) {
             // A second one in a connection does not occur, and would change nothing.
-            let _ = self.0.set(names);
+            let _ = self.names.set(names);
         }
     }
 
     pub(super) fn names(&self) -> Option<&PeerNames> {
-        self.0.get()
+        self.names.get()
+    }
+
+    pub(super) fn is_verified(&self) -> bool {
+        self.is_verified.get().is_some()
     }
 }
 
@@ -46,7 +54,9 @@ impl ServerCertVerifier for ServerCheck {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         self.seen.note(end_entity);
-        self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        let verified = self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        let _ = self.seen.is_verified.set(());
+        Ok(verified)
     }
 
     fn verify_tls12_signature(
@@ -94,6 +104,7 @@ impl ClientCertVerifier for ClientCheck {
         self.seen.note(end_entity);
         let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
         rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, &self.expected)?;
+        let _ = self.seen.is_verified.set(());
         Ok(verified)
     }
 
