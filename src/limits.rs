@@ -233,6 +233,28 @@ pub const EDGE_SEND_BYTES: usize = 1 << 30;
 /// Subscriptions of one connection.
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 10_000;
 
+/// Shortest secret of a cluster, bytes: nobody guesses it from proofs that were overheard.
+pub const CLUSTER_SECRET_MIN_BYTES: usize = 32;
+
+/// Longest secret of a cluster: a longer file is something else.
+pub const CLUSTER_SECRET_MAX_BYTES: usize = 4096;
+
+/// Largest file of certificates or keys, bytes: a chain and some authorities have a few KiB.
+pub const PEM_FILE_MAX_BYTES: u64 = 1 << 20;
+
+/// A certificate that expires within this time is warned about.
+pub const CERTIFICATE_WARNING: Duration = Duration::from_secs(30 * 86_400);
+
+/// Most that a TLS record adds to what it carries, bytes: header, kind and tag, with room.
+pub const TLS_RECORD_OVERHEAD_BYTES: usize = 64;
+
+/// Most that a peer may send before a TLS handshake is complete, bytes: certificates and their chains have a few KiB.
+pub const TLS_HANDSHAKE_MAX_BYTES: usize = 256 << 10;
+
+/// Most bytes of one TLS record's content.
+pub const TLS_RECORD_BYTES: usize = 16 << 10;
+
+const _: () = assert!(CLUSTER_SECRET_MIN_BYTES < CLUSTER_SECRET_MAX_BYTES);
 const _: () = assert!(RECORD_HEADER_BYTES.is_multiple_of(RECORD_ALIGNMENT));
 // A chunk must hold the largest record that its size allows; `config` checks the configured pair, this the defaults.
 const _: () = assert!(APPEND_SIZE_DEFAULT_BYTES * 2 <= CHUNK_SIZE_DEFAULT_BYTES);

@@ -279,6 +279,7 @@
 //! | 2 | `storage` | chunk files, durable state, recovery, preparation, reading; over a `Disk` of five methods |
 //! | 2 | `index` | stream and event number to log position: the newest part in memory, the rest in tables; rebuilt from the log |
 //! | 2 | `http` | a small HTTP/1.1 reader and writer; knows no routes |
+//! | 2 | `security` | who may speak on the internal plane: certificates, TLS without I/O, proofs of the cluster's secret |
 //! | 3 | `engine` | the log thread's brain: consensus, log writer and stream heads in one deterministic machine |
 //! | 4 | `transport` | the log thread's body: the engine over a real ring |
 //! | 4 | `api` | edges: connections, requests, reads, subscriptions |

@@ -39,6 +39,48 @@
 //! | `POST /elections/transfer` | [`TransferRequest`](crate::consensus::TransferRequest) | done, or why not |
 //! | `POST /admin/resign` | none | done, or why not |
 //!
+//! # Proof of membership
+//!
+//! What [`security`](crate::security) decides, and what goes over the wire for it. A node with certificates speaks TLS 1.3
+//! only, on 1112 and 2112, and demands a certificate of the other side: signed by its authority, and valid for
+//! `SslTargetHost` when that is set, else for the address that the peer was dialled at or connects from. Nothing is resumed.
+//! Inside of TLS the bytes are as without it.
+//!
+//! A node with a secret demands proofs: HMAC-SHA256 with the secret (the file without white space around it) as the key.
+//! With both, the proofs are inside of TLS. Integers are little-endian.
+//!
+//! ```text
+//! 1112   dialler   hello (96)   nonce of the dialler (32)
+//!        answerer  nonce of the answerer (32)   proof of the answerer (32)
+//!        dialler   proof of the dialler (32)
+//!        then as without: the welcome, or the reason of a refusal
+//!
+//! what is proven:
+//!   0 "ringstore link 1"   16 u8 role: 1 answerer, 2 dialler   17 … zero
+//!  24 cluster id           40 nonce of the dialler             72 nonce of the answerer
+//! 104 u64 bytes of hello  112 hello
+//! ```
+//!
+//! On 2112 each connection begins with `GET /challenge?nonce=<64 hex>`, answered by
+//! `{"nonce": "<64 hex>", "proof": "<64 hex>"}`. Then each request and each answer carries `Ring-Proof: <64 hex>`. The
+//! counter is 1 for the first request after the challenge and its answer, and is not sent. A request without a valid proof is
+//! answered 401 with words, and the connection ends.
+//!
+//! ```text
+//! what is proven:
+//!   0 "ringstore http 1"   16 u8 kind: 1 challenge, 2 request, 3 answer   17 … zero
+//!  24 nonce of the caller  56 nonce of the answerer    88 u64 counter (challenge: 0)
+//!     request and answer:
+//!  96 SHA-256 of the body  128 u64 bytes of body
+//!     request: 136 u64 bytes of method   144 u64 bytes of target   152 method, then target (path with query)
+//!     answer:  136 u64 status
+//! ```
+//!
+//! Both sides' nonces are fresh for each connection, so what was recorded proves nothing later; the role and the kind are in
+//! what is proven, so what is sent back proves nothing either. The secret hides nothing, and does not protect a standing
+//! connection against someone who can change its packets, nor two nodes against someone who stands between them and passes
+//! on what they say: that is what TLS is for.
+//!
 //! # Versions and upgrades
 //!
 //! Four numbers say what a release speaks. A node that meets another one refuses it with both versions and what to do, in the

@@ -13,6 +13,7 @@
 
 mod admin;
 mod backup;
+mod certificates;
 mod error;
 mod files;
 mod log_check;
@@ -33,6 +34,7 @@ use std::time::Instant;
 use clap::{Parser, Subcommand};
 
 use self::admin::AdminCommand;
+use self::certificates::CertificatesCommand;
 pub use self::error::OperatorError;
 pub use self::manifest::Manifest as BackupManifest;
 pub use self::node::Status as ClusterStatus;
@@ -52,6 +54,7 @@ Commands, each with its own --help:
   ringstore backup DIR             copies the log of a running node, only what is new the next time
   ringstore restore BACKUP         makes a data directory from a backup
   ringstore verify DIR             checks a backup, or the data directory of a stopped node
+  ringstore certificates           makes an authority and certificates of nodes, for a test cluster
 ";
 
 #[derive(Debug, Parser)]
@@ -118,12 +121,17 @@ enum Command {
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
+    /// Makes an authority and certificates of nodes, for a test cluster; prints what goes into the options.
+    ///
+    /// Writes NAME.pem and NAME.key for each node, ca.pem for all of them, and ca.key, which signs further nodes (--add).
+    /// Overwrites nothing. A cluster that matters has an authority of its own.
+    Certificates(CertificatesCommand),
 }
 
 /// True when the program is asked to be a command: its first argument is one's name.
 #[must_use]
 pub fn is_command(first: Option<&OsString>) -> bool {
-    let names = ["admin", "backup", "restore", "verify"];
+    let names = ["admin", "backup", "restore", "verify", "certificates"];
     first.and_then(|word| word.to_str()).is_some_and(|word| names.contains(&word))
 }
 
@@ -168,6 +176,10 @@ fn carry_out(command: Command) -> Result<u8, OperatorError> {
             outcome.summary.iter().for_each(|line| println!("{line}"));
             Ok(if outcome.findings == 0 { 0 } else { EXIT_REFUSED })
         }
+        Command::Certificates(command) => {
+            certificates::make(&command)?.iter().for_each(|line| println!("{line}"));
+            Ok(0)
+        }
     }
 }
 
@@ -202,5 +214,8 @@ mod tests {
         check("admin add", 1);
         check("admin --node nonsense:x status", 1);
         check("verify /proc/self/nothing", 2);
+        check("certificates --out x", 1);
+        check("certificates --out x --node a=1.2.3.4 --days 0", 1);
+        check("certificates --out /proc/self/nothing --node a", 1);
     }
 }
