@@ -1,6 +1,8 @@
 //! The answers that the internal and the external side give alike: `/ping`, `/info`, `/stats`, `/gossip`,
 //! `/health/live`. Plain functions of a [`NodeStatus`], for any thread.
 
+use std::net::IpAddr;
+
 use serde_json::json;
 
 use super::figures;
@@ -34,10 +36,39 @@ const SHARED: [Route; 5] = [
     Route { path: "/health/live", methods: GET },
 ];
 
-/// The answer of the external side; 404 and 405 included.
+/// What the external side serves of what need not be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnExt {
+    /// `/admin` and `/web`: `AdminOnExt`.
+    pub admin: bool,
+    /// `/stats`: `StatsOnExt`.
+    pub stats: bool,
+    /// `GET /gossip`: `GossipOnExt`.
+    pub gossip: bool,
+}
+
+impl OnExt {
+    /// The option that takes this path away from the external side, if one does.
+    fn taken_by(self, path: &str) -> Option<&'static str> {
+        let below = |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        match () {
+            () if !self.stats && below("/stats") => Some("StatsOnExt"),
+            () if !self.gossip && below("/gossip") => Some("GossipOnExt"),
+            () if !self.admin && (below("/admin") || below("/web")) => Some("AdminOnExt"),
+            () => None,
+        }
+    }
+}
+
+/// The answer of the external side to a client at this address; 404 and 405 included.
 #[must_use]
-pub fn external(status: &NodeStatus, request: &Request) -> Response {
+pub fn external(status: &NodeStatus, on_ext: OnExt, request: &Request, client: IpAddr) -> Response {
+    if let Some(option) = on_ext.taken_by(&request.path) {
+        let path = shortened(&request.path);
+        return finish(Response::words(404, format!("{path} is not served on this port: {option} is false")), &[]);
+    }
     match dispatch(&SHARED, request) {
+        Ok(route) if route.path == "/gossip" => finish(gossip(status, request, Some(client)), route.methods),
         Ok(route) => finish(shared(status, request), route.methods),
         Err(response) => response,
     }
@@ -49,7 +80,7 @@ pub(super) fn shared(status: &NodeStatus, request: &Request) -> Response {
         "/ping" => ping(request),
         "/info" => info(status),
         "/stats" => stats(status, request),
-        "/gossip" => gossip(status, request),
+        "/gossip" => gossip(status, request, None),
         "/health/live" => Response::new(204),
         path => Response::words(404, format!("there is nothing at {path}")),
     }
@@ -117,11 +148,13 @@ fn stats(status: &NodeStatus, request: &Request) -> Response {
         .header("Vary", "Accept")
 }
 
-fn gossip(status: &NodeStatus, request: &Request) -> Response {
+/// The document; for a client with the addresses that its network is told.
+fn gossip(status: &NodeStatus, request: &Request, client: Option<IpAddr>) -> Response {
     if request.query_value("format").is_some_and(|format| format != "json") {
         return Response::words(406, "Requested URI is not available in requested format");
     }
-    let document = status.directory.gossip_json();
+    let document = status.directory.document();
+    let document = client.map_or_else(|| document.json(), |client| document.for_client(client));
     // The control thread fills it before it takes connections; an edge may be a moment earlier.
     if document.is_empty() {
         return Response::words(503, "Server Is Not Ready");

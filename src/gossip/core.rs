@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::addresses::Addresses;
+use super::addresses::{AddressRule, Addresses};
 use super::directory::KnownNode;
-use super::document::{self, Shown};
+use super::document::{self, Document, Shown};
 use super::exchange::{Exchange, NODES_MAX, Relayed};
 use super::founding::{Founding, Standing, Step};
 use super::member::{Member, MemberState, Report};
@@ -39,6 +39,8 @@ pub struct GossipOptions {
     pub chunk_size: u64,
     /// As advertised.
     pub addresses: Addresses,
+    /// `ExtAdvertise`.
+    pub ext_advertise: Vec<AddressRule>,
     /// `NodePriority`.
     pub priority: i32,
     /// `ReadOnlyReplica`.
@@ -111,6 +113,7 @@ impl Gossip {
             accepted_founding: None,
             membership: None,
             addresses: options.addresses,
+            ext_advertise: options.ext_advertise,
             priority: options.priority,
             read_only: options.read_only,
             time_stamp: wall,
@@ -191,7 +194,7 @@ impl Gossip {
 
     /// The document for v5's clients.
     #[must_use]
-    pub fn document(&self, now: Ticks) -> String {
+    pub fn document(&self, now: Ticks) -> Document {
         let own = Shown::Node { member: &self.own, is_alive: true };
         let others = self
             .table
@@ -506,6 +509,7 @@ mod tests {
             cluster_size: 3,
             chunk_size: 1 << 20,
             addresses,
+            ext_advertise: Vec::new(),
             priority: 0,
             read_only: false,
             interval: Duration::from_secs(1),
@@ -571,7 +575,7 @@ mod tests {
         let seed: SocketAddr = "10.9.9.9:30777".parse().unwrap();
         gossip.set_seeds(&[seed]);
         let shown = |gossip: &Gossip| {
-            let document: serde_json::Value = serde_json::from_str(&gossip.document(at(1))).unwrap();
+            let document: serde_json::Value = serde_json::from_str(&gossip.document(at(1)).json()).unwrap();
             let members = document["members"].as_array().unwrap().clone();
             members.iter().map(|m| (m["state"].as_str().unwrap().to_owned(), m["isAlive"] == true)).collect::<Vec<_>>()
         };

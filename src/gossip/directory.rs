@@ -1,10 +1,12 @@
 //! Who is in the cluster, for the threads that do not gossip: a snapshot that the control thread replaces.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
 use super::addresses::Addresses;
+use super::document::Document;
 use crate::types::NodeId;
 
 /// One known node.
@@ -27,7 +29,7 @@ pub struct Directory {
 #[derive(Debug, Default)]
 struct Snapshot {
     nodes: Vec<KnownNode>,
-    gossip_json: Arc<str>,
+    document: Document,
 }
 
 impl Directory {
@@ -43,14 +45,23 @@ impl Directory {
         self.inner.read().nodes.clone()
     }
 
+    /// Where a client at this address is told that the node is; an unknown client is told what all others are.
+    #[must_use]
+    pub fn addresses_for(&self, node: NodeId, client: Option<IpAddr>) -> Option<Addresses> {
+        let snapshot = self.inner.read();
+        let known = snapshot.nodes.iter().find(|known| known.node == node)?;
+        let told = |client| known.addresses.for_client(snapshot.document.rules_of(node), client);
+        Some(client.map_or(known.addresses, told))
+    }
+
     /// The document that `GET /gossip` answers with.
     #[must_use]
-    pub fn gossip_json(&self) -> Arc<str> {
-        Arc::clone(&self.inner.read().gossip_json)
+    pub fn document(&self) -> Document {
+        self.inner.read().document.clone()
     }
 
     /// Replaces the snapshot. For the control thread.
-    pub fn replace(&self, nodes: Vec<KnownNode>, gossip_json: Arc<str>) {
-        *self.inner.write() = Snapshot { nodes, gossip_json };
+    pub fn replace(&self, nodes: Vec<KnownNode>, document: Document) {
+        *self.inner.write() = Snapshot { nodes, document };
     }
 }

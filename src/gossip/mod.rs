@@ -19,6 +19,7 @@ mod document;
 mod exchange;
 mod founding;
 mod member;
+mod peer_routes;
 mod table;
 
 #[cfg(test)]
@@ -27,6 +28,8 @@ mod founding_tests;
 pub use self::core::{Gossip, GossipOptions, Heard};
 pub use addresses::{AddressRule, Addresses};
 pub use directory::{Directory, KnownNode};
+pub use document::Document;
 pub use exchange::{EXCHANGE_FORMAT, EXCHANGE_MAX_BYTES, Exchange, ExchangeError, Relayed};
 pub use founding::{Founding, Standing, Step};
 pub use member::{EpochReport, Member, MemberState, Report};
+pub use peer_routes::{PeerRoute, PeerRoutes};
