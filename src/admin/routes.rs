@@ -176,3 +176,111 @@ pub(super) fn shortened(text: &str) -> String {
     }
     text.chars().take(CHARS_MAX).chain("…".chars()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::gossip::{Directory, PeerRoute};
+    use crate::index::IndexFigures as Figures;
+    use crate::types::{LogPosition, NodeId, WallTime};
+
+    struct NoIndex;
+
+    impl super::super::IndexFigures for NoIndex {
+        fn applied(&self) -> LogPosition {
+            LogPosition::ZERO
+        }
+
+        fn last_event_position(&self) -> Option<LogPosition> {
+            None
+        }
+
+        fn figures(&self) -> Figures {
+            Figures::default()
+        }
+
+        fn is_complete(&self) -> bool {
+            true
+        }
+    }
+
+    fn status() -> NodeStatus {
+        let directory = Directory::default();
+        directory.replace(Vec::new(), "{}".into());
+        NodeStatus {
+            node: NodeId::default(),
+            published: Arc::default(),
+            clients: Arc::default(),
+            index: Arc::new(NoIndex),
+            storage: Arc::default(),
+            directory,
+            routes: crate::gossip::PeerRoutes::default(),
+            started: WallTime::default(),
+            started_at: Instant::now(),
+        }
+    }
+
+    fn get(path: &str) -> Request {
+        Request {
+            method: Method::Get,
+            path: path.to_owned(),
+            query: None,
+            headers: crate::http::Headers::default(),
+            body: bytes::Bytes::new(),
+            keep_alive: true,
+        }
+    }
+
+    const ALL: OnExt = OnExt { admin: true, stats: true, gossip: true };
+    const NONE: OnExt = OnExt { admin: false, stats: false, gossip: false };
+
+    #[test]
+    fn the_external_side_serves_what_the_options_leave_it() {
+        let status = status();
+        let check = |on_ext: OnExt, path: &str, expected: u16, words: &str| {
+            let response = external(&status, on_ext, &get(path), "10.1.0.9".parse().unwrap());
+            assert_eq!(response.status, expected, "{path}");
+            let body = String::from_utf8_lossy(&response.body).into_owned();
+            assert!(body.contains(words), "{path}: {body}");
+        };
+        check(ALL, "/stats", 200, "planes");
+        check(ALL, "/gossip", 200, "{}");
+        check(ALL, "/admin/resign", 404, "there is nothing at /admin/resign");
+        check(NONE, "/stats", 404, "/stats is not served on this port: StatsOnExt is false");
+        check(NONE, "/gossip", 404, "/gossip is not served on this port: GossipOnExt is false");
+        for path in ["/admin", "/admin/members/add", "/web", "/web/index.html"] {
+            check(NONE, path, 404, "is not served on this port: AdminOnExt is false");
+        }
+        check(NONE, "/administration", 404, "there is nothing at /administration");
+        check(OnExt { stats: false, ..ALL }, "/gossip", 200, "{}");
+        for path in ["/ping", "/info"] {
+            check(NONE, path, 200, "");
+        }
+        // What the nodes ask each other is never here.
+        for on_ext in [ALL, NONE] {
+            check(on_ext, "/elections/vote", 404, "there is nothing at");
+            let post = Request { method: Method::Post, ..get("/gossip") };
+            let response = external(&status, on_ext, &post, "10.1.0.9".parse().unwrap());
+            assert!(matches!(response.status, 404 | 405), "{}", response.status);
+        }
+    }
+
+    #[test]
+    fn stats_show_the_peers_on_the_wrong_device() {
+        let status = status();
+        let peer = |text: &str, device: &str, is_wrong| PeerRoute {
+            peer: text.parse().unwrap(),
+            device: Some(device.to_owned()),
+            is_wrong,
+        };
+        let peers = vec![peer("10.0.0.2:2112", "eth0", true), peer("10.0.0.3:2112", "eth1", false)];
+        status.routes.replace(Some("eth1".to_owned()), peers);
+        let planes = &figures::stats(&status, false)["planes"];
+        assert_eq!(planes["internalDevice"], "eth1");
+        assert_eq!(planes["peersOnWrongDevice"], 1);
+        assert_eq!(planes["peers"][0], json!({ "peer": "10.0.0.2:2112", "device": "eth0", "isWrong": true }));
+    }
+}

@@ -570,6 +570,33 @@ mod tests {
     }
 
     #[test]
+    fn any_node_tells_clients_by_the_rules_of_all() {
+        let mut gossip = settled(1);
+        let rule = |network: &str, address: &str| AddressRule {
+            network: network.parse().unwrap(),
+            address: address.parse().unwrap(),
+        };
+        let ruled = from(2, |member| member.ext_advertise = vec![rule("10.1.0.0/16", "10.1.0.2")]);
+        gossip.handle_request(at(0), WALL, &Exchange::parse(&ruled.encode()).unwrap()).unwrap();
+        let directory = crate::gossip::Directory::default();
+        directory.replace(gossip.nodes(at(1)), gossip.document(at(1)));
+        let check = |client: &str, expected: &str| {
+            let client = client.parse().unwrap();
+            let told = directory.addresses_for(member(2).node, Some(client)).unwrap();
+            assert_eq!(
+                (told.ext_tcp.to_string(), told.int_tcp),
+                (format!("{expected}:1113"), member(2).addresses.int_tcp)
+            );
+            let line = format!("\"externalTcpIp\": \"{expected}\"");
+            assert!(directory.document().for_client(client).contains(&line), "{client}");
+        };
+        check("10.1.3.4", "10.1.0.2");
+        check("10.2.3.4", "127.0.0.2");
+        assert_eq!(directory.addresses_for(member(2).node, None), Some(member(2).addresses));
+        assert_eq!(directory.addresses_for(member(3).node, None), None);
+    }
+
+    #[test]
     fn a_seed_is_shown_until_it_answers() {
         let mut gossip = settled(1);
         let seed: SocketAddr = "10.9.9.9:30777".parse().unwrap();

@@ -10,8 +10,8 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         default: "",
         example: "eth1",
         group: Group::Interface,
-        help: "Network device for traffic between the nodes: the internal ports take connections that arrive on it \
-            only, and all connections to other nodes leave by it, whatever the routes say. None leaves it to \
+        help: "Network device for traffic between the nodes: the internal ports take connections that arrive on it only \
+            (or come from this machine to an address of it), and all connections to other nodes leave by it, whatever the routes say. None leaves it to \
             the routes; where these take another device than the one with IntIp, the log and /stats say so.",
         is_secret: false,
         support: Support::Present,
@@ -22,8 +22,8 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         default: "",
         example: "eth0",
         group: Group::Interface,
-        help: "Network device for clients: their ports take connections that arrive on it only. A client on this \
-            machine itself then cannot connect, unless the device is lo.",
+        help: "Network device for clients: their ports take connections that arrive on it only, or that come from this \
+            machine to an address of it.",
         is_secret: false,
         support: Support::Present,
     },
