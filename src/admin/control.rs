@@ -95,6 +95,7 @@ impl Control {
             cluster_size: options.cluster_size,
             chunk_size: options.chunk_size,
             addresses: options.addresses,
+            ext_advertise: options.ext_advertise,
             priority: options.priority,
             read_only: options.read_only,
             interval: options.gossip_interval,
@@ -111,7 +112,7 @@ impl Control {
             pending: Pending::default(),
             gossip: RefCell::new(Gossip::new(gossip_options, now, wall_now())),
             is_alone,
-            client: Client::new(EXCHANGE_MAX_BYTES),
+            client: Client::new(EXCHANGE_MAX_BYTES).by(options.way),
             queues,
             gossip_timeout: options.gossip_timeout,
             started_at: Instant::now(),
@@ -173,7 +174,7 @@ impl Control {
     /// Freshens the document and the directory.
     pub(super) fn show(&self) {
         let (now, gossip) = (self.now(), self.gossip.borrow());
-        self.status.directory.replace(gossip.nodes(now), Arc::from(gossip.document(now)));
+        self.status.directory.replace(gossip.nodes(now), gossip.document(now));
     }
 
     /// The rounds, for ever.

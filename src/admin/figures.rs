@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::stages::stages;
 use super::status::NodeStatus;
 use crate::engine::{ClientCounters, FollowerView, LogCounters, Role};
+use crate::gossip::{PeerRoute, PeerRoutes};
 use crate::storage::StorageFigures;
 
 /// Everything, as JSON. Where v5 has a figure of the same meaning it has v5's name (`proc`, `es`); the rest is ours.
@@ -42,11 +43,23 @@ pub(super) fn stats(status: &NodeStatus, histograms: bool) -> Value {
             "applied": status.index.applied().0,
         },
         "index": index(status),
+        "planes": planes(&status.routes),
         "followers": view.followers.iter().map(|view| follower(view, log_end.0)).collect::<Vec<_>>(),
         "log": log_counters(&published.counters),
         "storage": storage_figures(&status.storage),
         "clients": client_counters(&status.clients),
         "stages": stages(&published.stages, histograms),
+    })
+}
+
+/// The internal plane: its device where it is known, and by which one each other node is reached.
+fn planes(routes: &PeerRoutes) -> Value {
+    let (expected, peers) = routes.read();
+    let shown = |route: &PeerRoute| json!({ "peer": route.peer.to_string(), "device": route.device, "isWrong": route.is_wrong });
+    json!({
+        "internalDevice": expected,
+        "peersOnWrongDevice": peers.iter().filter(|route| route.is_wrong).count(),
+        "peers": peers.iter().map(shown).collect::<Vec<_>>(),
     })
 }
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::{ControlInput, ControlOutput};
-use crate::gossip::{Addresses, Standing};
+use crate::gossip::{AddressRule, Addresses, Standing};
 use crate::queue::Queue;
+use crate::ring::Way;
 use crate::storage::{DamageReports, LogReader};
 use crate::types::{Guid, NodeId};
 
@@ -33,6 +34,10 @@ pub struct ControlOptions {
     pub chunk_size: u64,
     /// As advertised.
     pub addresses: Addresses,
+    /// `ExtAdvertise`.
+    pub ext_advertise: Vec<AddressRule>,
+    /// How the other nodes are called.
+    pub way: Way,
     /// `NodePriority`.
     pub priority: i32,
     /// `ReadOnlyReplica`.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crate::engine::{ClientCounters, Published, Role};
-use crate::gossip::{Directory, EpochReport, MemberState, Report};
+use crate::gossip::{Directory, EpochReport, MemberState, PeerRoutes, Report};
 use crate::storage::StorageFigures;
 use crate::types::{LogPosition, NodeId, WallTime};
 
@@ -35,6 +35,8 @@ pub struct NodeStatus {
     pub storage: Arc<StorageFigures>,
     /// Nodes and gossip document.
     pub directory: Directory,
+    /// By which device the other nodes are reached.
+    pub routes: PeerRoutes,
     /// When the process started, to be shown.
     pub started: WallTime,
     /// The same on the monotonic clock.

@@ -17,7 +17,7 @@ use super::*;
 use crate::codec::record::MembershipBody;
 use crate::consensus::{TransferRequest, Versioned, VoteRequest, VoteResponse};
 use crate::engine::{AnswerTimes, ClientCounters, ControlInput, ControlOutput, NodeView, Published, Role};
-use crate::gossip::{Addresses, Directory, Standing};
+use crate::gossip::{Addresses, Directory, PeerRoutes, Standing};
 use crate::queue::Queue;
 use crate::storage::{ChunkLayout, DamageReports, LogReader};
 use crate::types::{ClusterId, Guid, LogPosition, NodeId, Term, Ticks, WallTime};
@@ -87,6 +87,7 @@ impl TestNode {
             index: Arc::new(NoIndex),
             storage: Arc::default(),
             directory: Directory::default(),
+            routes: PeerRoutes::default(),
             started: WallTime(637_135_310_456_780_000),
             started_at: Instant::now(),
         };
@@ -96,6 +97,8 @@ impl TestNode {
             cluster_size,
             chunk_size: 1 << 20,
             addresses,
+            ext_advertise: Vec::new(),
+            way: crate::ring::Way::default(),
             priority: 0,
             read_only: false,
             standing: Standing::Empty,

@@ -33,6 +33,7 @@ use crate::gossip::Directory;
 use crate::index::Index;
 use crate::limits::{EDGE_CONNECTIONS_MAX, EDGE_PENDING_BYTES, EDGE_PENDING_REQUESTS, EDGE_RECEIVE_BYTES};
 use crate::queue::Queue;
+use crate::ring::Way;
 use crate::storage::{ChunkLayout, LogRead};
 use crate::types::LogPosition;
 
@@ -53,6 +54,8 @@ pub struct EdgeOptions {
     pub forward_timeout: Duration,
     /// Bytes of all large receive buffers together.
     pub receive_bytes: usize,
+    /// How connections to the leader are made.
+    pub way: Way,
 }
 
 impl EdgeOptions {
@@ -71,6 +74,7 @@ impl EdgeOptions {
             commit_timeout: Duration::from_secs(2),
             forward_timeout: Duration::from_millis(4300),
             receive_bytes: EDGE_RECEIVE_BYTES,
+            way: Way::default(),
         }
     }
 }

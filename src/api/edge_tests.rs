@@ -13,7 +13,8 @@ use crate::codec::client::frame::put_frame;
 use crate::codec::client::messages::*;
 use crate::codec::client::response::{transaction_started, write_failed};
 use crate::engine::{Answer, Role};
-use crate::types::{Guid, NodeId};
+use crate::gossip::{AddressRule, Gossip, GossipOptions, Standing};
+use crate::types::{Guid, NodeId, Ticks, WallTime};
 
 const ANY: i64 = -2;
 const NO_STREAM: i64 = -1;
@@ -444,6 +445,43 @@ fn each_state_answers_as_it_should() {
     follower.set_role(Role::Initializing, None);
     let id = client.send(Command::ReadStreamEventsForward, &read("a", false));
     assert_eq!(not_handled(&mut client, id), NotHandledReason::NotReady);
+}
+
+/// A client is sent to the address that the leader has for the client's network.
+#[test]
+fn a_client_is_sent_to_the_leader_by_the_rules_of_the_leader() {
+    let other = Node::leader();
+    let known = directory(&other, other.tcp);
+    let addresses = known.node(other.id).unwrap().addresses;
+    let rule = |network: &str| AddressRule { network: network.parse().unwrap(), address: "10.1.0.5".parse().unwrap() };
+    let told = |network: &str| {
+        let gossip = GossipOptions {
+            node: other.id,
+            instance: Guid::random(),
+            cluster_size: 3,
+            chunk_size: 1 << 20,
+            addresses,
+            ext_advertise: vec![rule(network)],
+            priority: 0,
+            read_only: false,
+            interval: Duration::from_secs(1),
+            allowed_difference: Duration::from_secs(60),
+            standing: Standing::Empty,
+            random_seed: 7,
+        };
+        let now = Ticks(3_600_000_000_000);
+        known.replace(known.nodes(), Gossip::new(gossip, now, WallTime::default()).document(now));
+        let role = Role::Follower;
+        let follower = Node::start(Setup { role, leader: Some(other.id), directory: known.clone(), ..Setup::leader() });
+        let mut client = follower.client();
+        let id = client.send(Command::ReadStreamEventsForward, &read("a", true));
+        let refused: NotHandled = client.expect(Command::NotHandled, id);
+        MasterInfo::decode(refused.additional_info.unwrap()).unwrap()
+    };
+    let leader = told("127.0.0.0/8");
+    assert_eq!((&*leader.external_tcp_address, &*leader.external_http_address), ("10.1.0.5", "10.1.0.5"));
+    assert_eq!(leader.external_tcp_port, i32::from(other.tcp.port()));
+    assert_eq!(told("10.0.0.0/8").external_tcp_address, "127.0.0.1");
 }
 
 #[test]

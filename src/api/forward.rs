@@ -6,6 +6,7 @@
 //! is answered "not ready".
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -31,6 +32,7 @@ use crate::codec::client::messages::{
 };
 use crate::codec::client::{Command, CredentialsView, Package, PackageView, response};
 use crate::engine::Answer;
+use crate::http::connect;
 use crate::limits::{FORWARD_QUEUE_BYTES, FRAME_MAX_BYTES};
 use crate::types::{Guid, LogPosition, NodeId};
 
@@ -152,7 +154,7 @@ fn link_to_leader(edge: &Rc<EdgeState>) -> Option<Rc<Link>> {
 
 /// The life of one connection to a leader.
 async fn run(edge: Rc<EdgeState>, link: Rc<Link>, address: SocketAddr) {
-    match connect(address).await {
+    match timeout(CONNECT_TIMEOUT, connect(&edge.options.way, address)).await.map_err(io::Error::from).flatten() {
         Ok(stream) => serve(&edge, &link, stream).await,
         Err(error) => {
             tracing::info!(%address, leader = %link.leader, %error, "no connection to the leader")
@@ -165,13 +167,6 @@ async fn run(edge: Rc<EdgeState>, link: Rc<Link>, address: SocketAddr) {
     if current.as_ref().is_some_and(|current| current.number == link.number) {
         *current = None;
     }
-}
-
-async fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
-    let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect_addr(address)).await?;
-    let stream = stream?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
 }
 
 async fn serve(edge: &Rc<EdgeState>, link: &Rc<Link>, stream: TcpStream) {

@@ -1,7 +1,7 @@
 //! HTTP on the external port. The routes come from outside: the node hands in a function that answers a request from
 //! what other threads publish, so an edge never waits for it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::api::counters::add;
 use crate::api::edge::EdgeState;
 use crate::http::{Limits, Request, Response, read_request, write_response};
 
-/// Answers a request of the external HTTP port. Must not block: it runs on an edge thread.
-pub type HttpRoutes = Arc<dyn Fn(&Request) -> Response + Send + Sync>;
+/// Answers a request of the external HTTP port, of a client at this address. Must not block: it runs on an edge thread.
+pub type HttpRoutes = Arc<dyn Fn(&Request, IpAddr) -> Response + Send + Sync>;
 
 /// Silence, or slowness with one request or answer, that ends a connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -33,7 +33,7 @@ pub(super) async fn serve(edge: Rc<EdgeState>, mut stream: TcpStream, peer: Sock
         let (response, method, keep_alive) = match read {
             Ok(Some(request)) => {
                 add(&edge.links.counters.requests, 1);
-                ((edge.links.routes)(&request), request.method, request.keep_alive)
+                ((edge.links.routes)(&request, peer.ip()), request.method, request.keep_alive)
             }
             Ok(None) => return,
             Err(error) => {

@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::net::TcpStream as StdTcpStream;
+use std::net::{IpAddr, TcpStream as StdTcpStream};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -53,6 +53,8 @@ pub(super) struct Session {
     /// Its key in the edge's table; zero until it is there.
     pub(super) key: Cell<u64>,
     pub(super) origin: Origin,
+    /// Where the client is; `None` for a node, whose clients are elsewhere.
+    pub(super) client: Option<IpAddr>,
     pub(super) connection: Rc<Connection>,
     pub(super) level: Cell<ProtocolLevel>,
     pub(super) credentials: RefCell<Option<DefaultCredentials>>,
@@ -67,7 +69,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    fn new(edge: &EdgeState, origin: Origin) -> Rc<Session> {
+    fn new(edge: &EdgeState, origin: Origin, client: Option<IpAddr>) -> Rc<Session> {
         let options = match origin {
             Origin::Client => edge.options.client_heartbeat,
             Origin::Node => edge.options.internal_heartbeat,
@@ -75,6 +77,7 @@ impl Session {
         Rc::new(Session {
             key: Cell::new(0),
             origin,
+            client,
             connection: Connection::new(Rc::clone(&edge.tally), edge.sending.clone()),
             level: Cell::default(),
             credentials: RefCell::default(),
@@ -149,7 +152,8 @@ pub(super) async fn serve(edge: Rc<EdgeState>, stream: TcpStream, origin: Origin
         tracing::debug!(%error, "a connection was gone before it was served");
         return;
     }
-    let session = Session::new(&edge, origin);
+    let client = if origin == Origin::Client { stream.peer_addr().ok().map(|peer| peer.ip()) } else { None };
+    let session = Session::new(&edge, origin, client);
     let Ok(key) = edge.sessions.borrow_mut().insert(Rc::clone(&session)) else {
         return;
     };

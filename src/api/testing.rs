@@ -91,7 +91,7 @@ impl Node {
 
     pub(super) fn start(setup: Setup) -> Node {
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let sockets = EdgeSockets { tcp: listeners(any, 1).unwrap(), http: listeners(any, 1).unwrap() };
+        let sockets = EdgeSockets { tcp: listeners(any, 1, None).unwrap(), http: listeners(any, 1, None).unwrap() };
         let (tcp, http) = (sockets.tcp[0].local_addr().unwrap(), sockets.http[0].local_addr().unwrap());
         let id = NodeId::random();
         let log = Arc::new(MemoryLog(RwLock::new(vec![0; CHUNK_BYTES])));
@@ -186,7 +186,7 @@ fn links(log_queue: Queue<Request>, directory: Directory, log: Arc<MemoryLog>) -
         checks: Checks::default(),
         users: Arc::default(),
         counters: Arc::new(ClientCounters::default()),
-        routes: Arc::new(|request| Response::with_body(200, "text/plain", request.path.clone())),
+        routes: Arc::new(|request, _| Response::with_body(200, "text/plain", request.path.clone())),
         forward_hello: Arc::new(|| Some(b"hello".to_vec())),
     }
 }

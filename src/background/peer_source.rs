@@ -7,12 +7,13 @@
 
 use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::limits::FRAME_MAX_BYTES;
+use crate::ring::Way;
 use crate::storage::{FetchError, LogPeer, PeerFacts, RangeSource};
 use crate::types::{ClusterId, Epoch, Guid, LogPosition, Term};
 
@@ -41,6 +42,7 @@ pub struct PeerSource {
     takes_flushed: bool,
     /// True when nobody wants the answer any more.
     interrupt: Option<Arc<AtomicBool>>,
+    way: Way,
 }
 
 /// What a node says of its log.
@@ -77,7 +79,14 @@ impl PeerSource {
     /// The node of `cluster` whose internal HTTP address this is.
     #[must_use]
     pub fn new(cluster: ClusterId, address: SocketAddr) -> PeerSource {
-        PeerSource { cluster, address, given: Cell::new(LogPosition::ZERO), takes_flushed: false, interrupt: None }
+        PeerSource {
+            cluster,
+            address,
+            given: Cell::new(LogPosition::ZERO),
+            takes_flushed: false,
+            interrupt: None,
+            way: Way::default(),
+        }
     }
 
     /// Gives what the node has flushed, too. Only for those who prove otherwise that it belongs there
@@ -85,6 +94,13 @@ impl PeerSource {
     #[must_use]
     pub fn with_flushed(mut self) -> PeerSource {
         self.takes_flushed = true;
+        self
+    }
+
+    /// Makes its connections this way.
+    #[must_use]
+    pub fn by(mut self, way: Way) -> PeerSource {
+        self.way = way;
         self
     }
 
@@ -137,8 +153,7 @@ impl PeerSource {
 
     fn exchange(&self, target: &str, deadline: Instant) -> Result<PeerAnswer, std::io::Error> {
         self.check_wanted()?;
-        let mut stream = TcpStream::connect_timeout(&self.address, CONNECT_TIMEOUT)?;
-        stream.set_nodelay(true)?;
+        let mut stream = self.way.connect(self.address, CONNECT_TIMEOUT)?;
         stream.set_write_timeout(Some(CONNECT_TIMEOUT))?;
         let (address, cluster) = (self.address, self.cluster);
         let request =

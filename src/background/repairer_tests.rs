@@ -65,6 +65,7 @@ impl Bench {
             damage: chunks.damage.clone(),
             figures: Arc::clone(&chunks.figures),
             has_peers,
+            way: crate::ring::Way::default(),
         });
         Bench { chunks, good, directory, repairer }
     }
@@ -142,7 +143,7 @@ fn a_node_that_hangs_is_not_waited_for_when_the_thread_stops() {
     bench.chunks.flip(0, 4096 + (5 << 10) + 77);
     bench.report(0, 5 << 10, 6 << 10);
     let figures = Arc::clone(&bench.chunks.figures);
-    let thread = Background::start("repairer", vec![Box::new(bench.repairer)]).unwrap();
+    let thread = Background::start("repairer", &[], vec![Box::new(bench.repairer)]).unwrap();
     let _waiting = listener.accept().unwrap();
     let began = Instant::now();
     thread.stop();

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::directory::{Addresses, KnownNode};
-use super::document::{self, Shown};
+use super::addresses::{AddressRule, Addresses};
+use super::directory::KnownNode;
+use super::document::{self, Document, Shown};
 use super::exchange::{Exchange, NODES_MAX, Relayed};
 use super::founding::{Founding, Standing, Step};
 use super::member::{Member, MemberState, Report};
@@ -38,6 +39,8 @@ pub struct GossipOptions {
     pub chunk_size: u64,
     /// As advertised.
     pub addresses: Addresses,
+    /// `ExtAdvertise`.
+    pub ext_advertise: Vec<AddressRule>,
     /// `NodePriority`.
     pub priority: i32,
     /// `ReadOnlyReplica`.
@@ -110,6 +113,7 @@ impl Gossip {
             accepted_founding: None,
             membership: None,
             addresses: options.addresses,
+            ext_advertise: options.ext_advertise,
             priority: options.priority,
             read_only: options.read_only,
             time_stamp: wall,
@@ -190,7 +194,7 @@ impl Gossip {
 
     /// The document for v5's clients.
     #[must_use]
-    pub fn document(&self, now: Ticks) -> String {
+    pub fn document(&self, now: Ticks) -> Document {
         let own = Shown::Node { member: &self.own, is_alive: true };
         let others = self
             .table
@@ -505,6 +509,7 @@ mod tests {
             cluster_size: 3,
             chunk_size: 1 << 20,
             addresses,
+            ext_advertise: Vec::new(),
             priority: 0,
             read_only: false,
             interval: Duration::from_secs(1),
@@ -565,12 +570,39 @@ mod tests {
     }
 
     #[test]
+    fn any_node_tells_clients_by_the_rules_of_all() {
+        let mut gossip = settled(1);
+        let rule = |network: &str, address: &str| AddressRule {
+            network: network.parse().unwrap(),
+            address: address.parse().unwrap(),
+        };
+        let ruled = from(2, |member| member.ext_advertise = vec![rule("10.1.0.0/16", "10.1.0.2")]);
+        gossip.handle_request(at(0), WALL, &Exchange::parse(&ruled.encode()).unwrap()).unwrap();
+        let directory = crate::gossip::Directory::default();
+        directory.replace(gossip.nodes(at(1)), gossip.document(at(1)));
+        let check = |client: &str, expected: &str| {
+            let client = client.parse().unwrap();
+            let told = directory.addresses_for(member(2).node, Some(client)).unwrap();
+            assert_eq!(
+                (told.ext_tcp.to_string(), told.int_tcp),
+                (format!("{expected}:1113"), member(2).addresses.int_tcp)
+            );
+            let line = format!("\"externalTcpIp\": \"{expected}\"");
+            assert!(directory.document().for_client(client).contains(&line), "{client}");
+        };
+        check("10.1.3.4", "10.1.0.2");
+        check("10.2.3.4", "127.0.0.2");
+        assert_eq!(directory.addresses_for(member(2).node, None), Some(member(2).addresses));
+        assert_eq!(directory.addresses_for(member(3).node, None), None);
+    }
+
+    #[test]
     fn a_seed_is_shown_until_it_answers() {
         let mut gossip = settled(1);
         let seed: SocketAddr = "10.9.9.9:30777".parse().unwrap();
         gossip.set_seeds(&[seed]);
         let shown = |gossip: &Gossip| {
-            let document: serde_json::Value = serde_json::from_str(&gossip.document(at(1))).unwrap();
+            let document: serde_json::Value = serde_json::from_str(&gossip.document(at(1)).json()).unwrap();
             let members = document["members"].as_array().unwrap().clone();
             members.iter().map(|m| (m["state"].as_str().unwrap().to_owned(), m["isAlive"] == true)).collect::<Vec<_>>()
         };

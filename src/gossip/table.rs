@@ -165,6 +165,7 @@ pub(super) mod tests {
             accepted_founding: None,
             membership: None,
             addresses: Addresses { int_tcp: at(1112), int_http: at(2112), ext_tcp: at(1113), ext_http: at(2113) },
+            ext_advertise: Vec::new(),
             priority: 0,
             read_only: false,
             time_stamp: WallTime(637_135_310_456_780_000),

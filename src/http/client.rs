@@ -16,6 +16,7 @@ use super::error::HttpError;
 use super::head::{self, BodyLength, Method, ResponseHead};
 use super::request::{read_body, read_more};
 use super::response::Response;
+use crate::ring::Way;
 
 /// Unused connections kept for one peer.
 const IDLE_PER_PEER_MAX: usize = 2;
@@ -64,6 +65,7 @@ pub enum CallError {
 pub struct Client {
     idle: RefCell<BTreeMap<SocketAddr, Vec<Idle>>>,
     body_bytes_max: usize,
+    way: Way,
 }
 
 #[derive(Debug)]
@@ -76,7 +78,14 @@ impl Client {
     /// A client that takes answers with bodies of at most `body_bytes_max` bytes.
     #[must_use]
     pub fn new(body_bytes_max: usize) -> Client {
-        Client { idle: RefCell::new(BTreeMap::new()), body_bytes_max }
+        Client { idle: RefCell::new(BTreeMap::new()), body_bytes_max, way: Way::default() }
+    }
+
+    /// Makes its connections this way.
+    #[must_use]
+    pub fn by(mut self, way: Way) -> Client {
+        self.way = way;
+        self
     }
 
     /// Sends a request with a JSON body (none for an empty one) and waits for the answer, for at most `limit` in all.
@@ -106,10 +115,8 @@ impl Client {
                 return Ok(response);
             }
         }
-        let connected = TcpStream::connect_addr(address).await;
+        let connected = connect(&self.way, address).await;
         let stream = connected.map_err(|source| CallError::Connect { address, source })?;
-        // Requests are small and single: waiting for more to send would only delay them.
-        let _ = stream.set_nodelay(true);
         let response = self.exchange_on(address, stream, method, request).await;
         response.map_err(|source| CallError::Answer { address, source })
     }
@@ -150,6 +157,18 @@ impl Client {
             kept.push(Idle { stream, since: Instant::now() });
         }
     }
+}
+
+/// Connects to `address` on the way that is given. The caller bounds the time; a dropped future leaves nothing behind.
+///
+/// # Errors
+/// Those of the sockets, in words for the device.
+pub async fn connect(way: &Way, address: SocketAddr) -> io::Result<TcpStream> {
+    let (stream, begun) = way.begin(address)?;
+    let stream = TcpStream::from_std(stream)?;
+    stream.writable(false).await?;
+    begun.finish()?;
+    Ok(stream)
 }
 
 fn encode_request(address: SocketAddr, method: Method, path: &str, body: &Bytes) -> Bytes {
@@ -248,6 +267,31 @@ mod tests {
                 assert_eq!((response.status, &response.body[..]), (200, b"hi".as_slice()));
                 assert_eq!(connections.get(), expected);
             }
+        });
+    }
+
+    #[test]
+    fn connections_take_the_way_that_is_given() {
+        run(async {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let way = Way { from: Some("127.0.0.9".parse().unwrap()), ..Way::default() };
+            let stream = connect(&way, address).await.unwrap();
+            let (mut accepted, peer) = listener.accept().await.unwrap();
+            assert_eq!(peer, stream.local_addr().unwrap());
+            assert_eq!(peer.ip(), way.from.unwrap());
+            // The socket waits again: what comes late is read, not answered by an error.
+            let reading = monoio::spawn(async move {
+                let mut stream = stream;
+                let mut buffer = Vec::new();
+                read_more(&mut stream, &mut buffer).await.map(|_| buffer)
+            });
+            monoio::time::sleep(Duration::from_millis(20)).await;
+            accepted.write_all(b"late").await.0.unwrap();
+            assert_eq!(reading.await.unwrap(), b"late");
+            let missing = Client::new(4).by(Way { device: Some("no-such-dev0".into()), ..Way::default() });
+            let error = missing.call(address, Method::Get, "/", Bytes::new(), LIMIT).await.unwrap_err().to_string();
+            assert!(error.contains("there is no network device no-such-dev0"), "{error}");
         });
     }
 

@@ -16,7 +16,7 @@ mod request;
 mod response;
 
 pub use blocking::{Call, Received, call_blocking};
-pub use client::{CallError, Client, read_response};
+pub use client::{CallError, Client, connect, read_response};
 pub use error::HttpError;
 pub use head::{Headers, Method};
 pub use request::{Limits, Request, read_request};

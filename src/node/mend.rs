@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use crate::background::PeerSource;
 use crate::codec::record::MemberRecord;
 use crate::config::Config;
+use crate::ring::Way;
 use crate::storage::{
     ChunkHeader, ChunkLayout, Disk as _, DurableState, FileDisk, FileName, Gap, Mended, RangeSource as _,
     RecoveryError, RepairError, Repaired, cut_tail, mend_range, survey,
@@ -23,6 +24,7 @@ use crate::storage::{
 use crate::types::{ClusterId, LogPosition, NodeId};
 
 use super::NodeError;
+use super::threads::internal_way;
 
 /// Between two attempts.
 const RETRY: Duration = Duration::from_millis(500);
@@ -51,6 +53,7 @@ pub(super) struct Mender {
     /// `host:port` of internal HTTP: addresses may have changed since the member list was written.
     seeds: Vec<String>,
     layout: ChunkLayout,
+    way: Way,
 }
 
 /// What is known to be wrong.
@@ -89,7 +92,14 @@ impl Mender {
         let mut seeds: Vec<_> = config.gossip_seeds.iter().map(ToString::to_string).collect();
         seeds.extend(config.dns.as_ref().map(|dns| format!("{}:{}", dns.name, dns.gossip_port)));
         let has_peers = config.is_cluster() && !(members.is_empty() && seeds.is_empty());
-        has_peers.then_some(Mender { cluster: list.cluster, node: state.node, members, seeds, layout })
+        has_peers.then_some(Mender {
+            cluster: list.cluster,
+            node: state.node,
+            members,
+            seeds,
+            layout,
+            way: internal_way(config),
+        })
     }
 
     /// Repairs one damaged range, or the first part of it, or cuts the log there when what is lost was never committed;
@@ -215,6 +225,9 @@ impl Mender {
             }
         });
         tracing::debug!(node = %self.node, ?addresses, "the nodes that are asked");
-        addresses.into_iter().map(|address| PeerSource::new(self.cluster, address).with_flushed()).collect()
+        addresses
+            .into_iter()
+            .map(|address| PeerSource::new(self.cluster, address).with_flushed().by(self.way.clone()))
+            .collect()
     }
 }

@@ -6,6 +6,7 @@
 mod error;
 mod logging;
 mod mend;
+mod numa;
 mod sockets;
 mod store;
 mod threads;

@@ -34,16 +34,21 @@ pub(super) struct Sockets {
 impl Sockets {
     /// Binds everything. Ports that the system chose (port 0) are written back to `config`.
     pub(super) fn bind(config: &mut Config) -> Result<Sockets, NodeError> {
+        check_device("IntDevice", config.int_device.as_deref())?;
+        check_device("ExtDevice", config.ext_device.as_deref())?;
         let one = std::num::NonZeroUsize::MIN;
         let count = config.edge_thread_count(available_parallelism().unwrap_or(one));
-        let tcp = external(config.ext_tcp(), count, "ExtIp and ExtTcpPort", &mut config.ext_tcp_port)?;
-        let http = external(config.ext_http(), count, "ExtIp and ExtHttpPort", &mut config.ext_http_port)?;
+        let device = config.ext_device.as_deref();
+        let tcp = external(config.ext_tcp(), count, device, "ExtIp and ExtTcpPort", &mut config.ext_tcp_port)?;
+        let device = config.ext_device.as_deref();
+        let http = external(config.ext_http(), count, device, "ExtIp and ExtHttpPort", &mut config.ext_http_port)?;
         let edges = tcp.into_iter().zip(http).map(|(tcp, http)| EdgeSockets { tcp: vec![tcp], http: vec![http] });
         let edges = edges.collect();
         if !config.is_cluster() {
             return Ok(Sockets { edges, int_tcp: None, int_http: administration(config) });
         }
-        let int_tcp = patiently(config.int_tcp(), || ring::listen(config.int_tcp()), |error| error)
+        let device = config.int_device.as_deref();
+        let int_tcp = patiently(config.int_tcp(), || ring::listen(config.int_tcp(), device), |error| error)
             .map_err(failed("IntIp and IntTcpPort", config.int_tcp()))?;
         let bound = ring::local_address(&int_tcp).map_err(failed("IntIp and IntTcpPort", config.int_tcp()))?;
         config.int_tcp_port = bound.port();
@@ -78,8 +83,19 @@ fn patiently<T, E>(
     }
 }
 
+/// What is wrong with a device is said under the name of its option, before any port is.
+fn check_device(option: &'static str, device: Option<&str>) -> Result<(), NodeError> {
+    let failed = |error: io::Error| NodeError::Listen { option, message: error.to_string() };
+    device.map_or(Ok(()), |device| ring::check_device(device).map_err(failed))
+}
+
 fn internal_http(config: &mut Config) -> io::Result<TcpListener> {
-    let listener = patiently(config.int_http(), || TcpListener::bind(config.int_http()), |error| error)?;
+    // Without a device as ever: one on :: takes IPv4, too, where the system says so.
+    let bind = || match config.int_device.as_deref() {
+        Some(device) => ring::listen(config.int_http(), Some(device)).map(TcpListener::from),
+        None => TcpListener::bind(config.int_http()),
+    };
+    let listener = patiently(config.int_http(), bind, |error| error)?;
     config.int_http_port = listener.local_addr()?.port();
     Ok(listener)
 }
@@ -100,10 +116,11 @@ fn administration(config: &mut Config) -> Option<TcpListener> {
 fn external(
     address: SocketAddr,
     count: usize,
+    device: Option<&str>,
     option: &'static str,
     port: &mut u16,
 ) -> Result<Vec<TcpListener>, NodeError> {
-    let sockets = patiently(address, || listeners(address, count), |error| &error.source)
+    let sockets = patiently(address, || listeners(address, count, device), |error| &error.source)
         .map_err(|error| NodeError::Listen { option, message: error.to_string() })?;
     let bound = sockets.first().map(TcpListener::local_addr).transpose().map_err(failed(option, address))?;
     *port = bound.map_or(*port, |bound| bound.port());
@@ -122,6 +139,44 @@ fn failed(option: &'static str, address: SocketAddr) -> impl Fn(io::Error) -> No
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_that_is_not_there_is_said_under_its_option() {
+        for (option, int_device, ext_device) in
+            [("IntDevice", Some("no-such-dev0"), None), ("ExtDevice", None, Some("no-such-dev0"))]
+        {
+            let (int_device, ext_device) = (int_device.map(str::to_owned), ext_device.map(str::to_owned));
+            let mut config = Config { ext_tcp_port: 0, ext_http_port: 0, int_device, ext_device, ..Config::default() };
+            let error = Sockets::bind(&mut config).unwrap_err();
+            let expected = format!("{option}: there is no network device no-such-dev0 here; `ip link` lists those");
+            assert!(error.to_string().starts_with(&expected), "{error}");
+            assert_eq!(error.exit_status(), 5);
+        }
+    }
+
+    /// All listeners of both planes are bound to their devices, where this machine permits that at all.
+    #[test]
+    fn listeners_are_bound_to_the_devices() {
+        if ring::check_device("lo").is_err() {
+            return;
+        }
+        let mut config = Config {
+            cluster_size: 3,
+            ext_tcp_port: 0,
+            ext_http_port: 0,
+            int_tcp_port: 0,
+            int_http_port: 0,
+            int_device: Some("lo".to_owned()),
+            ext_device: Some("lo".to_owned()),
+            ..Config::default()
+        };
+        let sockets = Sockets::bind(&mut config).unwrap();
+        let bound = |socket: socket2::SockRef<'_>| assert_eq!(socket.device().unwrap().unwrap(), b"lo");
+        bound((&sockets.int_tcp.unwrap()).into());
+        bound((&sockets.int_http.unwrap()).into());
+        bound((&sockets.edges[0].tcp[0]).into());
+        bound((&sockets.edges[0].http[0]).into());
+    }
 
     #[test]
     fn a_node_alone_goes_on_without_its_internal_http_and_a_member_does_not() {

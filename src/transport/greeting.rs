@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::codec::link::{HELLO_BYTES, Hello, LinkError, Purpose, WELCOME_BYTES, Welcome, put_frame, shorten};
 use crate::limits::{FOLLOWERS_MAX, GREETINGS_MAX};
-use crate::ring::{Failure, Source, abort_on_close, outgoing, peer_address, prepare_link};
+use crate::ring::{Failure, Source, abort_on_close, peer_address, prepare_link, put_first};
 use crate::types::{Guid, LogPosition, NodeId};
 
 use super::connections::{Connection, ControlLink, DataIn, Opening, Stage};
@@ -50,7 +50,8 @@ impl LogThread {
             tracing::warn!(%address, limit = GREETINGS_MAX, "too many connections that have not said who they are");
             return;
         }
-        if let Err(error) = prepare_link(&socket, self.options.link_patience) {
+        let prepared = self.options.way.patience.map_or(Ok(()), |patience| prepare_link(&socket, patience));
+        if let Err(error) = prepared {
             tracing::warn!(%address, %error, "an accepted connection cannot be used");
             return;
         }
@@ -126,6 +127,8 @@ impl LogThread {
         connection.stage = Stage::Control(Box::new(ControlLink::new(hello.node, false, true)));
         connection.deadline = None;
         let file = connection.file;
+        // Liveness must not wait behind bulk data in the device's queue either. Without it, it waits there a little.
+        let _ = self.driver.descriptor(file).map(put_first);
         self.driver.send(file, Source::Owned(Welcome::accept().to_vec()), Tag::Send(id).pack());
         self.receive_control(id, Vec::new());
         Ok(())
@@ -215,8 +218,11 @@ impl LogThread {
     ) -> Result<ConnectionId, String> {
         let cluster = self.cluster.as_ref().ok_or("this node belongs to no cluster yet")?.cluster;
         let address = self.address_of(leader).ok_or("its address is not known")?;
-        let socket = outgoing(address, self.options.from_address).map_err(|error| error.to_string())?;
-        prepare_link(&socket, self.options.link_patience).map_err(|error| error.to_string())?;
+        let socket = self.options.way.socket(address).map_err(|error| error.to_string())?;
+        if purpose == Purpose::Control {
+            // Liveness must not wait behind bulk data in the device's queue either. Without it, it waits there a little.
+            let _ = put_first(&socket);
+        }
         let term = self.engine.replica().map_or_else(Default::default, |replica| replica.term());
         let (node, chunk_size) = (self.engine.node(), self.files.layout.chunk_size);
         let hello = Hello { purpose, cluster, node, term, subscription, start, chunk_size };

@@ -1,7 +1,6 @@
 //! The log thread: its turn, what wakes it, how it ends.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +12,7 @@ use crate::engine::{Action, ControlInput, ControlOutput, EdgeMessage, Engine, No
 use crate::gossip::Directory;
 use crate::limits::{LINK_BUFFER_BYTES, LINK_BUFFER_COUNT};
 use crate::queue::Queue;
-use crate::ring::{Completion, Driver, FileId, GroupId, Wait, monotonic_now, pin_thread};
+use crate::ring::{Completion, Driver, FileId, GroupId, Wait, Way, monotonic_now, pin_thread};
 use crate::storage::{ChunkLayout, DamageReports, DurableMark, FileDisk, Renewal};
 use crate::types::{LogPosition, NodeId, Term, Ticks, WallTime};
 
@@ -73,10 +72,11 @@ pub struct LogThreadOptions {
     pub mark: Option<DurableMark>,
     /// False with `UnsafeDisableFlushToDisk`.
     pub flush: bool,
-    /// The address that links to a leader come from, so that they take the internal network.
-    pub from_address: Option<IpAddr>,
-    /// How long unacknowledged bytes wait on a link before it counts as broken.
-    pub link_patience: Duration,
+    /// How links to a leader are made, so that they take the internal network. Its patience is that of all links: how long
+    /// unacknowledged bytes wait before one counts as broken.
+    pub way: Way,
+    /// `IntBusyPollUs`; 0 is off.
+    pub busy_poll_us: u32,
     /// Try to send to followers without copying; falls back where the kernel copies anyway.
     pub zero_copy: bool,
     /// CPUs for the thread and the kernel's workers; empty: all.
@@ -187,6 +187,24 @@ pub struct LogThread {
     stop_at: Option<Ticks>,
 }
 
+/// Says what came of `IntBusyPollUs`: it depends on the kernel, and whether it helps on the card.
+fn poll_busily(driver: &mut Driver, microseconds: u32) {
+    if microseconds == 0 {
+        return;
+    }
+    match driver.poll_busily(microseconds) {
+        Ok(()) => tracing::info!(
+            "io_uring: before it sleeps this thread polls the cards of its links for {microseconds} us (NAPI busy \
+             polling), where their drivers have NAPI"
+        ),
+        Err(failure) => tracing::warn!(
+            %failure,
+            "IntBusyPollUs is {microseconds}, but the kernel refuses NAPI busy polling for this ring: links are served by \
+             interrupts. It needs Linux 6.9 with CONFIG_NET_RX_BUSY_POLL; set IntBusyPollUs to 0 otherwise"
+        ),
+    }
+}
+
 impl LogThread {
     /// Sets the ring up on the calling thread, which must be the one that runs it. `listener` listens on the internal
     /// port (a node that is alone has none); see [`listen`](crate::ring::listen).
@@ -212,6 +230,7 @@ impl LogThread {
         if let Err(failure) = driver.limit_workers(KERNEL_WORKERS, &options.cpus) {
             tracing::warn!(%failure, "io_uring: the kernel's worker threads cannot be limited");
         }
+        poll_busily(&mut driver, options.busy_poll_us);
         let data_buffers = driver.add_group(LINK_BUFFER_COUNT, LINK_BUFFER_BYTES)?;
         let listener = listener.map(|listener| driver.attach(listener));
         let watches = [links.requests.eventfd(), links.control_input.eventfd(), links.shell_input.eventfd()]

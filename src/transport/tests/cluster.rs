@@ -114,7 +114,7 @@ impl Cluster {
     fn restart_node(&self, index: usize) {
         let member = self.list.members[index];
         let address = std::net::SocketAddr::new(member.int_ip, member.int_tcp_port);
-        let listener = crate::ring::listen(address).unwrap().into();
+        let listener = crate::ring::listen(address, None).unwrap().into();
         let node = Node::start(&self.directories.of(&index.to_string()), node_id(index), listener, &self.list);
         self.nodes.lock()[index] = Some(node);
     }

@@ -17,7 +17,7 @@ use crate::engine::{
 use crate::gossip::Directory;
 use crate::index::Index;
 use crate::queue::Queue;
-use crate::ring::listen;
+use crate::ring::{Way, listen};
 use crate::storage::{
     ChunkHeader, ChunkLayout, DamageReports, Disk, DurableState, FileDisk, FileName, LogReader, erase_tail, recover,
 };
@@ -252,8 +252,8 @@ fn run(
         layout: LAYOUT,
         mark: recovered.mark,
         flush: true,
-        from_address: None,
-        link_patience: Duration::from_secs(5),
+        way: Way { patience: Some(Duration::from_secs(5)), ..Way::default() },
+        busy_poll_us: 0,
         zero_copy: true,
         cpus: Vec::new(),
     };
@@ -280,7 +280,7 @@ pub(super) fn make_chunks(path: &Path, count: u32) {
 
 /// A listener on a free port of loopback, as the ring wants it.
 pub(super) fn listener() -> std::net::TcpListener {
-    std::net::TcpListener::from(listen("127.0.0.1:0".parse().unwrap()).unwrap())
+    std::net::TcpListener::from(listen("127.0.0.1:0".parse().unwrap(), None).unwrap())
 }
 
 /// The edge's part: apply what is readable, answer when it is.

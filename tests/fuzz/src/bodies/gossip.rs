@@ -68,7 +68,7 @@ fn take(gossip: &mut Gossip, now: Ticks, exchange: &Exchange) {
     assert!(nodes[1..].iter().all(|other| other.node != gossip.node()));
     let own = gossip.exchange(now).encode();
     assert!(own.len() <= EXCHANGE_MAX_BYTES && Exchange::parse(&own).is_ok(), "others understand it");
-    let document: serde_json::Value = serde_json::from_str(&gossip.document(now)).expect("a JSON document");
+    let document: serde_json::Value = serde_json::from_str(&gossip.document(now).json()).expect("a JSON document");
     assert!(document["members"].as_array().is_some_and(|members| members.len() >= nodes.len()));
 }
 
@@ -99,6 +99,7 @@ fn gossip(n: u8, standing: u8) -> Gossip {
         cluster_size: 3,
         chunk_size: CHUNK_SIZE,
         addresses,
+        ext_advertise: Vec::new(),
         priority: 0,
         read_only: false,
         interval: Duration::from_secs(1),
