@@ -13,6 +13,7 @@
 //! - [`queue`]: bounded queues between threads.
 //! - [`storage`]: chunk files, durable state, recovery.
 //! - [`index`]: stream and event number to log position, in memory and in tables on disk.
+//! - [`machine`]: kernel, CPUs and network devices of the host, and the plan for what could be set better.
 //! - [`http`]: a small HTTP/1.1 reader and writer; knows no routes.
 //! - [`engine`]: the log thread's brain: consensus, log tail and stream heads in one deterministic machine.
 //! - [`transport`]: the log thread: drives the engine over one io_uring.
@@ -36,6 +37,7 @@ pub mod gossip;
 pub mod http;
 pub mod index;
 pub mod limits;
+pub mod machine;
 pub mod manual;
 pub mod node;
 pub mod operator;

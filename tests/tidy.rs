@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const LEVELS: [&[&str]; 7] = [
     &["types", "limits", "codec"],
     &["consensus", "gossip", "ring", "queue"],
-    &["storage", "index", "http"],
+    &["storage", "index", "http", "machine"],
     &["engine"],
     &["transport", "api", "admin", "background", "config", "operator", "sim"],
     &["node"],
