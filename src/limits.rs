@@ -134,8 +134,18 @@ pub const HEADS_KEPT_MAX: usize = 64 << 10;
 /// Edge threads that `EdgeThreads` accepts at most.
 pub const EDGE_THREADS_MAX: usize = 256;
 
-/// Processors that `CpuPinning` can name: 0 up to one less, as many as the kernel's fixed-size affinity mask has.
+/// Processors that `CpuPinning`, `IntCpus` and `ExtCpus` can name: 0 up to one less, as many as the kernel's fixed-size affinity mask has.
 pub const CPU_COUNT_MAX: usize = 1024;
+
+/// Longest name of a network device, bytes: the kernel's IFNAMSIZ without its zero.
+pub const DEVICE_NAME_MAX_BYTES: usize = 15;
+
+/// Rules of `ExtAdvertise` of one node: they travel in its gossip entry.
+pub const ADVERTISE_RULES_MAX: usize = 16;
+
+/// The longest that the internal ring may poll its card before it sleeps, microseconds: the log thread has other work to
+/// look at each millisecond.
+pub const BUSY_POLL_MAX_US: i64 = 1000;
 
 /// Events in one page of a read, as v5 has it.
 pub const READ_PAGE_EVENTS_MAX: i32 = 4096;

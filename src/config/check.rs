@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::config::error::ConfigError;
 use crate::config::raw::{RawOptions, Source};
 use crate::config::report::Adjusted;
-use crate::config::settings::{AdvertiseAs, Config, DnsDiscovery, Heartbeat};
+use crate::config::settings::{AdvertiseAs, Config, DnsDiscovery, Heartbeat, OnExt};
 use crate::config::values::Values;
 
 /// The default of ClusterDns in v5, which stands for "none" in files that were copied from its documentation.
@@ -34,6 +34,7 @@ pub(super) fn check(raw: &RawOptions) -> Result<Checked, ConfigError> {
     check_discovery(values, &mut checked)?;
     check_advertised(&mut checked)?;
     check_sizes(values, &mut checked)?;
+    check_processors(values, &mut checked)?;
     warn_of_dangers(&mut checked);
     Ok(checked)
 }
@@ -57,6 +58,15 @@ fn read(values: Values<'_>) -> Result<Config, ConfigError> {
         ext_tcp_port: values.port("ExtTcpPort")?,
         ext_http_port: values.port("ExtHttpPort")?,
         advertise_as: advertise_as(values)?,
+        ext_advertise: values.address_rules("ExtAdvertise")?,
+        int_device: values.device("IntDevice")?,
+        ext_device: values.device("ExtDevice")?,
+        int_busy_poll_us: values.integer("IntBusyPollUs")?,
+        on_ext: OnExt {
+            admin: values.switch("AdminOnExt")?,
+            stats: values.switch("StatsOnExt")?,
+            gossip: values.switch("GossipOnExt")?,
+        },
         int_tcp_heartbeat: Heartbeat {
             interval: values.milliseconds("IntTcpHeartbeatInterval")?,
             timeout: values.milliseconds("IntTcpHeartbeatTimeout")?,
@@ -80,6 +90,8 @@ fn read(values: Values<'_>) -> Result<Config, ConfigError> {
         unsafe_disable_flush_to_disk: values.switch("UnsafeDisableFlushToDisk")?,
         edge_threads: values.integer("EdgeThreads")?,
         cpu_pinning: values.pinning("CpuPinning")?,
+        int_cpus: values.processors("IntCpus")?,
+        ext_cpus: values.processors("ExtCpus")?,
     })
 }
 
@@ -301,6 +313,36 @@ fn check_sizes(values: Values<'_>, checked: &mut Checked) -> Result<(), ConfigEr
         "MaxAppendSize is lowered from {max_append_size} to {lowered} bytes, a quarter of ChunkSize ({chunk_size} bytes); \
          larger writes are refused"
     ));
+    Ok(())
+}
+
+/// Each thread is placed by one option, or by none.
+fn check_processors(values: Values<'_>, checked: &mut Checked) -> Result<(), ConfigError> {
+    let config = &checked.config;
+    let pinning = &config.cpu_pinning;
+    for (list, thread, is_pinned) in [
+        ("IntCpus", "log", pinning.log.is_some()),
+        ("IntCpus", "control", pinning.control.is_some()),
+        ("IntCpus", "background", pinning.background.is_some()),
+        ("ExtCpus", "edges", !pinning.edges.is_empty()),
+    ] {
+        let processors = values.text(list);
+        if is_pinned && !processors.is_empty() {
+            let (processors, pinning) = (processors.to_owned(), values.text("CpuPinning").to_owned());
+            return Err(ConfigError::PlacedTwice { list, processors, origin: values.origin(list), pinning, thread });
+        }
+    }
+    let shared: Vec<String> =
+        config.int_cpus.iter().filter(|cpu| config.ext_cpus.contains(cpu)).map(ToString::to_string).collect();
+    if !shared.is_empty() {
+        checked.warnings.push(format!(
+            "IntCpus is \"{}\" and ExtCpus is \"{}\", which share {}: clients can slow replication down there; take them \
+             out of one of the two, unless the machine has no more",
+            values.text("IntCpus"),
+            values.text("ExtCpus"),
+            shared.join(",")
+        ));
+    }
     Ok(())
 }
 

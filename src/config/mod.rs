@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 pub use error::ConfigError;
 pub use pinning::CpuPinning;
 pub use raw::Source;
-pub use settings::{AdvertiseAs, Config, DnsDiscovery, Heartbeat};
+pub use settings::{AdvertiseAs, Config, DnsDiscovery, Heartbeat, OnExt};
 
 use crate::config::raw::RawOptions;
 use crate::config::report::{Adjusted, Extent};

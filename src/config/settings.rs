@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::pinning::CpuPinning;
-use crate::gossip::Addresses;
+use crate::gossip::{AddressRule, Addresses};
 
 /// The options as the server uses them: typed, checked once, and trusted afterwards.
 ///
 /// Made by [`crate::config::load`], or by [`Config::default`] with nothing but defaults. Invariants: no two listeners
-/// share a port, `chunk_size_bytes` is a multiple of 4096 and at least twice `append_size_max_bytes`, and in a cluster
+/// share a port, no thread is placed by two options, `chunk_size_bytes` is a multiple of 4096 and at least twice `append_size_max_bytes`, and in a cluster
 /// the advertised addresses can be connected to and there is a way to find the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -36,6 +36,16 @@ pub struct Config {
     pub ext_http_port: u16,
     /// What others are told instead of the listening addresses.
     pub advertise_as: AdvertiseAs,
+    /// What clients are told by the network that they ask from, the first that holds; else the advertised address.
+    pub ext_advertise: Vec<AddressRule>,
+    /// The device that the internal plane is bound to; none leaves it to the routes.
+    pub int_device: Option<String>,
+    /// The device that the clients' listeners are bound to.
+    pub ext_device: Option<String>,
+    /// Microseconds that the internal ring polls its card before it sleeps; 0 is off.
+    pub int_busy_poll_us: u32,
+    /// What the clients' HTTP port serves.
+    pub on_ext: OnExt,
     /// Heartbeats between the nodes.
     pub int_tcp_heartbeat: Heartbeat,
     /// Heartbeats to clients.
@@ -73,6 +83,22 @@ pub struct Config {
     pub edge_threads: usize,
     /// Which thread runs where.
     pub cpu_pinning: CpuPinning,
+    /// Where the threads of the internal plane run; empty leaves it to the system or `cpu_pinning`. Invariant: empty when
+    /// `cpu_pinning` has one of these threads.
+    pub int_cpus: Vec<usize>,
+    /// Where the edges run, one after the other; the same.
+    pub ext_cpus: Vec<usize>,
+}
+
+/// What the clients' HTTP port serves of what need not be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnExt {
+    /// `/admin` and `/web`.
+    pub admin: bool,
+    /// `/stats`.
+    pub stats: bool,
+    /// `GET /gossip`.
+    pub gossip: bool,
 }
 
 /// What others are told instead of the listening addresses; `None` means the listening one.
@@ -161,6 +187,32 @@ impl Config {
     /// Edge threads to start on a machine with this many processors.
     #[must_use]
     pub fn edge_thread_count(&self, processors: NonZeroUsize) -> usize {
-        if self.edge_threads == 0 { processors.get().min(crate::limits::EDGE_THREADS_MAX) } else { self.edge_threads }
+        let own = if self.ext_cpus.is_empty() { processors.get() } else { self.ext_cpus.len() };
+        if self.edge_threads == 0 { own.min(crate::limits::EDGE_THREADS_MAX) } else { self.edge_threads }
+    }
+
+    /// Processors of the log thread and its ring's workers; empty: anywhere.
+    #[must_use]
+    pub fn log_cpus(&self) -> Vec<usize> {
+        self.cpu_pinning.log.map_or_else(|| self.int_cpus.clone(), |cpu| vec![cpu])
+    }
+
+    /// Processors of the control thread; empty: anywhere.
+    #[must_use]
+    pub fn control_cpus(&self) -> Vec<usize> {
+        self.cpu_pinning.control.map_or_else(|| self.int_cpus.clone(), |cpu| vec![cpu])
+    }
+
+    /// Processors of the background threads; empty: anywhere.
+    #[must_use]
+    pub fn background_cpus(&self) -> Vec<usize> {
+        self.cpu_pinning.background.map_or_else(|| self.int_cpus.clone(), |cpu| vec![cpu])
+    }
+
+    /// The processor of the edge thread with this number, in turn; empty: anywhere.
+    #[must_use]
+    pub fn edge_cpus(&self, edge: usize) -> Vec<usize> {
+        let own = || self.ext_cpus.get(edge % self.ext_cpus.len().max(1)).copied();
+        self.cpu_pinning.edge(edge).or_else(own).into_iter().collect()
     }
 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::directory::{Addresses, KnownNode};
+use super::addresses::Addresses;
+use super::directory::KnownNode;
 use super::document::{self, Shown};
 use super::exchange::{Exchange, NODES_MAX, Relayed};
 use super::founding::{Founding, Standing, Step};

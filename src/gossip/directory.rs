@@ -1,25 +1,11 @@
 //! Who is in the cluster, for the threads that do not gossip: a snapshot that the control thread replaces.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use super::addresses::Addresses;
 use crate::types::NodeId;
-
-/// Where a node is reached, as it advertises itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Addresses {
-    /// Replication and forwarding.
-    pub int_tcp: SocketAddr,
-    /// Gossip and elections.
-    pub int_http: SocketAddr,
-    /// Clients, TCP.
-    pub ext_tcp: SocketAddr,
-    /// Clients, HTTP.
-    pub ext_http: SocketAddr,
-}
 
 /// One known node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,13 +52,5 @@ impl Directory {
     /// Replaces the snapshot. For the control thread.
     pub fn replace(&self, nodes: Vec<KnownNode>, gossip_json: Arc<str>) {
         *self.inner.write() = Snapshot { nodes, gossip_json };
-    }
-}
-
-impl Addresses {
-    /// The internal address.
-    #[must_use]
-    pub fn int_ip(&self) -> IpAddr {
-        self.int_tcp.ip()
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::directory::Addresses;
+use super::addresses::Addresses;
 use crate::codec::record::{MemberRecord, MembershipBody};
 use crate::types::{Guid, NodeId, Term, WallTime};
 

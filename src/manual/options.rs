@@ -51,6 +51,13 @@
 //! | `ExtTcpHeartbeatInterval` | `--ext-tcp-heartbeat-interval` | `EVENTSTORE_EXT_TCP_HEARTBEAT_INTERVAL` | `2000` | Pause between heartbeats on connections of clients. Must be a whole number of milliseconds from 1 to 3600000; for example `5000`. |
 //! | `ExtTcpHeartbeatTimeout` | `--ext-tcp-heartbeat-timeout` | `EVENTSTORE_EXT_TCP_HEARTBEAT_TIMEOUT` | `1000` | How long to wait for a sign of life from a client after a heartbeat. Must be a whole number of milliseconds from 1 to 3600000; for example `3000`. |
 //! | `GossipOnSingleNode` | `--gossip-on-single-node` | `EVENTSTORE_GOSSIP_ON_SINGLE_NODE` | `false` | Without effect: a node on its own always answers GET /gossip, so that clients can find it by gossip. Must be true or false; for example `true`. |
+//! | `IntDevice` | `--int-device` | `EVENTSTORE_INT_DEVICE` | none | Network device for traffic between the nodes: the internal ports take connections that arrive on it only, and all connections to other nodes leave by it, whatever the routes say. None leaves it to the routes; where these take another device than the one with IntIp, the log and /stats say so. Must be the name of a network device, at most 15 bytes; for example `eth1`. |
+//! | `ExtDevice` | `--ext-device` | `EVENTSTORE_EXT_DEVICE` | none | Network device for clients: their ports take connections that arrive on it only. A client on this machine itself then cannot connect, unless the device is lo. Must be the name of a network device, at most 15 bytes; for example `eth0`. |
+//! | `IntBusyPollUs` | `--int-busy-poll-us` | `EVENTSTORE_INT_BUSY_POLL_US` | `0` | Microseconds that the log thread polls the internal card's queue before it sleeps: saves the interrupt's delay for a processor that is never idle. 0 is off. Needs Linux 6.9 and a card with NAPI; where the kernel refuses, the node says so and goes on without. Must be a whole number from 0 to 1000; for example `50`. |
+//! | `ExtAdvertise` | `--ext-advertise` | `EVENTSTORE_EXT_ADVERTISE` | none | Addresses told to clients by the network that they ask from: the first rule that holds, else ExtIpAdvertiseAs, else ExtIp. All nodes of the cluster know each other's rules and answer by them, in GET /gossip and when they send a client to the leader. At most 16 rules. In YAML also [{ for: 10.1.0.0/16, address: 10.1.0.5 }]. Must be a list of NETWORK=ADDRESS, or in YAML of mappings with for and address; for example `10.1.0.0/16=10.1.0.5`. |
+//! | `AdminOnExt` | `--admin-on-ext` | `EVENTSTORE_ADMIN_ON_EXT` | `true` | Serve /admin and /web on the client port. What changes the cluster (`ringstore admin`), elections and the gossip of the nodes are on the internal port only, whatever this says. Must be true or false; for example `false`. |
+//! | `StatsOnExt` | `--stats-on-ext` | `EVENTSTORE_STATS_ON_EXT` | `true` | Serve /stats on the client port; it is always on the internal one. Must be true or false; for example `false`. |
+//! | `GossipOnExt` | `--gossip-on-ext` | `EVENTSTORE_GOSSIP_ON_EXT` | `true` | Serve GET /gossip on the client port. Clients that find the cluster by gossip need it, unless they reach the internal one. Must be true or false; for example `false`. |
 //!
 //! ## Cluster options
 //!
@@ -81,8 +88,10 @@
 //!
 //! | YAML key | Flag | Environment | Default | Meaning |
 //! |---|---|---|---|---|
-//! | `EdgeThreads` | `--edge-threads` | `EVENTSTORE_EDGE_THREADS` | `1` | Threads that serve clients; 0 means one for each processor. Must be a whole number from 0 to 256; for example `4`. |
-//! | `CpuPinning` | `--cpu-pinning` | `EVENTSTORE_CPU_PINNING` | none | Binds threads to processors: log, control and background to one each, edges to several. Empty means that the system places them. Must be a list like log=0,control=1,edges=2-3, with processor numbers; for example `log=0,control=1,edges=2-3`. |
+//! | `EdgeThreads` | `--edge-threads` | `EVENTSTORE_EDGE_THREADS` | `1` | Threads that serve clients; 0 means one for each processor, with ExtCpus one for each of those. Must be a whole number from 0 to 256; for example `4`. |
+//! | `CpuPinning` | `--cpu-pinning` | `EVENTSTORE_CPU_PINNING` | none | Binds threads to processors: log, control and background to one each, edges to several. Empty means that the system places them, or IntCpus and ExtCpus do: a thread is named in one of the options only. Must be a list like log=0,control=1,edges=2-3, with processor numbers; for example `log=0,control=1,edges=2-3`. |
+//! | `IntCpus` | `--int-cpus` | `EVENTSTORE_INT_CPUS` | none | Processors of the internal plane: the log thread with the kernel's workers of its ring, the control thread and the background threads run on these only, each on any of them. Best those that the interrupts of IntDevice arrive on, or their neighbours on the same NUMA node. Not together with log, control or background in CpuPinning, which give each of these threads one processor. Must be a list of processors from 0 to 1023, each once, as 0-3,8; for example `0-3`. |
+//! | `ExtCpus` | `--ext-cpus` | `EVENTSTORE_EXT_CPUS` | none | Processors of the external plane: the edge threads take one each, in turn. Best without those in IntCpus, so that clients cannot slow replication down. Not together with edges in CpuPinning. Must be a list of processors from 0 to 1023, each once, as 0-3,8; for example `4-7`. |
 //!
 //! ## Options of v5 that are missing
 //!
@@ -145,9 +154,6 @@
 //! - `IntSecureTcpPortAdvertiseAs`
 //! - `ConnectionPendingSendBytesThreshold`
 //! - `ConnectionQueueSizeThreshold`
-//! - `AdminOnExt`
-//! - `StatsOnExt`: /stats is served on the client port
-//! - `GossipOnExt`: /gossip is served on the client port
 //! - `IntHttpPrefixes`
 //! - `ExtHttpPrefixes`
 //! - `EnableTrustedAuth`: the header is not honoured

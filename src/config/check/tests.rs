@@ -291,4 +291,54 @@ fn edge_threads_0_means_one_for_each_processor() {
     check("0", 1000, 256);
     check("1", 8, 1);
     check("4", 2, 4);
+    check("0 ExtCpus=2,5,7", 8, 3);
+    check("2 ExtCpus=2,5,7", 8, 2);
+}
+
+#[test]
+fn each_thread_is_placed_by_one_option() {
+    let check = |options: &str, log: &[usize], control: &[usize], background: &[usize], edges: [&[usize]; 3]| {
+        let config = config(options);
+        assert_eq!(config.log_cpus(), log, "{options}");
+        assert_eq!(config.control_cpus(), control, "{options}");
+        assert_eq!(config.background_cpus(), background, "{options}");
+        assert_eq!([0, 1, 2].map(|edge| config.edge_cpus(edge)), edges.map(<[usize]>::to_vec), "{options}");
+    };
+    check("", &[], &[], &[], [&[]; 3]);
+    check("IntCpus=0-1 ExtCpus=2-3", &[0, 1], &[0, 1], &[0, 1], [&[2], &[3], &[2]]);
+    check("CpuPinning=log=4,edges=5 IntCpus=", &[4], &[], &[], [&[5]; 3]);
+    check("CpuPinning=edges=5 IntCpus=0-1", &[0, 1], &[0, 1], &[0, 1], [&[5]; 3]);
+    check("CpuPinning=log=4 ExtCpus=5", &[4], &[], &[], [&[5]; 3]);
+    for thread in ["log", "control", "background"] {
+        check_refused(
+            &format!("CpuPinning={thread}=4 IntCpus=0-1"),
+            &format!(
+                "IntCpus is \"0-1\" (command line) and CpuPinning is \"{thread}=4\", but both place the {thread} thread;"
+            ),
+        );
+    }
+    check_refused("CpuPinning=edges=4 ExtCpus=0", "ExtCpus is \"0\" (command line) and CpuPinning is \"edges=4\", but");
+    check_refused(
+        "IntCpus=0-9999",
+        "IntCpus is \"0-9999\" (command line), but must be a list of processors from 0 to 1023",
+    );
+    check_warnings(
+        "IntCpus=0-1 ExtCpus=1-2",
+        &["IntCpus is \"0-1\" and ExtCpus is \"1-2\", which share 1: clients can"],
+    );
+    check_warnings("IntCpus=0-1 ExtCpus=2", &[]);
+}
+
+#[test]
+fn the_planes_are_left_to_the_system_unless_asked() {
+    let config = Config::default();
+    assert_eq!((config.int_device, config.ext_device, config.int_busy_poll_us), (None, None, 0));
+    assert_eq!(config.on_ext, OnExt { admin: true, stats: true, gossip: true });
+    assert!(config.ext_advertise.is_empty() && config.int_cpus.is_empty() && config.ext_cpus.is_empty());
+    check_refused("IntDevice=eth/1", "IntDevice is \"eth/1\" (command line), but must be the name of a network device");
+    check_refused(
+        "IntBusyPollUs=1001",
+        "IntBusyPollUs is \"1001\" (command line), but must be a whole number from 0 to",
+    );
+    check_refused("StatsOnExt=perhaps", "StatsOnExt is \"perhaps\"");
 }
