@@ -21,7 +21,7 @@ mod netlink;
 mod plan;
 mod sysctls;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod tree;
 
 pub use apply::{Applied, Kept, Refusal, State, apply, revert};

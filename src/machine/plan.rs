@@ -14,7 +14,7 @@ use super::sysctls::SYSCTLS;
 use super::tree::Target;
 
 /// Microseconds that a packet of the internal plane may wait for others in the card: each write waits for two of them.
-pub const INTERNAL_RX_USECS_MAX: u32 = 8;
+const INTERNAL_RX_USECS_MAX: u32 = 8;
 
 /// Which traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
