@@ -138,7 +138,7 @@ enum Command {
         #[arg(long)]
         json: bool,
         /// Options of the server, for example --config /etc/eventstore/eventstore.conf
-        #[arg(value_name = "OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
+        #[arg(value_name = "NODE_OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<OsString>,
     },
     /// Shows, makes or takes back settings of this host for the two planes: interrupts, queues, XPS, RPS, coalescing, sysctls.
@@ -165,7 +165,7 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = "/")]
         root: PathBuf,
         /// Options of the server, for example --config /etc/eventstore/eventstore.conf
-        #[arg(value_name = "OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
+        #[arg(value_name = "NODE_OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<OsString>,
     },
 }
