@@ -4,7 +4,7 @@ use super::finding::Group;
 use crate::limits::LOG_BUFFER_BYTES;
 use crate::machine::{Kernel, Limits, Machine};
 use crate::operator::progress::size;
-use crate::ring::{Capabilities, RingError, probe};
+use crate::ring::{Capabilities, Failure, RingError, probe};
 
 /// Connections of some thousand clients, and chunk files.
 const OPEN_FILES_LEAST: u64 = 16 << 10;
@@ -14,10 +14,14 @@ const KERNEL_OLDEST: (u32, u32) = (6, 1);
 const FAST_CLOCKS: [&str; 5] = ["tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page", "timebase"];
 
 pub(super) fn findings(machine: &Machine) -> Vec<Group> {
-    vec![kernel(&machine.kernel, &probe()), limits(&machine.kernel, &machine.limits), clock(&machine.kernel)]
+    vec![
+        kernel(&machine.kernel, &machine.limits, &probe()),
+        limits(&machine.kernel, &machine.limits),
+        clock(&machine.kernel),
+    ]
 }
 
-fn kernel(kernel: &Kernel, probed: &Result<Capabilities, RingError>) -> Group {
+fn kernel(kernel: &Kernel, limits: &Limits, probed: &Result<Capabilities, RingError>) -> Group {
     let mut group = Group::new("kernel");
     match kernel.version() {
         Some(version) if version < KERNEL_OLDEST => group.advice(
@@ -27,7 +31,7 @@ fn kernel(kernel: &Kernel, probed: &Result<Capabilities, RingError>) -> Group {
         _ => group.fine(format!("Linux {}", kernel.release)),
     }
     match probed {
-        Err(error) => group.problem(error.to_string(), denial(kernel)),
+        Err(error) => group.problem(error.to_string(), denial(kernel, limits, error)),
         Ok(found) => {
             let allowed = match kernel.io_uring_disabled {
                 Some(0) => "kernel.io_uring_disabled is 0".to_owned(),
@@ -59,7 +63,17 @@ fn kernel(kernel: &Kernel, probed: &Result<Capabilities, RingError>) -> Group {
 }
 
 /// Why io_uring is refused, as far as it can be seen, and the remedy.
-fn denial(kernel: &Kernel) -> String {
+fn denial(kernel: &Kernel, limits: &Limits, error: &RingError) -> String {
+    if let RingError::Refused { failure: Failure::NoMemory, .. } = error {
+        let hard = limits.locked_memory.and_then(|limit| limit.hard);
+        return match hard {
+            Some(hard) => format!(
+                "locked memory is limited to {}: LimitMEMLOCK=infinity in systemd, --ulimit memlock=-1 for containers",
+                size(hard)
+            ),
+            None => "locked memory is not limited: look at the memory limit of the container or cgroup".to_owned(),
+        };
+    }
     match (kernel.io_uring_disabled, kernel.seccomp) {
         (Some(2), _) => {
             "kernel.io_uring_disabled is 2, which forbids it to everyone: sysctl -w kernel.io_uring_disabled=0"
@@ -175,7 +189,7 @@ mod tests {
     fn a_denial_names_its_cause_and_the_remedy() {
         let check = |disabled: Option<u32>, seccomp: Option<u32>, expected: &str| {
             let found = Kernel { io_uring_disabled: disabled, seccomp, ..Kernel::default() };
-            let lines = shown(&kernel(&found, &refused()));
+            let lines = shown(&kernel(&found, &Limits::default(), &refused()));
             assert_eq!(lines[1].0, Grade::Problem);
             assert!(lines[1].1.contains(expected), "{lines:?}");
         };
@@ -183,6 +197,15 @@ mod tests {
         check(Some(1), Some(0), "kernel.io_uring_group (now none)");
         check(Some(0), Some(2), "allow io_uring_setup, io_uring_enter and io_uring_register");
         check(None, Some(0), "see the errno");
+    }
+
+    #[test]
+    fn a_ring_without_memory_is_told_by_its_limit() {
+        let hard = Some(64 << 10);
+        let limits = Limits { locked_memory: Some(Limit { soft: hard, hard }), open_files: None };
+        let error = RingError::Refused { failure: Failure::NoMemory, advice: String::new() };
+        let lines = shown(&kernel(&Kernel::default(), &limits, &Err(error)));
+        assert!(lines[1].0 == Grade::Problem && lines[1].1.contains("limited to 64.0 KiB"), "{lines:?}");
     }
 
     #[test]
