@@ -13,6 +13,7 @@
 //! - [`queue`]: bounded queues between threads.
 //! - [`storage`]: chunk files, durable state, recovery.
 //! - [`index`]: stream and event number to log position, in memory and in tables on disk.
+//! - [`machine`]: kernel, CPUs and network devices of the host, and the plan for what could be set better.
 //! - [`http`]: a small HTTP/1.1 reader and writer; knows no routes.
 //! - [`security`]: who may speak on the internal plane: certificates, TLS without I/O, proofs of the cluster secret.
 //! - [`engine`]: the log thread's brain: consensus, log tail and stream heads in one deterministic machine.
@@ -37,6 +38,7 @@ pub mod gossip;
 pub mod http;
 pub mod index;
 pub mod limits;
+pub mod machine;
 pub mod manual;
 pub mod node;
 pub mod operator;

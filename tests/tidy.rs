@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const LEVELS: [&[&str]; 7] = [
     &["types", "limits", "codec"],
     &["consensus", "gossip", "ring", "queue"],
-    &["storage", "index", "http", "security"],
+    &["storage", "index", "http", "security", "machine"],
     &["engine"],
     &["transport", "api", "admin", "background", "config", "operator", "sim"],
     &["node"],
@@ -18,8 +18,14 @@ const LEVELS: [&[&str]; 7] = [
 ];
 
 /// Pairs within one level that are allowed, each one way only.
-const NEIGHBOURS: [(&str, &[&str]); 4] =
-    [("codec", &["types", "limits"]), ("types", &["limits"]), ("index", &["storage"]), ("ring", &["queue"])];
+const NEIGHBOURS: [(&str, &[&str]); 5] = [
+    ("codec", &["types", "limits"]),
+    ("types", &["limits"]),
+    ("index", &["storage"]),
+    ("ring", &["queue"]),
+    // The doctor judges with the options that the node would start with.
+    ("operator", &["config"]),
+];
 
 const LINES_MAX: usize = 700;
 

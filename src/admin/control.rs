@@ -81,6 +81,8 @@ pub(super) struct Control {
     pub(super) gossip: RefCell<Gossip>,
     /// `ClusterSize` is 1: no other node has a say here, nor a place.
     pub(super) is_alone: bool,
+    /// What all nodes should have alike.
+    pub(super) settings: Vec<(&'static str, u64)>,
     client: Client,
     queues: ControlQueues,
     gossip_timeout: Duration,
@@ -113,6 +115,7 @@ impl Control {
             gossip: RefCell::new(Gossip::new(gossip_options, now, wall_now())),
             is_alone,
             client: Client::new(EXCHANGE_MAX_BYTES).by(options.way),
+            settings: options.settings,
             queues,
             gossip_timeout: options.gossip_timeout,
             started_at: Instant::now(),

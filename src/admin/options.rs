@@ -52,6 +52,8 @@ pub struct ControlOptions {
     pub gossip_timeout: Duration,
     /// `GossipAllowedDifferenceMs`.
     pub gossip_allowed_difference: Duration,
+    /// What all nodes should have alike, to be shown in `/admin/status`.
+    pub settings: Vec<(&'static str, u64)>,
     /// The log's chunk files, for other nodes that read them.
     pub log: LogReader,
     /// Where damage is reported that is found by the way.

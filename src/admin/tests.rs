@@ -106,6 +106,7 @@ impl TestNode {
             gossip_interval: Duration::from_millis(200),
             gossip_timeout: Duration::from_millis(500),
             gossip_allowed_difference: Duration::from_secs(60),
+            settings: vec![("ClusterSize", cluster_size as u64)],
             log: LogReader::new("/nowhere", ChunkLayout { chunk_size: 1 << 20 }),
             damage: DamageReports::default(),
         };

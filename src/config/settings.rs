@@ -178,6 +178,22 @@ impl Config {
         }
     }
 
+    /// The settings that all nodes of a cluster should have alike, with their values: what nodes tell each other's operator.
+    #[must_use]
+    pub fn shared_settings(&self) -> Vec<(&'static str, u64)> {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        vec![
+            ("ClusterSize", self.cluster_size as u64),
+            ("ChunkSize", self.chunk_size_bytes),
+            ("MaxAppendSize", self.append_size_max_bytes),
+            ("GossipIntervalMs", ms(self.gossip_interval)),
+            ("GossipTimeoutMs", ms(self.gossip_timeout)),
+            ("IntTcpHeartbeatInterval", ms(self.int_tcp_heartbeat.interval)),
+            ("IntTcpHeartbeatTimeout", ms(self.int_tcp_heartbeat.timeout)),
+            ("UnsafeDisableFlushToDisk", u64::from(self.unsafe_disable_flush_to_disk)),
+        ]
+    }
+
     /// True when there are other nodes.
     #[must_use]
     pub fn is_cluster(&self) -> bool {

@@ -384,6 +384,7 @@ fn spawn_control(
         gossip_interval: config.gossip_interval,
         gossip_timeout: config.gossip_timeout,
         gossip_allowed_difference: config.gossip_allowed_difference,
+        settings: config.shared_settings(),
         log: store.reader.clone(),
         damage: shared.damage.clone(),
     };

@@ -1,0 +1,357 @@
+//! Findings about the two planes: which device each has, and how it goes with the CPUs that are named for it.
+
+use super::finding::Group;
+use crate::config::Config;
+use crate::machine::{Cpus, Device, Machine, PlaneKind, PlaneWish, SYSCTLS};
+use crate::operator::tune::wishes;
+
+/// Packets of the internal plane are large: fewer of them is less work.
+const MTU_LARGE: u32 = 9000;
+/// A packet that waits longer in the card delays each write noticeably.
+const RX_USECS_LONG: u32 = 50;
+
+const TUNE: &str = "`ringstore tune --dry-run` shows what it would do about it";
+
+pub(super) fn findings(machine: &Machine, config: &Config) -> Vec<Group> {
+    let planes = [
+        (PlaneKind::Internal, config.int_ip, config.int_device.as_deref()),
+        (PlaneKind::External, config.ext_ip, config.ext_device.as_deref()),
+    ];
+    let wishes = wishes(machine, config);
+    let mut groups: Vec<Group> = Vec::new();
+    for (kind, address, bound) in planes {
+        let mut group = Group::new(if kind == PlaneKind::Internal { "internal" } else { "external" });
+        match device_of(&mut group, machine, kind, address, bound) {
+            Some(device) if device.is_loopback() => group.fine(format!(
+                "{address} is on the loopback device: only this host reaches it; there are no queues and interrupts to look at"
+            )),
+            Some(device) => {
+                let wish = wishes.iter().find(|wish| wish.kind == kind);
+                plane(&mut group, machine, kind, device, wish);
+            }
+            None => {}
+        }
+        groups.push(group);
+    }
+    groups.push(host(machine, &wishes));
+    groups
+}
+
+/// The device of a plane; where there is none the group says why.
+fn device_of<'a>(
+    group: &mut Group,
+    machine: &'a Machine,
+    kind: PlaneKind,
+    address: std::net::IpAddr,
+    bound: Option<&str>,
+) -> Option<&'a Device> {
+    let (ip, option) = if kind == PlaneKind::Internal { ("IntIp", "IntDevice") } else { ("ExtIp", "ExtDevice") };
+    let found = machine.device_with(address);
+    if let Some(name) = bound {
+        let Some(device) = machine.device(name) else {
+            group.problem(
+                format!("{option} is {name}, and there is no such device"),
+                format!("correct {option}: {}", names(machine)),
+            );
+            return None;
+        };
+        if !device.has(address) && !address.is_unspecified() {
+            let has = found.map_or("no device".to_owned(), |other| other.name.clone());
+            group.problem(
+                format!("{option} is {name}, but {ip} {address} is on {has}"),
+                format!("correct {ip} or {option}: nobody would reach the listener"),
+            );
+        }
+        return Some(device);
+    }
+    if address.is_unspecified() {
+        group.advice(
+            format!("{ip} is {address}: it listens on all devices, so the planes are not kept apart"),
+            format!("set {ip} to the address of one device"),
+        );
+        return None;
+    }
+    if found.is_none() {
+        group.problem(
+            format!("{ip} is {address}, and no device of this host has that address"),
+            format!("correct {ip}, or give the address to a device: {}", names(machine)),
+        );
+    }
+    found
+}
+
+fn names(machine: &Machine) -> String {
+    let shown = machine.devices.iter().map(|device| match device.addresses.first() {
+        Some(address) => format!("{} ({address})", device.name),
+        None => device.name.clone(),
+    });
+    format!("there are {}", shown.collect::<Vec<_>>().join(", "))
+}
+
+fn plane(group: &mut Group, machine: &Machine, kind: PlaneKind, device: &Device, wish: Option<&PlaneWish>) {
+    link(group, kind, device);
+    let working = machine.working_devices(&device.name);
+    if working.len() != 1 || working[0].name != device.name {
+        let names: Vec<&str> = working.iter().map(|device| device.name.as_str()).collect();
+        group.fine(format!("{} hands its work to {}", device.name, names.join(", ")));
+    }
+    let cpus = wish.and_then(|wish| wish.cpus.as_ref());
+    for device in working {
+        card(group, device);
+        interrupts(group, machine, kind, device, cpus);
+        steering(group, device, cpus);
+        coalescing(group, kind, device);
+        memory_node(group, machine, device, cpus);
+    }
+}
+
+fn link(group: &mut Group, kind: PlaneKind, device: &Device) {
+    if matches!(device.state.as_str(), "down" | "lowerlayerdown" | "notpresent") {
+        group.problem(
+            format!("{} is {}", device.name, device.state),
+            format!("ip link set {} up; check the cable and the switch", device.name),
+        );
+    }
+    match device.mtu {
+        Some(mtu) if mtu < MTU_LARGE && kind == PlaneKind::Internal && device.driver.is_some() => group.fine(format!(
+            "{} has MTU {mtu}; with {MTU_LARGE} on all nodes and the switch replication costs fewer packets",
+            device.name
+        )),
+        Some(mtu) => group.fine(format!("{} has MTU {mtu}", device.name)),
+        None => group.fine(format!("{} does not show its MTU", device.name)),
+    }
+}
+
+fn card(group: &mut Group, device: &Device) {
+    let Some(driver) = &device.driver else {
+        group.fine(format!("{} is a device without hardware", device.name));
+        return;
+    };
+    let speed = device.speed_mbits.map_or("speed not shown".to_owned(), |speed| format!("{speed} Mbit/s"));
+    let node = device.node.map_or("memory node not shown".to_owned(), |node| format!("memory node {node}"));
+    let (receive, send) = (device.receive.len(), device.send.len());
+    group.fine(format!("{}: driver {driver}, {speed}, {receive} receive and {send} send queues, {node}", device.name));
+}
+
+fn interrupts(group: &mut Group, machine: &Machine, kind: PlaneKind, device: &Device, cpus: Option<&Cpus>) {
+    let all: Vec<_> = device.queue_interrupts().collect();
+    if all.is_empty() {
+        group.fine(format!("{} shows no interrupts of its own: there is nothing to place", device.name));
+        return;
+    }
+    let mut taken = Cpus::default();
+    all.iter().for_each(|interrupt| taken.extend(interrupt.cpus()));
+    let words = format!("{}: {} interrupts of queues, taken by CPU {taken}", device.name, all.len());
+    let option = if kind == PlaneKind::Internal { "IntCpus" } else { "ExtCpus" };
+    match cpus {
+        Some(cpus) => {
+            let outside = all.iter().filter(|interrupt| !interrupt.cpus().is_within(cpus)).count();
+            if outside == 0 {
+                group.fine(format!("{words}, all within {option} ({cpus})"));
+            } else {
+                group.advice(format!("{words}: {outside} of them outside {option} ({cpus})"), TUNE);
+            }
+        }
+        None if all.len() > 1 && taken.len() == 1 && machine.topology.online.len() > 1 => {
+            group.advice(format!("{words}: one CPU does it all"), format!("name CPUs with {option}; {TUNE}"));
+        }
+        None => group.fine(format!("{words}; {option} names none")),
+    }
+    if machine.has_irqbalance && cpus.is_some() {
+        group.advice(
+            "irqbalance runs: it moves interrupts that someone has placed",
+            "stop it, or keep it off these CPUs with IRQBALANCE_BANNED_CPULIST",
+        );
+    }
+}
+
+/// RPS and XPS.
+fn steering(group: &mut Group, device: &Device, cpus: Option<&Cpus>) {
+    let mut handed = Cpus::default();
+    device.receive.iter().for_each(|queue| handed.extend(&queue.cpus));
+    if handed.is_empty() {
+        group.fine(format!("{}: RPS off", device.name));
+    } else if device.receive.len() > 1 {
+        group.advice(
+            format!(
+                "{}: RPS hands packets to CPU {handed} although there are {} queues",
+                device.name,
+                device.receive.len()
+            ),
+            format!("switch it off, the card spreads them already; {TUNE}"),
+        );
+    } else {
+        group.fine(format!("{}: RPS hands the packets of its single queue to CPU {handed}", device.name));
+    }
+    if !device.send.iter().any(|queue| queue.target.is_some()) {
+        group.fine(format!("{}: no XPS, there is no choice of a send queue", device.name));
+        return;
+    }
+    let shown = device.send.iter().map(|queue| format!("{}:{}", queue.number, queue.cpus));
+    let words = format!("{}: XPS, queue:CPUs, {}", device.name, shown.collect::<Vec<_>>().join(" "));
+    let mut mapped = Cpus::default();
+    device.send.iter().for_each(|queue| mapped.extend(&queue.cpus));
+    match cpus {
+        Some(cpus) if device.send.len() > 1 && !cpus.is_within(&mapped) => {
+            group.advice(format!("{words}: CPU {} has no queue of its own", cpus.without(&mapped)), TUNE);
+        }
+        _ if mapped.is_empty() => group.fine(format!("{}: XPS off", device.name)),
+        _ => group.fine(words),
+    }
+}
+
+fn coalescing(group: &mut Group, kind: PlaneKind, device: &Device) {
+    let Some(found) = device.coalescing else {
+        group.fine(format!("{} does not show its coalescing", device.name));
+        return;
+    };
+    let usecs = found.rx_usecs.map_or("not shown".to_owned(), |usecs| format!("{usecs} µs"));
+    let adaptive = if found.adaptive_rx == Some(true) { ", adaptive" } else { "" };
+    let words = format!("{}: a received packet waits up to {usecs} in the card{adaptive}", device.name);
+    let is_long = found.rx_usecs.is_some_and(|usecs| usecs > RX_USECS_LONG) || found.adaptive_rx == Some(true);
+    if kind == PlaneKind::Internal && is_long {
+        group.advice(format!("{words}; each write waits for two such packets"), TUNE);
+    } else {
+        group.fine(words);
+    }
+}
+
+fn memory_node(group: &mut Group, machine: &Machine, device: &Device, cpus: Option<&Cpus>) {
+    if machine.topology.nodes.len() < 2 {
+        return;
+    }
+    let (Some(node), Some(cpus)) = (device.node, cpus) else { return };
+    let nodes = machine.topology.nodes_of(cpus);
+    if nodes == [node] {
+        group.fine(format!("{} and its CPUs {cpus} are on memory node {node}", device.name));
+    } else {
+        let near = machine.topology.cpus_of(node).map(ToString::to_string).unwrap_or_default();
+        group.advice(
+            format!(
+                "{} is on memory node {node}, its CPUs {cpus} are on {nodes:?}: packets cross between the nodes",
+                device.name
+            ),
+            format!("take CPUs of {near}"),
+        );
+    }
+}
+
+/// What both planes share.
+fn host(machine: &Machine, wishes: &[PlaneWish]) -> Group {
+    let mut group = Group::new("host");
+    let topology = &machine.topology;
+    group.fine(format!(
+        "CPU {} online, this process may use {}; {} memory nodes shown",
+        topology.online,
+        topology.allowed,
+        topology.nodes.len()
+    ));
+    if let [first, second] = wishes
+        && !machine.device(&first.device).is_some_and(Device::is_loopback)
+        && first.device == second.device
+    {
+        group.advice(
+            format!("both planes are on {}: clients can take the room of replication", first.device),
+            "give each plane a card of its own",
+        );
+    }
+    for wish in wishes {
+        let Some(cpus) = &wish.cpus else { continue };
+        if !cpus.is_within(&topology.online) {
+            let missing = cpus.without(&topology.online);
+            group.problem(
+                format!("CPU {missing} of the {} plane is not online", wish.kind),
+                "correct IntCpus or ExtCpus",
+            );
+        }
+    }
+    if let [PlaneWish { cpus: Some(first), .. }, PlaneWish { cpus: Some(second), .. }] = wishes
+        && !first.common(second).is_empty()
+    {
+        group
+            .advice(format!("CPU {} is named for both planes", first.common(second)), "keep IntCpus and ExtCpus apart");
+    }
+    let mut worse = 0;
+    for (sysctl, found) in SYSCTLS.iter().zip(&machine.sysctls) {
+        if let Some((found, better)) = found.as_ref().and_then(|found| Some((found, sysctl.better(found)?))) {
+            worse += 1;
+            let (found, better) = (found.replace('\t', " "), better.replace('\t', " "));
+            group.advice(
+                format!("{} is {found}: {}", sysctl.name, sysctl.reason),
+                format!("sysctl -w {}=\"{better}\", or `ringstore tune`", sysctl.name),
+            );
+        }
+    }
+    if worse == 0 {
+        group.fine(format!("{} network sysctls are as they should be, as far as they can be seen", SYSCTLS.len()));
+    }
+    group
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::testing::unpack;
+    use crate::operator::doctor::finding::Grade;
+
+    fn lines(tree: &str, change: impl FnOnce(&mut Config)) -> Vec<(Grade, String)> {
+        let (_folder, tree) = unpack(tree);
+        let machine = Machine::read(&tree).unwrap();
+        let mut config = Config::default();
+        change(&mut config);
+        let groups = findings(&machine, &config);
+        groups.iter().flat_map(|group| &group.findings).map(|finding| (finding.grade, finding.line())).collect()
+    }
+
+    fn check(lines: &[(Grade, String)], grade: Grade, words: &str) {
+        let found = lines.iter().find(|(_, line)| line.contains(words));
+        assert_eq!(found.map(|(grade, _)| *grade), Some(grade), "{words}: {lines:#?}");
+    }
+
+    #[test]
+    fn two_cards_with_lists_that_do_not_fit() {
+        let lines = lines("two_cards", |config| {
+            config.int_ip = "10.1.0.1".parse().unwrap();
+            config.ext_ip = "192.168.7.1".parse().unwrap();
+            (config.int_cpus, config.ext_cpus) = (vec![0, 1], vec![1, 2]);
+        });
+        check(
+            &lines,
+            Grade::Fine,
+            "ens1f0np0: driver mlx5_core, 25000 Mbit/s, 4 receive and 4 send queues, memory node 0",
+        );
+        check(&lines, Grade::Advice, "4 interrupts of queues, taken by CPU 4-7: 4 of them outside IntCpus (0-1)");
+        check(&lines, Grade::Advice, "waits up to 64 µs in the card, adaptive");
+        check(&lines, Grade::Fine, "ens1f0np0 and its CPUs 0-1 are on memory node 0");
+        check(&lines, Grade::Advice, "ens2f0np0 is on memory node 1, its CPUs 1-2 are on [0]");
+        check(&lines, Grade::Advice, "CPU 1 is named for both planes");
+        check(&lines, Grade::Advice, "net.ipv4.tcp_rmem is 4096 131072 6291456");
+        assert!(lines.iter().all(|(grade, _)| *grade < Grade::Problem), "{lines:#?}");
+    }
+
+    #[test]
+    fn a_bond_is_looked_through() {
+        let lines = lines("bonded", |config| {
+            config.int_ip = "10.1.0.2".parse().unwrap();
+            config.ext_ip = "192.168.20.2".parse().unwrap();
+        });
+        check(&lines, Grade::Fine, "bond0.20 hands its work to");
+        check(&lines, Grade::Advice, "eno1: 2 interrupts of queues, taken by CPU 0: one CPU does it all");
+        check(&lines, Grade::Advice, "eno2: RPS hands packets to CPU 0-3 although there are 2 queues");
+    }
+
+    #[test]
+    fn addresses_and_devices_that_are_not_there() {
+        let with = |int_ip: &str, device: Option<&str>| {
+            lines("two_cards", |config| {
+                config.int_ip = int_ip.parse().unwrap();
+                config.int_device = device.map(str::to_owned);
+            })
+        };
+        check(&with("10.9.9.9", None), Grade::Problem, "no device of this host has that address");
+        check(&with("10.1.0.1", Some("eth9")), Grade::Problem, "IntDevice is eth9, and there is no such device");
+        check(&with("10.1.0.1", Some("ens2f0np0")), Grade::Problem, "but IntIp 10.1.0.1 is on ens1f0np0");
+        check(&with("0.0.0.0", None), Grade::Advice, "listens on all devices");
+        check(&with("127.0.0.5", None), Grade::Fine, "loopback device");
+    }
+}

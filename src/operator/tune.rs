@@ -1,0 +1,152 @@
+//! `ringstore tune`: shows, makes and takes back what could be set better on this host for the two planes of a node.
+
+use std::path::{Path, PathBuf};
+
+use super::error::OperatorError;
+use crate::config::Config;
+use crate::machine::{Applied, Cpus, Machine, Plan, PlaneKind, PlaneWish, Tree, apply, plan, revert};
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Show the plan.
+    DryRun,
+    /// Make the changes.
+    Apply,
+    /// Take them back.
+    Revert,
+}
+
+/// What the command line says beside the node's options.
+#[derive(Clone, Debug)]
+pub(super) struct Order {
+    pub(super) action: Action,
+    pub(super) state_file: PathBuf,
+    pub(super) root: PathBuf,
+}
+
+/// What the options want for each plane that has a device on this host.
+pub(super) fn wishes(machine: &Machine, config: &Config) -> Vec<PlaneWish> {
+    let planes = [
+        (PlaneKind::Internal, config.int_ip, &config.int_device, &config.int_cpus),
+        (PlaneKind::External, config.ext_ip, &config.ext_device, &config.ext_cpus),
+    ];
+    let wish = |(kind, address, bound, cpus): (PlaneKind, _, &Option<String>, &Vec<usize>)| {
+        let device = bound.clone().or_else(|| machine.device_with(address).map(|device| device.name.clone()))?;
+        let cpus: Cpus = cpus.iter().copied().collect();
+        Some(PlaneWish { kind, device, cpus: Some(cpus).filter(|cpus| !cpus.is_empty()) })
+    };
+    planes.into_iter().filter_map(wish).collect()
+}
+
+/// Does it, and says so line by line. True when nothing was refused.
+pub(super) fn run(order: &Order, config: &Config, tell: &mut dyn FnMut(&str)) -> Result<bool, OperatorError> {
+    let tree = Tree::at(&order.root);
+    if order.action == Action::Revert {
+        return take_back(&tree, &order.state_file, tell);
+    }
+    let machine = Machine::read(&tree)?;
+    let wishes = wishes(&machine, config);
+    for (kind, address) in [(PlaneKind::Internal, config.int_ip), (PlaneKind::External, config.ext_ip)] {
+        match wishes.iter().find(|wish| wish.kind == kind) {
+            Some(wish) => tell(&format!(
+                "{kind} plane: {address} on {}, CPUs {}",
+                wish.device,
+                wish.cpus.as_ref().map_or("not named".to_owned(), ToString::to_string)
+            )),
+            None => {
+                tell(&format!("{kind} plane: {address} is on no single device of this host; nothing is planned for it"))
+            }
+        }
+    }
+    match order.action {
+        Action::Apply => {
+            let applied = apply(&tree, &wishes, &order.state_file)?;
+            Ok(report(&applied, &order.state_file, tell))
+        }
+        Action::DryRun | Action::Revert => {
+            show(&plan(&machine, &wishes), tell);
+            Ok(true)
+        }
+    }
+}
+
+fn show(plan: &Plan, tell: &mut dyn FnMut(&str)) {
+    for step in &plan.steps {
+        tell(&format!("would set  {}: {} -> {}", step.target, plain(&step.found), plain(&step.value)));
+        tell(&format!("           {}", step.reason));
+    }
+    plan.remarks.iter().for_each(|remark| tell(&format!("remark     {remark}")));
+    match plan.steps.len() {
+        0 => tell("nothing to change"),
+        count => tell(&format!(
+            "{count} changes; nothing was changed. `ringstore tune --apply` with the same options makes them"
+        )),
+    }
+}
+
+fn report(applied: &Applied, state_file: &Path, tell: &mut dyn FnMut(&str)) -> bool {
+    for step in &applied.done {
+        tell(&format!("set        {}: {} -> {}", step.target, plain(&step.found), plain(&step.value)));
+    }
+    applied.remarks.iter().for_each(|remark| tell(&format!("remark     {remark}")));
+    applied.refused.iter().for_each(|refused| tell(&format!("refused    {}", refused.error)));
+    match applied.done.len() {
+        0 => tell("nothing was changed"),
+        count => tell(&format!(
+            "{count} changes were made until the next boot; what was there before is in {}: `ringstore tune --revert` puts it \
+             back",
+            state_file.display()
+        )),
+    }
+    applied.refused.is_empty()
+}
+
+fn take_back(tree: &Tree, state_file: &Path, tell: &mut dyn FnMut(&str)) -> Result<bool, OperatorError> {
+    let (done, refused) = revert(tree, state_file)?;
+    done.iter().for_each(|kept| tell(&format!("put back   {}: {}", kept.target, plain(kept.former.trim()))));
+    refused.iter().for_each(|refused| tell(&format!("refused    {}", refused.error)));
+    if !refused.is_empty() {
+        tell(&format!("what was refused stays in {}", state_file.display()));
+    }
+    Ok(refused.is_empty())
+}
+
+/// On one line.
+fn plain(value: &str) -> String {
+    let shown = value.split_whitespace().collect::<Vec<_>>().join(" ");
+    if shown.is_empty() { "none".to_owned() } else { shown }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::testing::{contents, unpack};
+
+    #[test]
+    fn a_captured_host_is_planned_tuned_and_put_back() {
+        let (folder, _tree) = unpack("two_cards");
+        let before = contents(folder.path());
+        let own = crate::machine::testing::Folder::new();
+        let state_file = own.path().join("state.json");
+        let mut config = Config::default();
+        (config.int_ip, config.ext_ip) = ("10.1.0.1".parse().unwrap(), "192.168.7.1".parse().unwrap());
+        (config.int_cpus, config.ext_cpus) = (vec![0, 1], vec![4, 5]);
+        let told = |action| {
+            let order = Order { action, state_file: state_file.clone(), root: folder.path().to_owned() };
+            let mut lines = Vec::new();
+            assert!(run(&order, &config, &mut |line| lines.push(line.to_owned())).unwrap());
+            lines
+        };
+        let shown = told(Action::DryRun);
+        assert_eq!(shown[0], "internal plane: 10.1.0.1 on ens1f0np0, CPUs 0-1");
+        assert!(shown.contains(&"would set  /proc/irq/129/smp_affinity_list: 0-7 -> 0".to_owned()), "{shown:#?}");
+        assert!(shown.last().unwrap().contains("nothing was changed"), "{shown:#?}");
+        assert!(contents(folder.path()) == before && !state_file.exists());
+        assert!(told(Action::Apply).last().unwrap().contains("`ringstore tune --revert` puts it back"));
+        assert!(contents(folder.path()) != before && state_file.exists());
+        assert_eq!(told(Action::DryRun).last().unwrap(), "nothing to change");
+        assert!(told(Action::Revert).contains(&"put back   /proc/irq/129/smp_affinity_list: 0-7".to_owned()));
+        assert_eq!(contents(folder.path()), before);
+    }
+}
