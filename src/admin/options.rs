@@ -9,6 +9,7 @@ use crate::engine::{ControlInput, ControlOutput};
 use crate::gossip::{AddressRule, Addresses, Standing};
 use crate::queue::Queue;
 use crate::ring::Way;
+use crate::security::Plane;
 use crate::storage::{DamageReports, LogReader};
 use crate::types::{Guid, NodeId};
 
@@ -38,6 +39,8 @@ pub struct ControlOptions {
     pub ext_advertise: Vec<AddressRule>,
     /// How the other nodes are called.
     pub way: Way,
+    /// How the internal plane is closed.
+    pub plane: Plane,
     /// `NodePriority`.
     pub priority: i32,
     /// `ReadOnlyReplica`.

@@ -99,6 +99,7 @@ impl TestNode {
             addresses,
             ext_advertise: Vec::new(),
             way: crate::ring::Way::default(),
+            plane: crate::security::Plane::Open,
             priority: 0,
             read_only: false,
             standing: Standing::Empty,

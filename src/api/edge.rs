@@ -34,6 +34,7 @@ use crate::index::Index;
 use crate::limits::{EDGE_CONNECTIONS_MAX, EDGE_PENDING_BYTES, EDGE_PENDING_REQUESTS, EDGE_RECEIVE_BYTES};
 use crate::queue::Queue;
 use crate::ring::Way;
+use crate::security::{ExternalTrust, Plane};
 use crate::storage::{ChunkLayout, LogRead};
 use crate::types::LogPosition;
 
@@ -56,6 +57,10 @@ pub struct EdgeOptions {
     pub receive_bytes: usize,
     /// How connections to the leader are made.
     pub way: Way,
+    /// How the internal plane is closed.
+    pub plane: Plane,
+    /// What clients are shown at the ports with TLS.
+    pub external: Option<Arc<ExternalTrust>>,
 }
 
 impl EdgeOptions {
@@ -75,6 +80,8 @@ impl EdgeOptions {
             forward_timeout: Duration::from_millis(4300),
             receive_bytes: EDGE_RECEIVE_BYTES,
             way: Way::default(),
+            plane: Plane::Open,
+            external: None,
         }
     }
 }

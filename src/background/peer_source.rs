@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::limits::FRAME_MAX_BYTES;
 use crate::ring::Way;
+use crate::security::Plane;
 use crate::storage::{FetchError, LogPeer, PeerFacts, RangeSource};
 use crate::types::{ClusterId, Epoch, Guid, LogPosition, Term};
 
@@ -43,6 +44,7 @@ pub struct PeerSource {
     /// True when nobody wants the answer any more.
     interrupt: Option<Arc<AtomicBool>>,
     way: Way,
+    plane: Plane,
 }
 
 /// What a node says of its log.
@@ -86,6 +88,7 @@ impl PeerSource {
             takes_flushed: false,
             interrupt: None,
             way: Way::default(),
+            plane: Plane::Open,
         }
     }
 
@@ -97,10 +100,11 @@ impl PeerSource {
         self
     }
 
-    /// Makes its connections this way.
+    /// Makes its connections this way, and proves itself where the plane is closed.
     #[must_use]
-    pub fn by(mut self, way: Way) -> PeerSource {
+    pub fn by(mut self, way: Way, plane: Plane) -> PeerSource {
         self.way = way;
+        self.plane = plane;
         self
     }
 

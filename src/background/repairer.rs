@@ -24,6 +24,7 @@ use crate::engine::Published;
 use crate::gossip::Directory;
 use crate::limits::{CHUNK_FOOTER_BYTES, CHUNK_HEADER_BYTES, RECORD_HEADER_BYTES};
 use crate::ring::Way;
+use crate::security::Plane;
 use crate::storage::{
     COLD_READ_BYTES, ChunkFooter, ChunkLayout, ColdFile, Damage, DamageReports, Disk, FetchError, FileDisk, FileName,
     LogReader, PAGE_BYTES, RepairError, Repaired, StorageFigures, find_damage, repair_range,
@@ -64,6 +65,8 @@ pub struct RepairerLinks {
     pub has_peers: bool,
     /// How the others are reached.
     pub way: Way,
+    /// How the internal plane is closed.
+    pub plane: Plane,
 }
 
 /// See the module.
@@ -213,7 +216,9 @@ impl Repairer {
         addresses
             .into_iter()
             .map(|address| {
-                PeerSource::new(cluster, address).by(self.links.way.clone()).until(Arc::clone(&self.interrupt))
+                PeerSource::new(cluster, address)
+                    .by(self.links.way.clone(), self.links.plane.clone())
+                    .until(Arc::clone(&self.interrupt))
             })
             .collect()
     }

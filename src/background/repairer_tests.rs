@@ -66,6 +66,7 @@ impl Bench {
             figures: Arc::clone(&chunks.figures),
             has_peers,
             way: crate::ring::Way::default(),
+            plane: crate::security::Plane::Open,
         });
         Bench { chunks, good, directory, repairer }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::config::error::ConfigError;
 use crate::config::raw::{RawOptions, Source};
 use crate::config::report::Adjusted;
+use crate::config::security;
 use crate::config::settings::{AdvertiseAs, Config, DnsDiscovery, Heartbeat, OnExt};
 use crate::config::values::Values;
 
@@ -31,6 +32,7 @@ pub(super) fn check(raw: &RawOptions) -> Result<Checked, ConfigError> {
     let values = Values::new(raw);
     let mut checked = Checked { config: read(values)?, warnings: Vec::new(), adjusted: Vec::new() };
     check_listeners(&checked.config)?;
+    security::check(values, &mut checked)?;
     check_discovery(values, &mut checked)?;
     check_advertised(&mut checked)?;
     check_sizes(values, &mut checked)?;
@@ -53,7 +55,7 @@ fn read(values: Values<'_>) -> Result<Config, ConfigError> {
         log: values.optional_path("Log")?,
         int_ip: values.ip("IntIp")?,
         ext_ip: values.ip("ExtIp")?,
-        int_tcp_port: values.port("IntTcpPort")?,
+        int_tcp_port: security::int_tcp_port(values)?,
         int_http_port: values.port("IntHttpPort")?,
         ext_tcp_port: values.port("ExtTcpPort")?,
         ext_http_port: values.port("ExtHttpPort")?,
@@ -67,6 +69,7 @@ fn read(values: Values<'_>) -> Result<Config, ConfigError> {
             stats: values.switch("StatsOnExt")?,
             gossip: values.switch("GossipOnExt")?,
         },
+        security: security::read(values)?,
         int_tcp_heartbeat: Heartbeat {
             interval: values.milliseconds("IntTcpHeartbeatInterval")?,
             timeout: values.milliseconds("IntTcpHeartbeatTimeout")?,
@@ -100,10 +103,11 @@ fn advertise_as(values: Values<'_>) -> Result<AdvertiseAs, ConfigError> {
     Ok(AdvertiseAs {
         int_ip: values.optional_ip("IntIpAdvertiseAs")?,
         ext_ip: values.optional_ip("ExtIpAdvertiseAs")?,
-        int_tcp_port: port("IntTcpPortAdvertiseAs")?,
+        int_tcp_port: port(security::int_tcp_port_advertised(values)?)?,
         int_http_port: port("IntHttpPortAdvertiseAs")?,
         ext_tcp_port: port("ExtTcpPortAdvertiseAs")?,
         ext_http_port: port("ExtHttpPortAdvertiseAs")?,
+        ext_secure_tcp_port: port("ExtSecureTcpPortAdvertiseAs")?,
     })
 }
 
@@ -130,12 +134,14 @@ fn is_dns_name(name: &str) -> bool {
 
 /// No two listeners may meet on one address and port.
 fn check_listeners(config: &Config) -> Result<(), ConfigError> {
-    let listeners = [
+    let mut listeners = vec![
         ("IntTcpPort", config.int_tcp()),
         ("IntHttpPort", config.int_http()),
         ("ExtTcpPort", config.ext_tcp()),
         ("ExtHttpPort", config.ext_http()),
     ];
+    listeners.extend(config.ext_secure_tcp().map(|address| ("ExtSecureTcpPort", address)));
+    listeners.extend(config.ext_secure_http().map(|address| ("ExtSecureHttpPort", address)));
     for (i, (second, there)) in listeners.iter().enumerate() {
         for (first, here) in &listeners[..i] {
             let port = here.port();
@@ -347,13 +353,6 @@ fn check_processors(values: Values<'_>, checked: &mut Checked) -> Result<(), Con
 }
 
 fn warn_of_dangers(checked: &mut Checked) {
-    if !checked.config.int_ip.is_loopback() {
-        checked.warnings.push(format!(
-            "IntIp is {}: the traffic between the nodes is neither authenticated nor encrypted in this version; \
-             use a network that only the nodes can reach",
-            checked.config.int_ip
-        ));
-    }
     if checked.config.unsafe_disable_flush_to_disk {
         checked.warnings.push(
             "UnsafeDisableFlushToDisk is true: a power failure can lose writes that were acknowledged; \

@@ -300,6 +300,33 @@ pub enum ConfigError {
         cluster_size: usize,
     },
 
+    /// An option that cannot do without another one.
+    #[error("{option} is \"{value}\" ({origin}) and needs {needs}, which is not set; set {needs}, or remove {option}")]
+    Needs {
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        value: String,
+        /// Where it was given.
+        origin: Source,
+        /// The option that is missing.
+        needs: &'static str,
+    },
+
+    /// Everybody on a network would get in.
+    #[error(
+        "IntIp is {address} ({origin}), an address that others can reach, and nothing closes the internal ports: whoever \
+         reaches them could read and change everything. Set UseInternalSsl with certificates \
+         (`ringstore certificates` makes some for a test), or ClusterSecretFile (made by `openssl rand -base64 48`), or \
+         UnsafeOpenInternalPlane where nobody else reaches that network"
+    )]
+    OpenPlane {
+        /// `IntIp`.
+        address: std::net::IpAddr,
+        /// Where it was given.
+        origin: Source,
+    },
+
     /// A chunk size between two pages.
     #[error(
         "ChunkSize is {chunk_size} bytes ({origin}), but must be a multiple of 4096; the nearest below is {nearest}"

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::config::pinning::CpuPinning;
 use crate::gossip::{AddressRule, Addresses};
+use crate::security::PlaneFiles;
 
 /// The options as the server uses them: typed, checked once, and trusted afterwards.
 ///
@@ -46,6 +47,8 @@ pub struct Config {
     pub int_busy_poll_us: u32,
     /// What the clients' HTTP port serves.
     pub on_ext: OnExt,
+    /// Who may speak on the internal plane, and the ports with TLS.
+    pub security: Security,
     /// Heartbeats between the nodes.
     pub int_tcp_heartbeat: Heartbeat,
     /// Heartbeats to clients.
@@ -101,6 +104,28 @@ pub struct OnExt {
     pub gossip: bool,
 }
 
+/// Who may speak on the internal plane, and the ports with TLS.
+///
+/// Invariants: `internal` is there with `UseInternalSsl`; a certificate and its key are there with any TLS port;
+/// with neither `internal` nor `secret` `int_ip` is loopback, or `is_open_by_intent`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Security {
+    /// How the internal plane is closed.
+    pub internal: PlaneFiles,
+    /// `UnsafeOpenInternalPlane`.
+    pub is_open_by_intent: bool,
+    /// Certificate and key that clients are shown; set when there is a port with TLS for them.
+    pub external: Option<(PathBuf, PathBuf)>,
+    /// `IntSecureTcpPort`; 0: there is none of its own.
+    pub int_tcp_port: u16,
+    /// `ExtSecureTcpPort`; none is not opened.
+    pub ext_tcp_port: Option<u16>,
+    /// `ExtSecureHttpPort`; none is not opened.
+    pub ext_http_port: Option<u16>,
+    /// `DisableInsecureTCP`: the plain port for clients is not opened.
+    pub is_plain_tcp_off: bool,
+}
+
 /// What others are told instead of the listening addresses; `None` means the listening one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AdvertiseAs {
@@ -116,6 +141,8 @@ pub struct AdvertiseAs {
     pub ext_tcp_port: Option<u16>,
     /// Instead of `ext_http_port`.
     pub ext_http_port: Option<u16>,
+    /// Instead of `security.ext_tcp_port`.
+    pub ext_secure_tcp_port: Option<u16>,
 }
 
 /// How a connection is kept under watch. Both are at least a millisecond.
@@ -159,6 +186,18 @@ impl Config {
     #[must_use]
     pub fn ext_http(&self) -> SocketAddr {
         SocketAddr::new(self.ext_ip, self.ext_http_port)
+    }
+
+    /// Where to listen for clients with TLS, TCP.
+    #[must_use]
+    pub fn ext_secure_tcp(&self) -> Option<SocketAddr> {
+        self.security.ext_tcp_port.map(|port| SocketAddr::new(self.ext_ip, port))
+    }
+
+    /// Where to listen for clients with HTTPS.
+    #[must_use]
+    pub fn ext_secure_http(&self) -> Option<SocketAddr> {
+        self.security.ext_http_port.map(|port| SocketAddr::new(self.ext_ip, port))
     }
 
     /// What this node tells others about where it is.

@@ -9,6 +9,7 @@ mod cluster;
 mod database;
 mod interface;
 mod planes;
+mod security;
 mod threads;
 mod v5;
 
@@ -109,10 +110,11 @@ pub enum Support {
 }
 
 /// The rows, our own options first: a suggestion prefers them.
-static GROUPS: [&[OptionSpec]; 7] = [
+static GROUPS: [&[OptionSpec]; 8] = [
     application::OPTIONS,
     interface::OPTIONS,
     planes::OPTIONS,
+    security::OPTIONS,
     cluster::OPTIONS,
     database::OPTIONS,
     threads::OPTIONS,
@@ -322,6 +324,11 @@ mod tests {
             "ExtAdvertise",
             "IntCpus",
             "ExtCpus",
+            "CertificatePrivateKeyFile",
+            "CertificateAuthorityFile",
+            "ClusterSecretFile",
+            "UnsafeOpenInternalPlane",
+            "ExtSecureHttpPort",
         ];
         assert_eq!(all().count(), 104 + ours.len());
         for name in ours {

@@ -17,6 +17,7 @@ use crate::background::PeerSource;
 use crate::codec::record::MemberRecord;
 use crate::config::Config;
 use crate::ring::Way;
+use crate::security::Plane;
 use crate::storage::{
     ChunkHeader, ChunkLayout, Disk as _, DurableState, FileDisk, FileName, Gap, Mended, RangeSource as _,
     RecoveryError, RepairError, Repaired, cut_tail, mend_range, survey,
@@ -54,6 +55,7 @@ pub(super) struct Mender {
     seeds: Vec<String>,
     layout: ChunkLayout,
     way: Way,
+    plane: Plane,
 }
 
 /// What is known to be wrong.
@@ -85,7 +87,7 @@ fn mend_error(error: RepairError) -> NodeError {
 
 impl Mender {
     /// `None` on a node that has nobody to ask: in no cluster yet, or alone in it.
-    pub(super) fn new(config: &Config, state: &DurableState, layout: ChunkLayout) -> Option<Mender> {
+    pub(super) fn new(config: &Config, plane: &Plane, state: &DurableState, layout: ChunkLayout) -> Option<Mender> {
         let list = state.founding.as_ref().filter(|_| state.founded)?;
         let others = list.members.iter().filter(|member| member.node != state.node);
         let members: Vec<_> = others.cloned().collect();
@@ -99,6 +101,7 @@ impl Mender {
             seeds,
             layout,
             way: internal_way(config),
+            plane: plane.clone(),
         })
     }
 
@@ -227,7 +230,9 @@ impl Mender {
         tracing::debug!(node = %self.node, ?addresses, "the nodes that are asked");
         addresses
             .into_iter()
-            .map(|address| PeerSource::new(self.cluster, address).with_flushed().by(self.way.clone()))
+            .map(|address| {
+                PeerSource::new(self.cluster, address).with_flushed().by(self.way.clone(), self.plane.clone())
+            })
             .collect()
     }
 }

@@ -4,6 +4,7 @@
 //! view. The main thread then only waits, for a signal or for a thread that ended.
 
 mod error;
+mod keys;
 mod logging;
 mod mend;
 mod numa;
@@ -25,6 +26,7 @@ use crate::config::Loaded;
 use crate::types::Guid;
 
 pub use self::error::NodeError;
+use self::keys::Keys;
 pub use self::logging::{LogGuard, start as start_logging};
 use self::sockets::Sockets;
 use self::store::Store;
@@ -53,12 +55,13 @@ pub fn run(loaded: &Loaded) -> Result<(), NodeError> {
     watch_signals(events.clone(), Arc::clone(&starting))?;
     raise_file_limit();
     let mut config = loaded.config.clone();
-    let mut store = Store::open(&config)?;
+    let keys = Keys::load(&config)?;
+    let mut store = Store::open(&config, &keys.plane)?;
     store.check_membership(&config)?;
     let sockets = Sockets::bind(&mut config)?;
     store.found_alone(&config)?;
     starting.store(false, Ordering::SeqCst);
-    let mut threads = Threads::start(&config, store, sockets, &events)?;
+    let mut threads = Threads::start(&config, &keys, store, sockets, &events)?;
     wait(&inbox)?;
     let stopped = threads.stop();
     failed_meanwhile(&inbox)?;

@@ -8,6 +8,7 @@ use crate::codec::record::{MemberRecord, MembershipBody};
 use crate::config::Config;
 use crate::index::{FileStore, Index, IndexError};
 use crate::limits::{INDEX_START_EVENTS, INDEX_START_LOG_BYTES};
+use crate::security::Plane;
 use crate::storage::{
     ChunkHeader, ChunkLayout, Disk as _, DurableState, FileDisk, FileName, LogReader, Recovered, RecoveryError,
     ScanProgress, recover,
@@ -39,7 +40,7 @@ pub(super) struct Store {
 
 impl Store {
     /// Opens `config.db`, making it when it is new.
-    pub(super) fn open(config: &Config) -> Result<Store, NodeError> {
+    pub(super) fn open(config: &Config, plane: &Plane) -> Result<Store, NodeError> {
         let disk = FileDisk::open(&config.db)?;
         let disk = if config.unsafe_disable_flush_to_disk { disk.unsafe_without_flush() } else { disk };
         let layout = ChunkLayout { chunk_size: config.chunk_size_bytes };
@@ -48,7 +49,7 @@ impl Store {
             create_first_chunk(&disk, layout, &state)?;
         }
         let began = Instant::now();
-        let mender = Mender::new(config, &state, layout);
+        let mender = Mender::new(config, plane, &state, layout);
         let mut recovered = recover_or_mend(&disk, layout, config, &mut state, mender.as_ref())?;
         report_cut(&recovered, config);
         if recovered.is_suspect && !config.unsafe_disable_flush_to_disk {

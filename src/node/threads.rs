@@ -30,6 +30,7 @@ use crate::storage::{DamageReports, Preparer, PreparerReport, StorageFigures};
 use crate::transport::{LogThread, LogThreadError, LogThreadLinks, LogThreadOptions, ShellInput, monotonic_now};
 use crate::types::{Guid, LogPosition, WallTime};
 
+use super::keys::Keys;
 use super::numa::take_memory_near;
 use super::sockets::Sockets;
 use super::store::Store;
@@ -75,6 +76,7 @@ impl Threads {
     /// Starts all threads. What fails on a thread's own start comes as an [`Event::Ended`].
     pub(super) fn start(
         config: &Config,
+        keys: &Keys,
         store: Store,
         sockets: Sockets,
         events: &Sender<Event>,
@@ -82,14 +84,14 @@ impl Threads {
         let shared = Shared::new(&store, sockets.edges.len())?;
         watch_flushes(&store, events);
         let preparer = start_preparer(&store, Arc::clone(&shared.shell), config.background_cpus())?;
-        let background = start_background(config, &store, &shared)?;
+        let background = start_background(config, keys, &store, &shared)?;
         let stop_control = StopSignal::new();
-        let control = spawn_control(config, &store, &shared, sockets.int_http, &stop_control, events)?;
+        let control = spawn_control(config, keys, &store, &shared, sockets.int_http, &stop_control, events)?;
         let mut others = vec![control];
         for (index, edge_sockets) in sockets.edges.into_iter().enumerate() {
-            others.push(spawn_edge(config, &store, &shared, index, edge_sockets, events)?);
+            others.push(spawn_edge(config, keys, &store, &shared, index, edge_sockets, events)?);
         }
-        let log = spawn_log(config, store, &shared, sockets.int_tcp, Arc::clone(&preparer), events)?;
+        let log = spawn_log(config, keys, store, &shared, sockets.int_tcp, Arc::clone(&preparer), events)?;
         let (shell, inboxes) = (shared.shell, shared.inboxes);
         Ok(Threads { shell, inboxes, stop_control, preparer, background, log: Some(log), others })
     }
@@ -272,7 +274,12 @@ fn watch_flushes(store: &Store, events: &Sender<Event>) {
 }
 
 /// The work that nobody waits for: one chore after the other, and beside them the one that waits for other nodes.
-fn start_background(config: &Config, store: &Store, shared: &Shared) -> Result<Vec<Background>, NodeError> {
+fn start_background(
+    config: &Config,
+    keys: &Keys,
+    store: &Store,
+    shared: &Shared,
+) -> Result<Vec<Background>, NodeError> {
     let sealer = Sealer::new(
         Arc::clone(&store.disk),
         store.layout,
@@ -290,6 +297,7 @@ fn start_background(config: &Config, store: &Store, shared: &Shared) -> Result<V
         figures: Arc::clone(&shared.storage),
         has_peers: config.is_cluster(),
         way: internal_way(config),
+        plane: keys.plane.clone(),
     });
     let scrubber = Scrubber::new(
         Arc::clone(&store.disk),
@@ -357,6 +365,7 @@ fn index_keeper(store: &Store, shared: &Shared) -> IndexKeeper {
 
 fn spawn_control(
     config: &Config,
+    keys: &Keys,
     store: &Store,
     shared: &Shared,
     listener: Option<std::net::TcpListener>,
@@ -377,6 +386,7 @@ fn spawn_control(
         addresses: config.advertised(),
         ext_advertise: config.ext_advertise.clone(),
         way: internal_way(config),
+        plane: keys.plane.clone(),
         priority: config.node_priority,
         read_only: config.read_only_replica,
         standing,
@@ -410,6 +420,7 @@ fn seeds(config: &Config) -> SeedSource {
 
 fn spawn_edge(
     config: &Config,
+    keys: &Keys,
     store: &Store,
     shared: &Shared,
     index: usize,
@@ -423,6 +434,8 @@ fn spawn_edge(
         client_heartbeat: heartbeat(config.ext_tcp_heartbeat),
         internal_heartbeat: heartbeat(config.int_tcp_heartbeat),
         way: internal_way(config),
+        plane: keys.plane.clone(),
+        external: keys.external.clone(),
         ..EdgeOptions::new(number, config.append_size_max_bytes)
     };
     let (status, on_ext) = (shared.status.clone(), on_ext(config));
@@ -469,6 +482,7 @@ fn forward_hello(store: &Store, shared: &Shared) -> Arc<dyn Fn() -> Option<Vec<u
 
 fn spawn_log(
     config: &Config,
+    keys: &Keys,
     store: Store,
     shared: &Shared,
     listener: Option<std::os::fd::OwnedFd>,
@@ -494,6 +508,7 @@ fn spawn_log(
         mark: recovered.mark,
         flush: !config.unsafe_disable_flush_to_disk,
         way: internal_way(config),
+        plane: keys.plane.clone(),
         busy_poll_us: config.int_busy_poll_us,
         zero_copy: true,
         cpus: config.log_cpus(),

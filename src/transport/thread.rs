@@ -13,6 +13,7 @@ use crate::gossip::Directory;
 use crate::limits::{LINK_BUFFER_BYTES, LINK_BUFFER_COUNT};
 use crate::queue::Queue;
 use crate::ring::{Completion, Driver, FileId, GroupId, Wait, Way, monotonic_now, pin_thread};
+use crate::security::Plane;
 use crate::storage::{ChunkLayout, DamageReports, DurableMark, FileDisk, Renewal};
 use crate::types::{LogPosition, NodeId, Term, Ticks, WallTime};
 
@@ -75,6 +76,8 @@ pub struct LogThreadOptions {
     /// How links to a leader are made, so that they take the internal network. Its patience is that of all links: how long
     /// unacknowledged bytes wait before one counts as broken.
     pub way: Way,
+    /// How the internal plane is closed.
+    pub plane: Plane,
     /// `IntBusyPollUs`; 0 is off.
     pub busy_poll_us: u32,
     /// Try to send to followers without copying; falls back where the kernel copies anyway.

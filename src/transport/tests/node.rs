@@ -253,6 +253,7 @@ fn run(
         mark: recovered.mark,
         flush: true,
         way: Way { patience: Some(Duration::from_secs(5)), ..Way::default() },
+        plane: crate::security::Plane::Open,
         busy_poll_us: 0,
         zero_copy: true,
         cpus: Vec::new(),
