@@ -58,14 +58,14 @@ impl ControlThread {
             .map_err(|source| ControlError::Runtime { source })?;
         runtime.block_on(async {
             let listener = options::listener(listener)?;
-            let seeds = options.seeds.clone();
+            let (seeds, plane) = (options.seeds.clone(), options.plane.clone());
             let control = Rc::new(Control::new(options, queues, status));
             control.pump();
             monoio::spawn(Rc::clone(&control).hear_log_thread());
             monoio::spawn(Rc::clone(&control).keep_rounds());
             monoio::spawn(seeds::keep_looking(Rc::clone(&control), seeds));
             if let Some(listener) = listener {
-                monoio::spawn(server::accept(Rc::clone(&control), listener));
+                monoio::spawn(server::accept(Rc::clone(&control), listener, plane));
             }
             stop.given().await;
             Ok(())
@@ -114,7 +114,7 @@ impl Control {
             pending: Pending::default(),
             gossip: RefCell::new(Gossip::new(gossip_options, now, wall_now())),
             is_alone,
-            client: Client::new(EXCHANGE_MAX_BYTES).by(options.way),
+            client: Client::new(EXCHANGE_MAX_BYTES).by(options.way, options.plane.clone()),
             settings: options.settings,
             queues,
             gossip_timeout: options.gossip_timeout,

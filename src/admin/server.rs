@@ -1,19 +1,23 @@
-//! Connections to the internal HTTP port. Whatever a peer does with its own, the others go on.
+//! Connections to the internal HTTP port. Whatever a peer does with its own, the others go on; who it is is asked first
+//! where the plane is closed ([`gate`](super::gate)).
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::{TcpListener, TcpStream};
 
 use super::control::Control;
+use super::gate::{self, Entry, Gate, Strangers};
 use super::internal;
-use super::routes;
+use super::routes::{self, shortened};
 use crate::gossip::EXCHANGE_MAX_BYTES;
-use crate::http::{HttpError, Limits, Method, Request, Response, read_request, write_response};
+use crate::http::{HttpError, Limits, Method, Request, Response, read_request, speaks_tls, write_response};
+use crate::security::Plane;
 
 /// Connections open at once. The cluster itself needs a few for each node.
 const CONNECTIONS_MAX: usize = 256;
@@ -70,15 +74,23 @@ impl Drop for Place {
     }
 }
 
-/// Takes connections, for ever.
-pub(super) async fn accept(control: Rc<Control>, listener: TcpListener) {
+/// What the connections share.
+struct Server {
+    control: Rc<Control>,
+    plane: Plane,
+    strangers: RefCell<Strangers>,
+}
+
+/// Takes connections, for ever: of those whom the plane lets in.
+pub(super) async fn accept(control: Rc<Control>, listener: TcpListener, plane: Plane) {
     let open = Rc::new(RefCell::new(Open::default()));
+    let server = Rc::new(Server { control, plane, strangers: RefCell::default() });
     loop {
         match listener.accept().await {
             // Above the limit the connection is closed at once: the peer may come back, and holds nothing meanwhile.
             Ok((stream, peer)) => {
                 if let Some(place) = Place::take(&open, peer.ip()) {
-                    monoio::spawn(serve(Rc::clone(&control), stream, place));
+                    monoio::spawn(serve(Rc::clone(&server), stream, peer, place));
                 }
             }
             Err(error) => {
@@ -89,49 +101,96 @@ pub(super) async fn accept(control: Rc<Control>, listener: TcpListener) {
     }
 }
 
-async fn serve(control: Rc<Control>, mut stream: TcpStream, _place: Place) {
+async fn serve(server: Rc<Server>, stream: TcpStream, peer: SocketAddr, _place: Place) {
     let _ = stream.set_nodelay(true);
-    let mut buffer = Vec::new();
-    loop {
-        // When the time is up the connection goes with the read that may have taken bytes.
-        let read = monoio::time::timeout(READ_TIMEOUT, read_request(&mut stream, &mut buffer, &LIMITS)).await;
-        let request = match read {
-            Ok(Ok(Some(request))) => request,
-            Ok(Err(error)) => return refuse(stream, &error).await,
-            Ok(Ok(None)) | Err(_) => return,
-        };
-        let response = internal::answer(&control, &request).await;
-        if !write(&mut stream, &request, &response).await {
-            return;
+    server.converse(stream, peer).await;
+}
+
+impl Server {
+    /// One request after the other, until one side has enough.
+    async fn converse<S: AsyncReadRent + AsyncWriteRent>(&self, mut stream: S, peer: SocketAddr) {
+        let mut gate = Gate::new(self.plane.secret());
+        let mut buffer = Vec::new();
+        loop {
+            // When the time is up the connection goes with the read that may have taken bytes.
+            let read = monoio::time::timeout(READ_TIMEOUT, read_request(&mut stream, &mut buffer, &LIMITS)).await;
+            let request = match read {
+                Ok(Ok(Some(request))) => request,
+                Ok(Err(error)) => return self.refuse(stream, peer, &error, &buffer).await,
+                Ok(Ok(None)) | Err(_) => return,
+            };
+            let response = match gate.check(&request) {
+                Entry::Admitted => internal::answer(&self.control, &request).await,
+                Entry::Answered(response) => response,
+                Entry::Refused(error) => {
+                    self.note_stranger(
+                        peer,
+                        &format!("{} {}: {error}", request.method.name(), shortened(&request.path)),
+                    );
+                    return close_with(stream, &gate::refusal(&error)).await;
+                }
+            };
+            let response = gate.sign(response, request.method);
+            if !write(&mut stream, &request, &response).await {
+                return;
+            }
+        }
+    }
+
+    /// Says what was wrong with a message, and closes.
+    async fn refuse<S: AsyncReadRent + AsyncWriteRent>(
+        &self,
+        stream: S,
+        peer: SocketAddr,
+        error: &HttpError,
+        seen: &[u8],
+    ) {
+        if speaks_tls(seen) {
+            self.note_stranger(peer, "expected plain HTTP, found TLS: UseInternalSsl is set there and not here");
+        } else if !self.plane.is_open() {
+            self.note_stranger(peer, &error.to_string());
+        }
+        let Some(status) = error.status() else { return };
+        close_with(stream, &routes::finish(Response::words(status, error.to_string()), &[])).await;
+    }
+
+    /// Tells the operator of somebody who was refused, unless there was much of that lately.
+    fn note_stranger(&self, peer: SocketAddr, words: &str) {
+        self.control.status.locks.refused.fetch_add(1, Ordering::Relaxed);
+        if let Some(unsaid) = self.strangers.borrow_mut().note(Instant::now(), peer.ip()) {
+            tracing::warn!(%peer, plane = self.plane.words(), unsaid, "refused on the internal HTTP port: {words}");
         }
     }
 }
 
 /// True when the connection stays.
-async fn write(stream: &mut TcpStream, request: &Request, response: &Response) -> bool {
+async fn write<S: AsyncWriteRent>(stream: &mut S, request: &Request, response: &Response) -> bool {
     let written = write_response(stream, response, request.method, request.keep_alive);
     let written = monoio::time::timeout(WRITE_TIMEOUT, written).await;
     matches!(written, Ok(Ok(()))) && request.keep_alive
 }
 
-/// Says what was wrong with a message, and closes.
-async fn refuse(mut stream: TcpStream, error: &HttpError) {
-    let Some(status) = error.status() else { return };
-    let response = routes::finish(Response::words(status, error.to_string()), &[]);
+/// Gives a last answer, and closes so that the peer can read it.
+async fn close_with<S: AsyncReadRent + AsyncWriteRent>(mut stream: S, response: &Response) {
     let closing = async {
-        write_response(&mut stream, &response, Method::Get, false).await?;
-        stream.shutdown().await?;
-        let (mut buffer, mut seen) = (vec![0; 4096], 0);
-        while seen < LINGER_BYTES_MAX {
-            let (result, back) = stream.read(buffer).await;
-            match result? {
-                0 => break,
-                count => seen += count,
-            }
-            buffer = back;
-        }
-        Ok::<(), std::io::Error>(())
+        write_response(&mut stream, response, Method::Get, false).await?;
+        linger(&mut stream).await
     };
     // Whether the peer took the answer or not: the connection is closed now.
     let _ = monoio::time::timeout(LINGER, closing).await;
+}
+
+/// Ends this side, and reads over what the peer still sends. The caller bounds the time.
+async fn linger<S: AsyncReadRent + AsyncWriteRent>(stream: &mut S) -> std::io::Result<()> {
+    stream.shutdown().await?;
+    let (mut buffer, mut seen) = (vec![0; 4096], 0);
+    while seen < LINGER_BYTES_MAX {
+        let (result, back) = stream.read(buffer).await;
+        match result? {
+            0 => break,
+            count => seen += count,
+        }
+        buffer = back;
+    }
+    Ok(())
 }

@@ -88,6 +88,7 @@ impl TestNode {
             storage: Arc::default(),
             directory: Directory::default(),
             routes: PeerRoutes::default(),
+            locks: Locks::default(),
             started: WallTime(637_135_310_456_780_000),
             started_at: Instant::now(),
         };

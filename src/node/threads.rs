@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 
 use crate::admin::{
-    ControlOptions, ControlQueues, ControlThread, IndexFigures, NodeStatus, SeedSource, StopSignal, routes,
+    ControlOptions, ControlQueues, ControlThread, IndexFigures, Locks, NodeStatus, SeedSource, StopSignal, routes,
 };
 use crate::api::users::Users;
 use crate::api::{Checks, Edge, EdgeLinks, EdgeOptions, EdgeSockets, HeartbeatOptions};
@@ -81,7 +81,7 @@ impl Threads {
         sockets: Sockets,
         events: &Sender<Event>,
     ) -> Result<Threads, NodeError> {
-        let shared = Shared::new(&store, sockets.edges.len())?;
+        let shared = Shared::new(keys, &store, sockets.edges.len())?;
         watch_flushes(&store, events);
         let preparer = start_preparer(&store, Arc::clone(&shared.shell), config.background_cpus())?;
         let background = start_background(config, keys, &store, &shared)?;
@@ -142,7 +142,7 @@ fn join(thread: JoinHandle<()>) -> Result<(), NodeError> {
 }
 
 impl Shared {
-    fn new(store: &Store, edges: usize) -> Result<Shared, NodeError> {
+    fn new(keys: &Keys, store: &Store, edges: usize) -> Result<Shared, NodeError> {
         let failed = |error: std::io::Error| NodeError::Thread { thread: "log", message: error.to_string() };
         let published: Arc<Published> = Arc::default();
         let clients: Arc<ClientCounters> = Arc::default();
@@ -157,6 +157,7 @@ impl Shared {
             storage: Arc::clone(&storage),
             directory: directory.clone(),
             routes: PeerRoutes::default(),
+            locks: Locks { plane: keys.plane.clone(), external: keys.external.clone(), ..Locks::default() },
             started: WallTime::from_system(SystemTime::now()),
             started_at: Instant::now(),
         };
