@@ -23,7 +23,7 @@ const NEIGHBOURS: [(&str, &[&str]); 6] = [
     ("types", &["limits"]),
     ("index", &["storage"]),
     ("ring", &["queue"]),
-    // Between the nodes HTTP is proven, or goes through TLS.
+    // Whoever has a connection has its lock too.
     ("http", &["security"]),
     // The doctor judges with the options that the node would start with.
     ("operator", &["config"]),

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use monoio::io::{AsyncReadRent, AsyncWriteRent};
+use monoio::io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt};
 use monoio::net::{TcpListener, TcpStream};
 
 use super::control::Control;
@@ -16,8 +16,10 @@ use super::gate::{self, Entry, Gate, Strangers};
 use super::internal;
 use super::routes::{self, shortened};
 use crate::gossip::EXCHANGE_MAX_BYTES;
-use crate::http::{HttpError, Limits, Method, Request, Response, read_request, speaks_tls, write_response};
-use crate::security::Plane;
+use crate::http::{
+    HttpError, Limits, Method, Request, Response, SecureStream, read_request, speaks_tls, write_response,
+};
+use crate::security::{Plane, TlsChannel, TlsError};
 
 /// Connections open at once. The cluster itself needs a few for each node.
 const CONNECTIONS_MAX: usize = 256;
@@ -33,6 +35,9 @@ const LINGER: Duration = Duration::from_millis(500);
 const LINGER_BYTES_MAX: usize = 256 << 10;
 /// Pause after a failed accept: without one a process out of file descriptors would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Bytes of a handshake taken at a time: a certificate with its chain has some thousand.
+const HANDSHAKE_READ_BYTES: usize = 4 << 10;
 
 const LIMITS: Limits = Limits { head_bytes_max: 16 << 10, headers_max: 64, body_bytes_max: EXCHANGE_MAX_BYTES };
 
@@ -103,10 +108,62 @@ pub(super) async fn accept(control: Rc<Control>, listener: TcpListener, plane: P
 
 async fn serve(server: Rc<Server>, stream: TcpStream, peer: SocketAddr, _place: Place) {
     let _ = stream.set_nodelay(true);
-    server.converse(stream, peer).await;
+    match server.plane.accepted(peer.ip()) {
+        Ok(None) => server.converse(stream, peer).await,
+        Ok(Some(channel)) => server.greet(stream, channel, peer).await,
+        Err(error) => tracing::warn!(%peer, "TLS on the internal HTTP port: {error}"),
+    }
+}
+
+/// The handshake of an accepted connection; what was opened behind it. Nothing is kept from the stream on a failure, so
+/// that the peer can be told why.
+async fn shake_hands(stream: &mut TcpStream, channel: &mut TlsChannel) -> Result<Vec<u8>, HttpError> {
+    let mut plain = Vec::new();
+    loop {
+        let mut cipher = Vec::new();
+        channel.take_handshake(&mut cipher);
+        stream.write_all(cipher).await.0?;
+        if channel.is_established() {
+            return Ok(plain);
+        }
+        let (result, cipher) = stream.read(Vec::with_capacity(HANDSHAKE_READ_BYTES)).await;
+        if result? == 0 {
+            channel.ended()?;
+        }
+        if let Err(error) = channel.receive(&cipher, &mut plain) {
+            let mut alert = Vec::new();
+            channel.take_handshake(&mut alert);
+            // If it does not arrive, nothing else is lost.
+            let _ = stream.write_all(alert).await;
+            return Err(error.into());
+        }
+    }
 }
 
 impl Server {
+    /// A connection that begins with TLS.
+    async fn greet(&self, mut stream: TcpStream, mut channel: TlsChannel, peer: SocketAddr) {
+        // When the time is up the connection goes with the handshake.
+        let shaken = monoio::time::timeout(READ_TIMEOUT, shake_hands(&mut stream, &mut channel)).await;
+        let error = match shaken {
+            Ok(Ok(plain)) => return self.converse(SecureStream::resume(stream, channel, plain), peer).await,
+            Ok(Err(error)) => error,
+            Err(_) => return,
+        };
+        // Somebody may only look whether the port is there.
+        if is_end(&error) {
+            return tracing::debug!(%peer, "no TLS connection on the internal HTTP port: {error}");
+        }
+        self.note_stranger(peer, &error.to_string());
+        if let HttpError::Tls(TlsError::NotTls { first, .. }) = &error
+            && first.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\r' | b'\n'))
+        {
+            let words = format!("this port is for the nodes of the cluster: {error}");
+            return close_with(stream, &routes::finish(Response::words(400, words), &[])).await;
+        }
+        let _ = monoio::time::timeout(LINGER, linger(&mut stream)).await;
+    }
+
     /// One request after the other, until one side has enough.
     async fn converse<S: AsyncReadRent + AsyncWriteRent>(&self, mut stream: S, peer: SocketAddr) {
         let mut gate = Gate::new(self.plane.secret());
@@ -147,7 +204,7 @@ impl Server {
     ) {
         if speaks_tls(seen) {
             self.note_stranger(peer, "expected plain HTTP, found TLS: UseInternalSsl is set there and not here");
-        } else if !self.plane.is_open() {
+        } else if !self.plane.is_open() && !is_end(error) {
             self.note_stranger(peer, &error.to_string());
         }
         let Some(status) = error.status() else { return };
@@ -161,6 +218,11 @@ impl Server {
             tracing::warn!(%peer, plane = self.plane.words(), unsaid, "refused on the internal HTTP port: {words}");
         }
     }
+}
+
+/// True when the peer has only gone: callers drop connections that they do not need any more.
+fn is_end(error: &HttpError) -> bool {
+    matches!(error, HttpError::Io { .. } | HttpError::Truncated | HttpError::Tls(TlsError::Truncated { .. }))
 }
 
 /// True when the connection stays.

@@ -18,6 +18,7 @@ use super::head::{self, BodyLength, Method, ResponseHead};
 use super::proof::{self, CHALLENGE_BYTES_MAX, PROOF_KEY};
 use super::request::{read_body, read_more};
 use super::response::Response;
+use super::secure::SecureStream;
 use crate::ring::Way;
 use crate::security::{HttpCaller, HttpOpening, Plane};
 
@@ -81,7 +82,7 @@ struct Idle {
 /// A connection, ready for requests.
 #[derive(Debug)]
 struct Connection {
-    stream: TcpStream,
+    stream: SecureStream,
     /// What proves requests, where they must be proven.
     caller: Option<HttpCaller>,
 }
@@ -146,7 +147,8 @@ impl Client {
     }
 
     /// Goes through all that the plane has in front of the first request.
-    async fn open(&self, mut stream: TcpStream, address: SocketAddr) -> Result<Connection, HttpError> {
+    async fn open(&self, stream: TcpStream, address: SocketAddr) -> Result<Connection, HttpError> {
+        let mut stream = SecureStream::establish(stream, self.plane.dialled(address.ip())?).await?;
         let caller = match self.plane.secret() {
             Some(secret) => Some(introduce(&mut stream, address, HttpOpening::new(Arc::clone(secret))?).await?),
             None => None,
@@ -156,7 +158,7 @@ impl Client {
 
     async fn exchange_on(&self, mut connection: Connection, asked: Asked<'_>) -> Result<Response, HttpError> {
         let Connection { stream, caller } = &mut connection;
-        stream.write_all(encode_request(asked, caller.as_mut())).await.0?;
+        send(stream, encode_request(asked, caller.as_mut())).await?;
         let mut buffer = Vec::new();
         let (head, body, keep_alive) = read_answer(stream, &mut buffer, asked.method, self.body_bytes_max).await?;
         proof::check(caller.as_ref(), head.status, head.headers.get(PROOF_KEY), &body)?;
@@ -200,10 +202,26 @@ pub async fn connect(way: &Way, address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// Sends all of it. A peer that closes while it is sent to has mostly said why.
+async fn send(stream: &mut SecureStream, bytes: Bytes) -> Result<(), HttpError> {
+    let Err(error) = stream.write_all(bytes).await.0 else { return Ok(()) };
+    if stream.is_tls()
+        && let Err(said) = read_more(stream, &mut Vec::new()).await
+        && let HttpError::Tls(refusal) = HttpError::from(said)
+    {
+        return Err(HttpError::Tls(refusal));
+    }
+    Err(error.into())
+}
+
 /// Asks for the challenge on a new connection.
-async fn introduce(stream: &mut TcpStream, address: SocketAddr, opening: HttpOpening) -> Result<HttpCaller, HttpError> {
+async fn introduce(
+    stream: &mut SecureStream,
+    address: SocketAddr,
+    opening: HttpOpening,
+) -> Result<HttpCaller, HttpError> {
     let asked = Asked { address, method: Method::Get, path: &opening.target(), body: b"" };
-    stream.write_all(encode_request(asked, None)).await.0?;
+    send(stream, encode_request(asked, None)).await?;
     let mut buffer = Vec::new();
     let (head, body, keep_alive) = read_answer(stream, &mut buffer, Method::Get, CHALLENGE_BYTES_MAX).await?;
     if !buffer.is_empty() || (head.status == 200 && !keep_alive) {

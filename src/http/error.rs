@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::secure::SecureError;
 use crate::security::{ProofError, TlsError};
 
 /// Why a message could not be read. All but [`Io`](HttpError::Io) and [`Truncated`](HttpError::Truncated) can still be
@@ -112,6 +113,15 @@ impl From<io::Error> for HttpError {
         match source.downcast::<TlsError>() {
             Ok(error) => HttpError::Tls(error),
             Err(source) => HttpError::Io { source },
+        }
+    }
+}
+
+impl From<SecureError> for HttpError {
+    fn from(error: SecureError) -> HttpError {
+        match error {
+            SecureError::Io(source) => source.into(),
+            SecureError::Tls(error) => HttpError::Tls(error),
         }
     }
 }

@@ -19,6 +19,7 @@ mod head;
 mod proof;
 mod request;
 mod response;
+mod secure;
 
 pub use blocking::{Call, Received, call_blocking};
 pub use client::{CallError, Client, connect, read_response};
@@ -27,3 +28,4 @@ pub use error::HttpError;
 pub use head::{Headers, Method, speaks_tls};
 pub use request::{Limits, Request, read_request};
 pub use response::{Response, write_response};
+pub use secure::{SecureError, SecureReadHalf, SecureStream, SecureWriteHalf};
