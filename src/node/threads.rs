@@ -13,8 +13,8 @@ use crate::admin::{
 use crate::api::users::Users;
 use crate::api::{Checks, Edge, EdgeLinks, EdgeOptions, EdgeSockets, HeartbeatOptions};
 use crate::background::{
-    Background, Chore, IndexKeeper, Repairer, RepairerLinks, RouteWatch, RouteWatchLinks, Scrubber, Sealer,
-    UnsealedLinks, UnsealedScrubber,
+    Background, Chore, ExpiryWatch, ExpiryWatchLinks, IndexKeeper, Repairer, RepairerLinks, RouteWatch,
+    RouteWatchLinks, Scrubber, Sealer, UnsealedLinks, UnsealedScrubber,
 };
 use crate::codec::link::{Hello, Purpose};
 use crate::config::{Config, Heartbeat, OnExt};
@@ -327,7 +327,20 @@ fn start_background(
     let mut chores: Vec<Box<dyn Chore>> =
         vec![Box::new(sealer), Box::new(scrubber), Box::new(unsealed), Box::new(index_keeper)];
     chores.extend(route_watch(config, store, shared));
+    chores.extend(expiry_watch(config, keys));
     Ok(vec![start("background", chores)?, start("repairer", vec![Box::new(repairer)])?])
+}
+
+/// Looks after the ends of certificates, and a plane that is open by intent; none where there is neither.
+fn expiry_watch(config: &Config, keys: &Keys) -> Option<Box<dyn Chore>> {
+    let is_open = keys.plane.is_open() && !keys.plane.may_listen_on(config.int_ip);
+    let links = ExpiryWatchLinks {
+        internal: keys.plane.trust().cloned(),
+        external: keys.external.clone(),
+        open_at: is_open.then_some(config.int_ip),
+    };
+    let is_needed = links.internal.is_some() || links.external.is_some() || is_open;
+    is_needed.then(|| Box::new(ExpiryWatch::new(links)) as Box<dyn Chore>)
 }
 
 /// Looks after the routes to the other nodes; none where there are no others, or the kernel cannot be asked.
