@@ -34,6 +34,8 @@ pub(super) struct Gate {
     stage: Stage,
     /// The request that was let in last is proven, so its answer must be.
     is_proven: bool,
+    /// Any was.
+    was_proven: bool,
 }
 
 #[derive(Debug)]
@@ -50,7 +52,7 @@ impl Gate {
     /// For a new connection; without a secret all are let in.
     pub(super) fn new(secret: Option<&Arc<ClusterSecret>>) -> Gate {
         let stage = secret.map_or(Stage::Open, |secret| Stage::New(Arc::clone(secret)));
-        Gate { stage, is_proven: false }
+        Gate { stage, is_proven: false, was_proven: false }
     }
 
     /// Looks at a request before anybody else does.
@@ -76,13 +78,18 @@ impl Gate {
             Stage::Challenged(answerer) => {
                 match answerer.check(request.method.name(), &target(request), &request.body, proof) {
                     Ok(()) => {
-                        self.is_proven = true;
+                        (self.is_proven, self.was_proven) = (true, true);
                         Entry::Admitted
                     }
                     Err(error) => Entry::Refused(error),
                 }
             }
         }
+    }
+
+    /// True when the peer was given the proof of this side, and has not given one. Whoever has another secret goes then.
+    pub(super) fn was_left(&self) -> bool {
+        matches!(self.stage, Stage::Challenged(_)) && !self.was_proven
     }
 
     /// Adds the proof to the answer to a request that was let in.
@@ -108,21 +115,21 @@ pub(super) fn refusal(error: &ProofError) -> Response {
     routes::finish(Response::words(401, words).header("WWW-Authenticate", PROOF_HEADER), &[])
 }
 
-/// Lines about strangers: one for each address in this time…
+/// Lines about those who are refused: one for each address in this time…
 const WINDOW: Duration = Duration::from_secs(60);
 /// …and so many in all.
 const LINES_MAX: usize = 20;
 
-/// What was said of strangers lately.
+/// What was said lately of those who are refused, or refuse.
 #[derive(Debug, Default)]
-pub(super) struct Strangers {
+pub(super) struct LineLimit {
     since: Option<Instant>,
     said: Vec<IpAddr>,
     unsaid: u64,
 }
 
-impl Strangers {
-    /// Somebody was refused. How many were not told of since the last line, when this one is to be told of.
+impl LineLimit {
+    /// There is something to be said of an address. How many were not said since the last line, when this one is to be said.
     pub(super) fn note(&mut self, now: Instant, address: IpAddr) -> Option<u64> {
         if self.since.is_none_or(|since| now.duration_since(since) >= WINDOW) {
             self.since = Some(now);
@@ -193,7 +200,7 @@ mod tests {
             assert_eq!(matches!(entry, Entry::Admitted), is_let_in, "{method:?} {path}: {entry:?}");
             assert_eq!(refused(&entry), !is_let_in, "{method:?} {path}: {entry:?}");
         };
-        for path in ["/ping", "/health/live"] {
+        for path in OPEN_PATHS {
             check(Method::Get, path, true);
             check(Method::Head, path, true);
             check(Method::Post, path, false);
@@ -261,7 +268,7 @@ mod tests {
 
     #[test]
     fn strangers_do_not_fill_the_log() {
-        let mut strangers = Strangers::default();
+        let mut strangers = LineLimit::default();
         let start = Instant::now();
         let address = |n: u8| IpAddr::from([10, 0, 0, n]);
         assert_eq!(strangers.note(start, address(0)), Some(0));

@@ -12,7 +12,7 @@ use monoio::io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt};
 use monoio::net::{TcpListener, TcpStream};
 
 use super::control::Control;
-use super::gate::{self, Entry, Gate, Strangers};
+use super::gate::{self, Entry, Gate, LineLimit};
 use super::internal;
 use super::routes::{self, shortened};
 use crate::gossip::EXCHANGE_MAX_BYTES;
@@ -79,11 +79,15 @@ impl Drop for Place {
     }
 }
 
+/// Of a peer that got this side's proof and went.
+const LEFT: &str = "expected a request that is proven with the secret of the cluster behind the challenge; found none: the peer \
+                    went away. Is its ClusterSecretFile (--cluster-secret-file) another one?";
+
 /// What the connections share.
 struct Server {
     control: Rc<Control>,
     plane: Plane,
-    strangers: RefCell<Strangers>,
+    strangers: RefCell<LineLimit>,
 }
 
 /// Takes connections, for ever: of those whom the plane lets in.
@@ -173,8 +177,9 @@ impl Server {
             let read = monoio::time::timeout(READ_TIMEOUT, read_request(&mut stream, &mut buffer, &LIMITS)).await;
             let request = match read {
                 Ok(Ok(Some(request))) => request,
-                Ok(Err(error)) => return self.refuse(stream, peer, &error, &buffer).await,
-                Ok(Ok(None)) | Err(_) => return,
+                Ok(Err(error)) if !is_end(&error) => return self.refuse(stream, peer, &error, &buffer).await,
+                Ok(Ok(None) | Err(_)) | Err(_) if gate.was_left() => return self.note_stranger(peer, LEFT),
+                Ok(Ok(None) | Err(_)) | Err(_) => return,
             };
             let response = match gate.check(&request) {
                 Entry::Admitted => internal::answer(&self.control, &request).await,
@@ -204,7 +209,7 @@ impl Server {
     ) {
         if speaks_tls(seen) {
             self.note_stranger(peer, "expected plain HTTP, found TLS: UseInternalSsl is set there and not here");
-        } else if !self.plane.is_open() && !is_end(error) {
+        } else if !self.plane.is_open() {
             self.note_stranger(peer, &error.to_string());
         }
         let Some(status) = error.status() else { return };

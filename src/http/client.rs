@@ -20,7 +20,7 @@ use super::request::{read_body, read_more};
 use super::response::Response;
 use super::secure::SecureStream;
 use crate::ring::Way;
-use crate::security::{HttpCaller, HttpOpening, Plane};
+use crate::security::{HttpCaller, HttpOpening, Plane, TlsError};
 
 /// Unused connections kept for one peer.
 const IDLE_PER_PEER_MAX: usize = 2;
@@ -60,6 +60,19 @@ pub enum CallError {
         #[source]
         source: HttpError,
     },
+}
+
+impl CallError {
+    /// True when one side does not take the other for one of its own: only an operator can change that.
+    #[must_use]
+    pub fn is_about_trust(&self) -> bool {
+        let CallError::Answer { source, .. } = self else { return false };
+        match source {
+            HttpError::Tls(error) => !matches!(error, TlsError::Truncated { .. }),
+            HttpError::SpeaksTls | HttpError::Unproven(_) | HttpError::Refused { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 /// Calls other nodes and keeps connections to them for the next call. Lives on one thread.
