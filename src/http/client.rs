@@ -313,6 +313,8 @@ mod tests {
     use monoio::net::TcpListener;
 
     use super::*;
+    use crate::http::write_response;
+    use crate::security::{ClusterSecret, HttpAnswerer};
 
     const LIMIT: Duration = Duration::from_millis(300);
 
@@ -378,6 +380,49 @@ mod tests {
             let missing = Client::new(4).by(Way { device: Some("no-such-dev0".into()), ..Way::default() }, Plane::Open);
             let error = missing.call(address, Method::Get, "/", Bytes::new(), LIMIT).await.unwrap_err().to_string();
             assert!(error.contains("there is no network device no-such-dev0"), "{error}");
+        });
+    }
+
+    /// Goal: a session that the peer has forgotten costs a connection, not an error. Method: a peer that answers a challenge
+    /// and one request on each connection, and refuses the next.
+    #[test]
+    fn a_connection_whose_session_is_forgotten_is_replaced() {
+        run(async {
+            let secret = Arc::new(ClusterSecret::from_bytes(&[b'a'; 32]).unwrap());
+            let plane = Plane::Secret(Arc::clone(&secret));
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let connections = Rc::new(Cell::new(0));
+            let counter = Rc::clone(&connections);
+            monoio::spawn(async move {
+                loop {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    counter.set(counter.get() + 1);
+                    let mut request = Vec::new();
+                    read_more(&mut stream, &mut request).await.unwrap();
+                    let request = String::from_utf8(request).unwrap();
+                    let query = request.split([' ', '?']).nth(2).unwrap();
+                    let (mut answerer, body) = HttpAnswerer::open(Arc::clone(&secret), query).unwrap();
+                    let challenge = Response::with_body(200, "application/json", body);
+                    write_response(&mut stream, &challenge, Method::Get, true).await.unwrap();
+                    let mut request = Vec::new();
+                    read_more(&mut stream, &mut request).await.unwrap();
+                    let request = String::from_utf8(request).unwrap();
+                    let proof = request.split("Ring-Proof: ").nth(1).unwrap().split('\r').next();
+                    answerer.check("GET", "/a?b=1", b"", proof).unwrap();
+                    let answer = Response::new(200).header("Ring-Proof", answerer.sign(200, b""));
+                    write_response(&mut stream, &answer, Method::Get, true).await.unwrap();
+                    if read_more(&mut stream, &mut Vec::new()).await.unwrap_or(0) > 0 {
+                        let refusal = Response::words(401, "who are you?");
+                        write_response(&mut stream, &refusal, Method::Get, false).await.unwrap();
+                    }
+                }
+            });
+            let client = Client::new(100).by(Way::default(), plane);
+            for expected in [1, 2, 3] {
+                let response = client.call(address, Method::Get, "/a?b=1", Bytes::new(), LIMIT).await.unwrap();
+                assert_eq!((response.status, connections.get()), (200, expected));
+            }
         });
     }
 
