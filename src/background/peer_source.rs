@@ -267,10 +267,11 @@ fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> std::io:
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
     use std::thread;
 
     use super::*;
+    use crate::security::{ClusterSecret, HttpAnswerer};
 
     const CLUSTER: ClusterId = ClusterId(crate::types::Guid([7; 16]));
 
@@ -307,6 +308,60 @@ mod tests {
         let fetch = || peer.fetch(LogPosition(0), LogPosition(700));
         assert_eq!(fetch().unwrap(), b"records");
         assert_eq!(fetch().unwrap(), b"records", "what it has committed is asked once");
+    }
+
+    /// A peer with a secret, whose answers say `said` and are proven as if they said `proven`.
+    fn peer_with_secret(said: String, proven: String) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let request = received(&mut stream);
+                let query = request.split([' ', '?']).nth(2).unwrap();
+                let (mut answerer, body) = HttpAnswerer::open(secret(b'a'), query).unwrap();
+                stream.write_all(answer(200, "", &body).as_bytes()).unwrap();
+                let request = received(&mut stream);
+                let Some(proof) = request.split("Ring-Proof: ").nth(1) else { continue };
+                answerer.check("GET", "/log/info", b"", proof.split('\r').next()).unwrap();
+                assert!(request.contains(&format!("Ring-Cluster: {CLUSTER}\r\n")), "{request}");
+                let proof = format!("Ring-Proof: {}\r\n", answerer.sign(200, proven.as_bytes()));
+                stream.write_all(answer(200, &proof, &said).as_bytes()).unwrap();
+            }
+        });
+        address
+    }
+
+    fn received(stream: &mut TcpStream) -> String {
+        let mut request = vec![0; 4096];
+        let count = stream.read(&mut request).unwrap();
+        String::from_utf8_lossy(&request[..count]).into_owned()
+    }
+
+    fn secret(byte: u8) -> Arc<ClusterSecret> {
+        Arc::new(ClusterSecret::from_bytes(&[byte; 32]).unwrap())
+    }
+
+    #[test]
+    fn what_a_peer_says_is_believed_when_it_is_proven() {
+        let body = |committed: u64| format!("{{\"commitPosition\":{committed},\"chunkSize\":1048576}}");
+        let ask = |address: SocketAddr, plane: Plane| {
+            PeerSource::new(CLUSTER, address).by(Way::default(), plane).info().map_err(|error| error.to_string())
+        };
+        let honest = peer_with_secret(body(700), body(700));
+        assert_eq!(ask(honest, Plane::Secret(secret(b'a'))).unwrap().commit_position, 700);
+        let error = ask(honest, Plane::Secret(secret(b'b'))).unwrap_err();
+        assert!(error.contains("the challenge is not proven") && error.contains("ClusterSecretFile"), "{error}");
+        let changed = peer_with_secret(body(900), body(700));
+        let error = ask(changed, Plane::Secret(secret(b'a'))).unwrap_err();
+        assert!(error.contains("the answer is not proven") && error.contains(&changed.to_string()), "{error}");
+        // One that knows no secret, and one that speaks TLS.
+        let refusing = peer(vec![answer(401, "", "who are you?")]);
+        let error = refusing.info().unwrap_err().to_string();
+        assert!(error.contains("status 401") && error.contains("who are you?"), "{error}");
+        let closed = peer(vec![String::from_utf8(vec![0x15, 3, 3, 0, 2, 2, 0x28]).unwrap()]);
+        let error = closed.info().unwrap_err().to_string();
+        assert!(error.contains("it speaks TLS") && error.contains("UseInternalSsl"), "{error}");
     }
 
     #[test]

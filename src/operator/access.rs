@@ -116,3 +116,47 @@ impl Access {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Security;
+    use crate::security::testing::{TestCluster, today};
+
+    #[test]
+    fn files_and_nodes_options_close_the_plane_alike() {
+        let cluster = TestCluster::new();
+        let secret = cluster.write("secret", &"s".repeat(32));
+        let files = cluster.files("node", &cluster.issue(&["127.0.0.9"], today()));
+        let options = AccessOptions {
+            cluster_secret_file: Some(secret.clone()),
+            certificate_file: Some(files.certificate.clone()),
+            certificate_private_key_file: Some(files.key.clone()),
+            certificate_authority_file: Some(files.authorities.clone()),
+            ..AccessOptions::default()
+        };
+        let named = options.open().unwrap();
+        assert!(matches!(named.plane, Plane::Both { .. }) && named.way == Way::default());
+        assert_eq!(named.node(None).unwrap().to_string(), "127.0.0.1:2112");
+
+        let internal = PlaneFiles { identity: Some(files), target_host: None, secret: Some(secret) };
+        let mut config = Config {
+            int_ip: "127.0.0.9".parse().unwrap(),
+            int_http_port: 9,
+            security: Security { internal, ..Security::default() },
+            ..Config::default()
+        };
+        let own = Access::of_node(&config).unwrap();
+        assert!(matches!(own.plane, Plane::Both { .. }));
+        assert_eq!(own.way.from, Some(config.int_ip), "its certificate is valid for that address");
+        assert_eq!(own.node(None).unwrap().to_string(), "127.0.0.9:9");
+        assert_eq!(own.node(Some("10.0.0.1")).unwrap().to_string(), "10.0.0.1:2112");
+        // On another machine than the node's.
+        config.int_ip = "192.0.2.1".parse().unwrap();
+        assert_eq!(Access::of_node(&config).unwrap().way, Way::default());
+        // An open plane is asked as before.
+        config = Config { int_ip: "127.0.0.9".parse().unwrap(), ..Config::default() };
+        let open = Access::of_node(&config).unwrap();
+        assert!(open.plane.is_open() && open.way == Way::default());
+    }
+}

@@ -352,6 +352,12 @@ mod tests {
         check("admin add", 1);
         check("admin --node nonsense:x status", 1);
         check("verify /proc/self/nothing", 2);
+        check("admin --certificate-file c status", 1);
+        check("admin status --ssl-target-host a", 1);
+        check("backup d --config c --cluster-secret-file s", 1);
+        check("admin --config /proc/self/nothing status", 1);
+        check("admin --cluster-secret-file /proc/self/nothing status", 2);
+        check("backup d --cluster-secret-file /dev/null", 2);
         check("certificates --out x", 1);
         check("certificates --out x --node a=1.2.3.4 --days 0", 1);
         check("certificates --out /proc/self/nothing --node a", 1);
