@@ -127,7 +127,7 @@ impl Between {
                 thread::spawn(move || {
                     pass(&mut caller, &mut node, |piece| kept.lock()[number].extend_from_slice(piece));
                 });
-                thread::spawn(move || pass(&mut node_too, &mut caller_too, |piece| change(piece)));
+                thread::spawn(move || pass(&mut node_too, &mut caller_too, change));
             }
         });
         Between { address, sent, streams }

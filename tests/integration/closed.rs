@@ -96,7 +96,6 @@ fn a_node_with_a_secret_answers_those_that_have_it() {
         assert!(answer.status == 401 && answer.body.contains("ClusterSecretFile"), "{path}: {}", answer.body);
     }
     assert_eq!(http::get(node.int_http(), "/ping", LIMIT).unwrap().status, 200);
-    assert_eq!(http::get(node.int_http(), "/health/live", LIMIT).unwrap().status, 204);
     let said = output(&node);
     let lines: Vec<&str> = said.lines().filter(|line| line.contains("refused on the internal HTTP port")).collect();
     assert!(
