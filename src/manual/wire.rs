@@ -39,6 +39,8 @@
 //! | `POST /elections/transfer` | [`TransferRequest`](crate::consensus::TransferRequest) | done, or why not |
 //! | `POST /admin/resign` | none | done, or why not |
 //!
+//! Where the plane is closed nobody gets an answer to any of these before a proof, or without a certificate.
+//!
 //! # Proof of membership
 //!
 //! What [`security`](crate::security) decides, and what goes over the wire for it. A node with certificates speaks TLS 1.3
@@ -70,7 +72,9 @@
 //! On 2112 each connection begins with `GET /challenge?nonce=<64 hex>`, answered by
 //! `{"nonce": "<64 hex>", "proof": "<64 hex>"}`. Then each request and each answer carries `Ring-Proof: <64 hex>`. The
 //! counter is 1 for the first request after the challenge and its answer, and is not sent. A request without a valid proof is
-//! answered 401 with words, and the connection ends.
+//! answered 401 with words, and the connection ends; there is one challenge on a connection. `GET` and `HEAD` of `/ping` and
+//! `/health/live` without a proof are answered without one, and not counted. A `HEAD` request, 204 and 304 have an empty body
+//! in what is proven. What speaks plain HTTP where TLS is expected is answered 400 with words, in plain HTTP.
 //!
 //! ```text
 //! what is proven:
