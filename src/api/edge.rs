@@ -117,12 +117,16 @@ pub struct EdgeLinks {
 }
 
 /// The sockets of one edge, from [`listeners`](crate::api::listeners).
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct EdgeSockets {
-    /// External TCP.
+    /// External TCP; none with `DisableInsecureTCP`.
     pub tcp: Vec<TcpListener>,
     /// External HTTP.
     pub http: Vec<TcpListener>,
+    /// External TCP inside TLS. These and the next need [`EdgeOptions::external`].
+    pub secure_tcp: Vec<TcpListener>,
+    /// External HTTPS.
+    pub secure_http: Vec<TcpListener>,
 }
 
 /// An edge cannot work. Nothing to retry: the node must stop.

@@ -62,6 +62,9 @@ pub(super) struct Node {
     pub(super) id: NodeId,
     pub(super) tcp: SocketAddr,
     pub(super) http: SocketAddr,
+    /// Port 0 without certificates in the options, and the next too.
+    pub(super) secure_tcp: SocketAddr,
+    pub(super) secure_http: SocketAddr,
     pub(super) links: EdgeLinks,
     pub(super) behaviour: Arc<Behaviour>,
     log: Arc<MemoryLog>,
@@ -91,8 +94,13 @@ impl Node {
 
     pub(super) fn start(setup: Setup) -> Node {
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let sockets = EdgeSockets { tcp: listeners(any, 1, None).unwrap(), http: listeners(any, 1, None).unwrap() };
-        let (tcp, http) = (sockets.tcp[0].local_addr().unwrap(), sockets.http[0].local_addr().unwrap());
+        let open = |is_wanted| if is_wanted { listeners(any, 1, None).unwrap() } else { Vec::new() };
+        let is_secure = setup.options.external.is_some();
+        let (secure_tcp, secure_http) = (open(is_secure), open(is_secure));
+        let sockets = EdgeSockets { tcp: open(true), http: open(true), secure_tcp, secure_http };
+        let address = |sockets: &[TcpListener]| sockets.first().map_or(any, |socket| socket.local_addr().unwrap());
+        let (tcp, http) = (address(&sockets.tcp), address(&sockets.http));
+        let (secure_tcp, secure_http) = (address(&sockets.secure_tcp), address(&sockets.secure_http));
         let id = NodeId::random();
         let log = Arc::new(MemoryLog(RwLock::new(vec![0; CHUNK_BYTES])));
         let links = links(Queue::for_task(setup.log_queue), setup.directory, log.clone());
@@ -111,7 +119,7 @@ impl Node {
             std::thread::spawn(move || player.run()),
             std::thread::spawn(move || Edge::run(options, given, sockets).unwrap()),
         ];
-        Node { id, tcp, http, links, behaviour, log, threads }
+        Node { id, tcp, http, secure_tcp, secure_http, links, behaviour, log, threads }
     }
 
     pub(super) fn set_role(&self, role: Role, leader: Option<NodeId>) {
@@ -198,7 +206,8 @@ pub(super) fn lonely_links() -> EdgeLinks {
 
 /// A directory with one node that is reached at `int_tcp` from inside.
 pub(super) fn directory(node: &Node, int_tcp: SocketAddr) -> Directory {
-    let addresses = Addresses { int_tcp, int_http: int_tcp, ext_tcp: node.tcp, ext_http: node.http };
+    let addresses =
+        Addresses { int_tcp, int_http: int_tcp, ext_tcp: node.tcp, ext_http: node.http, ext_secure_tcp: None };
     let directory = Directory::default();
     directory.replace(vec![KnownNode { node: node.id, addresses, is_alive: true }], "{}".into());
     directory
