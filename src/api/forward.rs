@@ -12,9 +12,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Buf;
-use monoio::io::Splitable;
-use monoio::net::TcpStream;
-use monoio::net::tcp::TcpOwnedReadHalf;
 use monoio::time::timeout;
 use prost::Message;
 
@@ -32,7 +29,7 @@ use crate::codec::client::messages::{
 };
 use crate::codec::client::{Command, CredentialsView, Package, PackageView, response};
 use crate::engine::Answer;
-use crate::http::connect;
+use crate::http::{SecureReadHalf, SecureStream, connect};
 use crate::limits::{FORWARD_QUEUE_BYTES, FRAME_MAX_BYTES};
 use crate::types::{Guid, LogPosition, NodeId};
 
@@ -155,7 +152,7 @@ fn link_to_leader(edge: &Rc<EdgeState>) -> Option<Rc<Link>> {
 /// The life of one connection to a leader.
 async fn run(edge: Rc<EdgeState>, link: Rc<Link>, address: SocketAddr) {
     match timeout(CONNECT_TIMEOUT, connect(&edge.options.way, address)).await.map_err(io::Error::from).flatten() {
-        Ok(stream) => serve(&edge, &link, stream).await,
+        Ok(stream) => serve(&edge, &link, stream.into()).await,
         Err(error) => {
             tracing::info!(%address, leader = %link.leader, %error, "no connection to the leader")
         }
@@ -169,7 +166,7 @@ async fn run(edge: Rc<EdgeState>, link: Rc<Link>, address: SocketAddr) {
     }
 }
 
-async fn serve(edge: &Rc<EdgeState>, link: &Rc<Link>, stream: TcpStream) {
+async fn serve(edge: &Rc<EdgeState>, link: &Rc<Link>, stream: SecureStream) {
     let (mut reader, writer) = stream.into_split();
     link.is_up.set(true);
     *link.heartbeat.borrow_mut() = Heartbeat::new(edge.options.internal_heartbeat, Instant::now());
@@ -187,7 +184,7 @@ async fn serve(edge: &Rc<EdgeState>, link: &Rc<Link>, stream: TcpStream) {
     writing.await;
 }
 
-async fn drain(link: &Link, reader: &mut TcpOwnedReadHalf, buffer: &mut ReceiveBuffer) {
+async fn drain(link: &Link, reader: &mut SecureReadHalf, buffer: &mut ReceiveBuffer) {
     loop {
         buffer.clear();
         if buffer.receive(reader, &link.connection, 0).await != Received::More {

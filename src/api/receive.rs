@@ -8,10 +8,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use monoio::buf::IoBufMut;
-use monoio::io::CancelableAsyncReadRent;
-use monoio::net::tcp::TcpOwnedReadHalf;
 
 use crate::api::connection::{Connection, LargeFrame};
+use crate::http::SecureReadHalf;
 use crate::limits::{RECEIVE_BUFFER_BYTES, RECEIVE_BUSY_BYTES, RECEIVE_IDLE_BYTES};
 
 /// By how much the room grows and shrinks.
@@ -110,7 +109,7 @@ impl ReceiveBuffer {
     /// it is nearly full, so that a client that only announces a large frame costs nothing.
     pub(super) async fn receive(
         &mut self,
-        half: &mut TcpOwnedReadHalf,
+        half: &mut SecureReadHalf,
         connection: &Connection,
         frame: usize,
     ) -> Received {

@@ -12,9 +12,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Buf;
-use monoio::io::Splitable;
 use monoio::net::TcpStream;
-use monoio::net::tcp::TcpOwnedReadHalf;
 
 use crate::api::connection::{Connection, SendBudget, give_way};
 use crate::api::counters::{add, subtract};
@@ -27,6 +25,7 @@ use crate::api::room;
 use crate::api::subscribing::PATIENCE_STEPS_TOTAL;
 use crate::codec::client::frame::{LENGTH_BYTES, frame_bytes};
 use crate::codec::client::{Package, ProtocolLevel, response};
+use crate::http::{SecureReadHalf, SecureStream};
 use crate::limits::{SEND_QUEUE_BYTES, SEND_QUEUE_PAUSE_BYTES};
 use crate::types::Guid;
 
@@ -140,14 +139,14 @@ pub(super) fn adopt(edge: &Rc<EdgeState>, socket: OwnedFd, origin: Origin) {
     // The ring waits for us; a socket that never waits would end every receive at once.
     match stream.set_nonblocking(false).and_then(|()| TcpStream::from_std(stream)) {
         Ok(stream) => {
-            monoio::spawn(serve(Rc::clone(edge), stream, origin));
+            monoio::spawn(serve(Rc::clone(edge), stream.into(), origin));
         }
         Err(error) => tracing::warn!(%error, "a connection from another node cannot be served"),
     }
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(edge: Rc<EdgeState>, stream: TcpStream, origin: Origin) {
+pub(super) async fn serve(edge: Rc<EdgeState>, stream: SecureStream, origin: Origin) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection was gone before it was served");
         return;
@@ -179,7 +178,7 @@ pub(super) async fn serve(edge: Rc<EdgeState>, stream: TcpStream, origin: Origin
 async fn read_requests(
     edge: &Rc<EdgeState>,
     session: &Rc<Session>,
-    reader: &mut TcpOwnedReadHalf,
+    reader: &mut SecureReadHalf,
     buffer: &mut ReceiveBuffer,
 ) {
     loop {
@@ -247,7 +246,7 @@ fn handle_frame(edge: &Rc<EdgeState>, session: &Rc<Session>, buffer: &mut Receiv
 
 /// Reads and forgets what the other side still sends until it closes too or the sweep cuts the connection: closing a
 /// socket with unread bytes resets it, and a reset may overtake our last words.
-async fn drain(connection: &Connection, reader: &mut TcpOwnedReadHalf, buffer: &mut ReceiveBuffer) {
+async fn drain(connection: &Connection, reader: &mut SecureReadHalf, buffer: &mut ReceiveBuffer) {
     loop {
         buffer.clear();
         if buffer.receive(reader, connection, 0).await != Received::More {

@@ -14,6 +14,7 @@ mod error;
 mod head;
 mod request;
 mod response;
+mod secure;
 
 pub use blocking::{Call, Received, call_blocking};
 pub use client::{CallError, Client, connect, read_response};
@@ -21,3 +22,4 @@ pub use error::HttpError;
 pub use head::{Headers, Method};
 pub use request::{Limits, Request, read_request};
 pub use response::{Response, write_response};
+pub use secure::{SecureError, SecureReadHalf, SecureStream, SecureWriteHalf};
