@@ -36,6 +36,8 @@ mod reading;
 mod reads;
 mod receive;
 mod room;
+mod secure;
+mod seldom;
 mod session;
 mod slab;
 mod spares;
