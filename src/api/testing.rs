@@ -206,8 +206,8 @@ pub(super) fn lonely_links() -> EdgeLinks {
 
 /// A directory with one node that is reached at `int_tcp` from inside.
 pub(super) fn directory(node: &Node, int_tcp: SocketAddr) -> Directory {
-    let addresses =
-        Addresses { int_tcp, int_http: int_tcp, ext_tcp: node.tcp, ext_http: node.http, ext_secure_tcp: None };
+    let ext_secure_tcp = Some(node.secure_tcp).filter(|address| address.port() != 0);
+    let addresses = Addresses { int_tcp, int_http: int_tcp, ext_tcp: node.tcp, ext_http: node.http, ext_secure_tcp };
     let directory = Directory::default();
     directory.replace(vec![KnownNode { node: node.id, addresses, is_alive: true }], "{}".into());
     directory
@@ -342,6 +342,7 @@ impl LogThread {
 /// A client that sends one thing after the other and waits.
 pub(super) struct Client {
     pub(super) socket: TcpStream,
+    pub(super) tls: Option<Box<rustls::ClientConnection>>,
     buffer: BytesMut,
     last: u64,
     pub(super) credentials: Option<Credentials>,
@@ -351,7 +352,7 @@ impl Client {
     pub(super) fn connect(address: SocketAddr) -> Client {
         let socket = TcpStream::connect(address).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        Client { socket, buffer: BytesMut::new(), last: 0, credentials: None }
+        Client { socket, tls: None, buffer: BytesMut::new(), last: 0, credentials: None }
     }
 
     pub(super) fn admin(mut self) -> Client {
@@ -370,8 +371,23 @@ impl Client {
         id[..8].copy_from_slice(&self.last.to_le_bytes());
         let mut out = Vec::new();
         put_package(&mut out, command, flags, Guid(id), self.credentials.as_ref().map(Credentials::view), payload);
-        self.socket.write_all(&out).unwrap();
+        self.put(&out).unwrap();
         Guid(id)
+    }
+
+    pub(super) fn put(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        match &mut self.tls {
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.socket).write_all(bytes),
+            None => self.socket.write_all(bytes),
+        }
+    }
+
+    /// What comes next; 0 at the end. With TLS an end without a goodbye is an error.
+    pub(super) fn get(&mut self, piece: &mut [u8]) -> std::io::Result<usize> {
+        match &mut self.tls {
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.socket).read(piece),
+            None => self.socket.read(piece),
+        }
     }
 
     /// The next package that is not a heartbeat's; `None` when the connection is closed.
@@ -382,14 +398,14 @@ impl Client {
                     Some(Command::HeartbeatRequestCommand) => {
                         let mut out = Vec::new();
                         put_message(&mut out, Command::HeartbeatResponseCommand, package.correlation, &());
-                        self.socket.write_all(&out).unwrap();
+                        self.put(&out).unwrap();
                     }
                     _ => return Some(package),
                 }
                 continue;
             }
             let mut piece = vec![0; 64 << 10];
-            match self.socket.read(&mut piece) {
+            match self.get(&mut piece) {
                 Ok(0) => return None,
                 Ok(count) => self.buffer.extend_from_slice(&piece[..count]),
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,

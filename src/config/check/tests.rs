@@ -259,8 +259,8 @@ fn the_port_with_tls_is_told_and_one_that_is_not_opened_is_told_as_0() {
     check(told, "10.0.0.5:8", Some("10.0.0.5:7"));
     check(&format!("{told} DisableInsecureTCP=true"), "10.0.0.5:0", Some("10.0.0.5:7"));
     // Nor is it in the way of another one.
-    let one_port = format!("{FILES} ExtSecureTcpPort=1113");
-    check_refused(&one_port, "ExtTcpPort and ExtSecureTcpPort are both 1113 on 127.0.0.1, but");
+    let one_port = "ExtSecureTcpPort=1113";
+    check_refused(&format!("{FILES} {one_port}"), "ExtTcpPort and ExtSecureTcpPort are both 1113 on 127.0.0.1, but");
     check(&format!("{one_port} DisableInsecureTCP=true"), "127.0.0.1:0", Some("127.0.0.1:1113"));
     check_warnings(&format!("{CLUSTER} {FILES} ExtSecureTcpPort=1116 DisableInsecureTCP=true"), &[]);
 }
