@@ -21,6 +21,7 @@ mod dispatch;
 mod edge;
 mod fetch;
 mod forward;
+mod forward_greeting;
 mod gate;
 mod heartbeat;
 mod http;

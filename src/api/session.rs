@@ -7,7 +7,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::{IpAddr, TcpStream as StdTcpStream};
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +24,7 @@ use crate::api::room;
 use crate::api::subscribing::PATIENCE_STEPS_TOTAL;
 use crate::codec::client::frame::{LENGTH_BYTES, frame_bytes};
 use crate::codec::client::{Package, ProtocolLevel, response};
+use crate::engine::Forwarded;
 use crate::http::{SecureReadHalf, SecureStream};
 use crate::limits::{SEND_QUEUE_BYTES, SEND_QUEUE_PAUSE_BYTES};
 use crate::types::Guid;
@@ -134,12 +134,16 @@ impl Session {
 }
 
 /// Serves a connection that was accepted elsewhere.
-pub(super) fn adopt(edge: &Rc<EdgeState>, socket: OwnedFd, origin: Origin) {
-    let stream = StdTcpStream::from(socket);
+pub(super) fn adopt(edge: &Rc<EdgeState>, forwarded: Forwarded, origin: Origin) {
+    let stream = StdTcpStream::from(forwarded.socket);
     // The ring waits for us; a socket that never waits would end every receive at once.
     match stream.set_nonblocking(false).and_then(|()| TcpStream::from_std(stream)) {
         Ok(stream) => {
-            monoio::spawn(serve(Rc::clone(edge), stream.into(), origin));
+            let stream = match forwarded.tls {
+                Some((channel, opened)) => SecureStream::resume(stream, channel, opened),
+                None => stream.into(),
+            };
+            monoio::spawn(serve(Rc::clone(edge), stream, origin));
         }
         Err(error) => tracing::warn!(%error, "a connection from another node cannot be served"),
     }

@@ -150,7 +150,7 @@ impl Node {
                     return;
                 }
                 assert_eq!(&hello, b"hello");
-                inbox.send(EdgeMessage::ForwardConnection(OwnedFd::from(socket))).unwrap();
+                inbox.send(EdgeMessage::ForwardConnection(Box::new(OwnedFd::from(socket).into()))).unwrap();
             }
         });
         (address, listener)

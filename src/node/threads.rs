@@ -451,7 +451,7 @@ fn spawn_edge(
         users: Arc::new(Users::default()),
         counters: Arc::clone(&shared.clients),
         routes: Arc::new(move |request, client| routes::external(&status, on_ext, request, client)),
-        forward_hello: forward_hello(store, shared),
+        forward_hello: forward_hello(store, shared, keys.plane.secret().is_some()),
     };
     let cpus = config.edge_cpus(index);
     spawn(format!("edge-{index}"), "edge", events, move || {
@@ -462,7 +462,7 @@ fn spawn_edge(
 }
 
 /// The greeting of forward links. The cluster may become known only while the node runs.
-fn forward_hello(store: &Store, shared: &Shared) -> Arc<dyn Fn() -> Option<Vec<u8>> + Send + Sync> {
+fn forward_hello(store: &Store, shared: &Shared, secret: bool) -> Arc<dyn Fn() -> Option<Vec<u8>> + Send + Sync> {
     let (node, chunk_size) = (store.state.node, store.layout.chunk_size);
     let published = Arc::clone(&shared.published);
     Arc::new(move || {
@@ -475,6 +475,7 @@ fn forward_hello(store: &Store, shared: &Shared) -> Arc<dyn Fn() -> Option<Vec<u
             subscription: Guid::ZERO,
             start: LogPosition::ZERO,
             chunk_size,
+            secret,
         };
         Some(hello.encode().to_vec())
     })

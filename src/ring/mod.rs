@@ -38,7 +38,7 @@ pub use driver::{Completion, Driver, GroupId, Outcome, Wait};
 pub use error::{Failure, RingError};
 pub use memory::prefer_memory_node;
 pub use mirror::{MirroredBuffer, Window};
-pub use operation::{FileId, Source, ZEROS_MAX};
+pub use operation::{FileId, SharedPart, Source, ZEROS_MAX};
 pub use probe::{Capabilities, Finding, Mode, probe};
 pub use read_map::ReadMap;
 pub use rented::{rented, rented_first};

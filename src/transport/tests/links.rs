@@ -36,6 +36,7 @@ fn hello(purpose: Purpose) -> Hello {
         subscription: Guid::ZERO,
         start: LogPosition::ZERO,
         chunk_size: LAYOUT.chunk_size,
+        secret: false,
     }
 }
 
@@ -105,7 +106,7 @@ fn forward_connections_go_to_an_edge_with_all_that_follows_the_greeting() {
     let mut stream = TcpStream::connect(node.address).unwrap();
     stream.write_all(&[&hello(Purpose::Forward).encode()[..], b"frames"].concat()).unwrap();
     until("the edge has it", || !node.forwarded.lock().is_empty());
-    let mut handed = node.forwarded.lock().pop().unwrap();
+    let mut handed = TcpStream::from(node.forwarded.lock().pop().unwrap().socket);
     let mut frames = [0; 6];
     handed.read_exact(&mut frames).unwrap();
     assert_eq!(&frames, b"frames");

@@ -1,7 +1,7 @@
 //! One node: its log thread, and a stand-in for its edge.
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
@@ -12,7 +12,8 @@ use parking_lot::Mutex;
 
 use crate::codec::record::{BatchBuilder, MembershipBody, RecordKind};
 use crate::engine::{
-    Answer, Append, ControlInput, ControlOutput, EdgeMessage, Engine, EngineOptions, Published, Request, Ticket,
+    Answer, Append, ControlInput, ControlOutput, EdgeMessage, Engine, EngineOptions, Forwarded, Published, Request,
+    Ticket,
 };
 use crate::gossip::Directory;
 use crate::index::Index;
@@ -72,7 +73,7 @@ pub(super) struct Node {
     pub(super) control_output: Arc<Queue<ControlOutput>>,
     pub(super) shell_input: Arc<Queue<ShellInput>>,
     /// Connections that were handed to the edge.
-    pub(super) forwarded: Arc<Mutex<Vec<TcpStream>>>,
+    pub(super) forwarded: Arc<Mutex<Vec<Forwarded>>>,
     requests: Arc<Queue<Request>>,
     waiting: Arc<Waiting>,
     thread: Option<JoinHandle<Result<(), LogThreadError>>>,
@@ -290,7 +291,7 @@ struct Edge {
     index: Arc<Index>,
     reader: LogReader,
     waiting: Arc<Waiting>,
-    forwarded: Arc<Mutex<Vec<TcpStream>>>,
+    forwarded: Arc<Mutex<Vec<Forwarded>>>,
 }
 
 impl Edge {
@@ -311,7 +312,7 @@ impl Edge {
                         self.index.apply_to(&self.reader, LAYOUT, progress.readable).unwrap();
                     }
                 }
-                EdgeMessage::ForwardConnection(socket) => self.forwarded.lock().push(socket.into()),
+                EdgeMessage::ForwardConnection(forwarded) => self.forwarded.lock().push(*forwarded),
                 EdgeMessage::ShutDown => return,
             }
         }
