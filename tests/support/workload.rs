@@ -109,6 +109,11 @@ impl Workload {
         &self.shared.watcher
     }
 
+    /// For other threads that add to its history.
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     pub(crate) fn known(&self) -> &Known {
         &self.shared.known
     }
