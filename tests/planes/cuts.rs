@@ -19,7 +19,7 @@ use crate::support::cluster::Node;
 use crate::support::history::History;
 use crate::support::machine::Machine;
 use crate::support::pace::Limit;
-use crate::support::steady::{Steady, interrupted};
+use crate::support::steady::Steady;
 use crate::support::verify;
 use crate::support::wires::{Plane, Wires};
 use crate::support::workload::Workload;
@@ -89,7 +89,7 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     let house = House::start(folder, arguments.lock(), &[])?;
     let load = Workload::start(&house.cluster, arguments.seed, CLIENT_COUNT, LIMIT);
     let probes = (0..NODES).map(|node| Probe::start(load.shared(), node)).collect();
-    let (interrupted, machine) = (interrupted()?, Machine::watch(folder)?);
+    let (interrupted, machine) = (Arc::new(AtomicBool::new(false)), Machine::watch(folder)?);
     let mut scene = Scene { house, load, probes, interrupted, machine, compared: 0, broken: Vec::new() };
     let span = Duration::from_secs(arguments.seconds);
     let cuts = scene.steady().rest(Duration::from_secs(1));

@@ -34,6 +34,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::support::keys::Lock;
 use crate::support::wires::{self, Wires, is_gone};
@@ -118,6 +120,9 @@ fn main() -> ExitCode {
     }
     println!("planes: mode {}, internal plane {}, --seed {}", arguments.mode, arguments.lock().name(), arguments.seed);
     let folder = folder(&arguments);
+    if let Err(error) = take_down_on_signals(folder.as_deref().ok().map(Path::to_path_buf)) {
+        println!("planes: signals end this program without taking anything down: {error}");
+    }
     match folder.as_ref().map_err(|error| anyhow::anyhow!("{error:#}")).and_then(|folder| run(&arguments, folder)) {
         Ok(()) => {
             if let Ok(folder) = folder
@@ -127,10 +132,6 @@ fn main() -> ExitCode {
             }
             println!("planes: ok");
             ExitCode::SUCCESS
-        }
-        Err(error) if error.is::<support::steady::Interrupted>() => {
-            println!("planes: interrupted; taking everything down");
-            ExitCode::FAILURE
         }
         Err(error) => {
             let place = folder.map_or_else(|_| "nowhere".to_owned(), |folder| folder.display().to_string());
@@ -153,6 +154,20 @@ fn folder(arguments: &Arguments) -> anyhow::Result<PathBuf> {
     let folder = parent.join(format!("planes-{}", std::process::id()));
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     Ok(folder)
+}
+
+/// SIGINT and SIGTERM: the nodes end with this process, their networks and data go before it.
+fn take_down_on_signals(folder: Option<PathBuf>) -> std::io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            println!("planes: interrupted; taking everything down");
+            wires::remove_own(house::SHAPE.mark);
+            folder.map(std::fs::remove_dir_all);
+            std::process::exit(1);
+        }
+    });
+    Ok(())
 }
 
 fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {

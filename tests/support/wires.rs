@@ -266,6 +266,11 @@ pub(crate) fn remove_stale(mark: &str) {
     }
 }
 
+/// Takes down the namespaces of this process: for one that ends without dropping what it has.
+pub(crate) fn remove_own(mark: &str) {
+    remove_namespaces(&format!("{mark}{}", std::process::id()));
+}
+
 /// True when there is no such process.
 pub(crate) fn is_gone(process: u32) -> bool {
     !Path::new("/proc").join(process.to_string()).exists()
