@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -129,6 +129,7 @@ pub(crate) struct Seen {
 #[derive(Debug)]
 pub(crate) struct Capture {
     stop: Arc<AtomicBool>,
+    wrong: Arc<AtomicU64>,
     thread: JoinHandle<anyhow::Result<Seen>>,
 }
 
@@ -140,7 +141,8 @@ impl Capture {
     ) -> anyhow::Result<Capture> {
         let tap = Tap::open(namespace)?;
         let stop = Arc::new(AtomicBool::new(false));
-        let is_over = Arc::clone(&stop);
+        let wrong = Arc::new(AtomicU64::new(0));
+        let (is_over, wrong_so_far) = (Arc::clone(&stop), Arc::clone(&wrong));
         let thread = std::thread::spawn(move || {
             let (mut seen, mut buffer) = (Seen::default(), [0; 128]);
             loop {
@@ -157,13 +159,19 @@ impl Capture {
                 let Some(frame) = Frame::parse(bytes) else { continue };
                 if let Some(why) = judge(&frame) {
                     seen.wrong += 1;
+                    wrong_so_far.store(seen.wrong, Ordering::Relaxed);
                     if seen.first_wrong.len() < FOUND_MAX {
                         seen.first_wrong.push(format!("{frame}: {why}"));
                     }
                 }
             }
         });
-        Ok(Capture { stop, thread })
+        Ok(Capture { stop, wrong, thread })
+    }
+
+    /// Frames so far that must not be.
+    pub(crate) fn wrong(&self) -> u64 {
+        self.wrong.load(Ordering::Relaxed)
     }
 
     pub(crate) fn stop(self) -> anyhow::Result<Seen> {

@@ -1,16 +1,18 @@
 //! What goes over which wires while clients write through a follower.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
+use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
 use crate::Arguments;
 use crate::capture::{Capture, Frame, Seen};
 use crate::counters::Counters;
 use crate::house::{CLIENTS, House, NODES};
 use crate::load;
-use crate::support::wires::Plane;
+use crate::support::wait_until;
+use crate::support::wires::{self, Plane, Wires};
 
 /// Clients' connections.
 const THREADS: u64 = 8;
@@ -37,6 +39,7 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     let follower = (leader + 1) % NODES;
     let wires = &house.wires;
     let nodes = |plane| (0..NODES).map(|index| wires.address(plane, index)).collect::<Vec<_>>();
+    planted(wires, &nodes(Plane::External), &nodes(Plane::Internal)).context("the capture itself")?;
     let external = Capture::start(&wires.hub(Plane::External), external_judge(nodes(Plane::External)))?;
     let internal = Capture::start(&wires.hub(Plane::Internal), internal_judge(nodes(Plane::Internal)))?;
     let hosts: Vec<usize> = (0..NODES).collect();
@@ -106,6 +109,23 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     for (side, seen) in [("external", &seen_outside), ("internal", &seen_inside)] {
         ensure!(seen.frames > 0, "nothing was seen on the {side} side");
         ensure!(seen.wrong == 0, "{} frames on the {side} side:\n{}", seen.wrong, seen.first_wrong.join("\n"));
+    }
+    Ok(())
+}
+
+/// Sends what must not be: the captures must see it.
+fn planted(wires: &Wires, outside: &[Ipv4Addr], inside: &[Ipv4Addr]) -> anyhow::Result<()> {
+    let captures = [
+        Capture::start(&wires.hub(Plane::External), external_judge(outside.to_vec()))?,
+        Capture::start(&wires.hub(Plane::Internal), internal_judge(inside.to_vec()))?,
+    ];
+    // From node to node on the external side; from an external address on the internal one.
+    for (from, to) in [(outside[0], outside[1]), (outside[0], inside[1])] {
+        wires::inside(&wires.name(0), || UdpSocket::bind((from, 0))?.send_to(b"planted", (to, 9)))??;
+    }
+    for (side, capture) in ["external", "internal"].into_iter().zip(captures) {
+        wait_until("the planted frame is seen", Duration::from_secs(10), || capture.wrong() > 0).context(side)?;
+        capture.stop()?;
     }
     Ok(())
 }
