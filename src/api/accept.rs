@@ -49,7 +49,7 @@ pub(super) async fn accept_clients(edge: Rc<EdgeState>, listener: TcpListener) {
             tracing::warn!(%peer, limit = EDGE_CONNECTIONS_MAX, "too many connections on this edge; closed at once");
             return;
         }
-        monoio::spawn(session::serve(Rc::clone(&edge), stream, Origin::Client));
+        monoio::spawn(session::serve(Rc::clone(&edge), stream.into(), Origin::Client));
     })
     .await;
 }

@@ -21,6 +21,7 @@ mod dispatch;
 mod edge;
 mod fetch;
 mod forward;
+mod forward_greeting;
 mod gate;
 mod heartbeat;
 mod http;
@@ -51,6 +52,8 @@ mod writes;
 
 #[cfg(test)]
 mod edge_tests;
+#[cfg(test)]
+mod forward_tests;
 #[cfg(test)]
 mod page_bytes_tests;
 #[cfg(test)]
