@@ -143,7 +143,7 @@ impl TestNode {
         thread::spawn(move || log.run(&log_over));
         let (thread_queues, thread_stop) = (queues.clone(), stop.clone());
         let control = thread::spawn(move || {
-            ControlThread::run(options, Some(listener), thread_queues, status, &thread_stop).unwrap();
+            ControlThread::run(options, Some(listener), thread_queues, status, &thread_stop, &|| ()).unwrap();
         });
         TestNode { node, address, queues, published, seen, answers, stop, control: Some(control), over }
     }
