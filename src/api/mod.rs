@@ -53,6 +53,8 @@ mod writes;
 #[cfg(test)]
 mod edge_tests;
 #[cfg(test)]
+mod forward_tests;
+#[cfg(test)]
 mod page_bytes_tests;
 #[cfg(test)]
 mod testing;

@@ -17,6 +17,7 @@ use crate::api::Checks;
 use crate::api::{Edge, EdgeLinks, EdgeOptions, EdgeSockets, listeners};
 use crate::codec::client::frame::{put_message, put_package, take_package};
 use crate::codec::client::{Command, Credentials, Package};
+use crate::codec::link::{Hello, Purpose};
 use crate::codec::record::{BatchView, Header, RecordKind, seal, sealed_length};
 use crate::engine::{Answer, Append, ClientCounters, EdgeMessage, NodeView, Progress, Published, Reply, Request, Role};
 use crate::gossip::{Addresses, Directory, KnownNode};
@@ -26,7 +27,7 @@ use crate::limits::RECORD_HEADER_BYTES;
 use crate::queue::Queue;
 use crate::ring::monotonic_now;
 use crate::storage::{ChunkLayout, LogRead, ReadError};
-use crate::types::{ExpectedVersion, Guid, LogPosition, NodeId, Term};
+use crate::types::{ClusterId, ExpectedVersion, Guid, LogPosition, NodeId, Term};
 
 const CHUNK_BYTES: usize = 16 << 20;
 const LAYOUT: ChunkLayout = ChunkLayout { chunk_size: CHUNK_BYTES as u64 };
@@ -95,7 +96,11 @@ impl Node {
         let (tcp, http) = (sockets.tcp[0].local_addr().unwrap(), sockets.http[0].local_addr().unwrap());
         let id = NodeId::random();
         let log = Arc::new(MemoryLog(RwLock::new(vec![0; CHUNK_BYTES])));
-        let links = links(Queue::for_task(setup.log_queue), setup.directory, log.clone());
+        let mut links = links(Queue::for_task(setup.log_queue), setup.directory, log.clone());
+        if !setup.options.plane.is_open() {
+            let hello = real_hello(id, setup.options.plane.secret().is_some());
+            links.forward_hello = Arc::new(move || Some(hello.encode().to_vec()));
+        }
         let leader = setup.leader.or((setup.role == Role::Leader).then_some(id));
         links.published.set_view(NodeView { role: setup.role, leader, ..NodeView::default() });
         let behaviour = Arc::new(Behaviour::default());
@@ -188,6 +193,20 @@ fn links(log_queue: Queue<Request>, directory: Directory, log: Arc<MemoryLog>) -
         counters: Arc::new(ClientCounters::default()),
         routes: Arc::new(|request, _| Response::with_body(200, "text/plain", request.path.clone())),
         forward_hello: Arc::new(|| Some(b"hello".to_vec())),
+    }
+}
+
+/// The greeting of a node of a cluster.
+pub(super) fn real_hello(node: NodeId, secret: bool) -> Hello {
+    Hello {
+        purpose: Purpose::Forward,
+        cluster: ClusterId(Guid([9; 16])),
+        node,
+        term: Term(1),
+        subscription: Guid::ZERO,
+        start: LogPosition::ZERO,
+        chunk_size: CHUNK_BYTES as u64,
+        secret,
     }
 }
 

@@ -423,3 +423,7 @@ impl SecureWriteHalf {
         self.half.shutdown().await
     }
 }
+
+#[cfg(test)]
+#[path = "secure_tests.rs"]
+mod tests;

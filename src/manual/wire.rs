@@ -52,16 +52,22 @@
 //! With both, the proofs are inside of TLS. Integers are little-endian.
 //!
 //! ```text
-//! 1112   dialler   hello (96)   nonce of the dialler (32)
-//!        answerer  nonce of the answerer (32)   proof of the answerer (32)
-//!        dialler   proof of the dialler (32)
-//!        then as without: the welcome, or the reason of a refusal
+//! 1112   dialler   hello (96), with flag 1   nonce of the dialler (32)
+//!        answerer  nonce of the answerer (32)   proof of the answerer (32), or a refusal in their place
+//!        dialler   proof of the dialler (32), or the end of the connection when the answerer has proven nothing
+//!        then as without: the welcome, or the reason of a refusal; on a forward link nothing, or a BadRequest
 //!
 //! what is proven:
 //!   0 "ringstore link 1"   16 u8 role: 1 answerer, 2 dialler   17 … zero
 //!  24 cluster id           40 nonce of the dialler             72 nonce of the answerer
 //! 104 u64 bytes of hello  112 hello
 //! ```
+//!
+//! Byte 11 of the hello has the flags, zero where there is no secret. A node refuses a hello that lacks the flag which it
+//! demands itself, and one that has it when the node has no secret; it looks at cluster, node and chunk size before the nonce,
+//! and does nothing else for the other side before the proof. A nonce of an answerer never begins with `RSNO`. All of the
+//! greeting, with the handshake of TLS, has five seconds. A node that demands TLS answers a plain one in plain words, with the
+//! refusal or, to anybody else, with a BadRequest; one that is plain answers a TLS handshake with a plain refusal.
 //!
 //! On 2112 each connection begins with `GET /challenge?nonce=<64 hex>`, answered by
 //! `{"nonce": "<64 hex>", "proof": "<64 hex>"}`. Then each request and each answer carries `Ring-Proof: <64 hex>`. The
