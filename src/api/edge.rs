@@ -36,7 +36,7 @@ use crate::limits::{
     EDGE_CONNECTIONS_MAX, EDGE_HANDSHAKE_TIMEOUT, EDGE_PENDING_BYTES, EDGE_PENDING_REQUESTS, EDGE_RECEIVE_BYTES,
 };
 use crate::queue::Queue;
-use crate::ring::Way;
+use crate::ring::{RingError, Way};
 use crate::security::{ExternalTrust, Plane};
 use crate::storage::{ChunkLayout, LogRead};
 use crate::types::LogPosition;
@@ -140,10 +140,7 @@ pub struct EdgeSockets {
 #[non_exhaustive]
 pub enum EdgeError {
     /// No runtime.
-    #[error(
-        "edge {edge} cannot set up io_uring: {source}; allow it (kernel.io_uring_disabled = 0, seccomp) and check the \
-         limit of locked memory"
-    )]
+    #[error("edge {edge} cannot set up io_uring: {}", RingError::refused(source))]
     Runtime {
         /// Its number.
         edge: u16,
@@ -168,11 +165,16 @@ pub struct Edge;
 
 impl Edge {
     /// Serves clients on the calling thread until [`EdgeMessage::ShutDown`] comes, and then takes at most a few seconds
-    /// to say goodbye.
+    /// to say goodbye. `serving` is called when connections are taken.
     ///
     /// # Errors
     /// Only at the start; see [`EdgeError`].
-    pub fn run(options: EdgeOptions, links: EdgeLinks, sockets: EdgeSockets) -> Result<(), EdgeError> {
+    pub fn run(
+        options: EdgeOptions,
+        links: EdgeLinks,
+        sockets: EdgeSockets,
+        serving: &dyn Fn(),
+    ) -> Result<(), EdgeError> {
         let edge = options.index;
         // What completes waits until this thread enters the kernel anyway, instead of interrupting it.
         let mut rings = io_uring_of_monoio::IoUring::builder();
@@ -180,7 +182,7 @@ impl Edge {
         let builder = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new();
         let builder = builder.uring_builder(rings).with_entries(1024).enable_timer();
         let mut runtime = builder.build().map_err(|source| EdgeError::Runtime { edge, source })?;
-        runtime.block_on(EdgeState::new(options, links).live(sockets))
+        runtime.block_on(EdgeState::new(options, links).live(sockets, serving))
     }
 }
 
@@ -254,7 +256,7 @@ impl EdgeState {
         self.sessions.borrow().get(key).cloned()
     }
 
-    async fn live(self: Rc<EdgeState>, sockets: EdgeSockets) -> Result<(), EdgeError> {
+    async fn live(self: Rc<EdgeState>, sockets: EdgeSockets, serving: &dyn Fn()) -> Result<(), EdgeError> {
         let edge = self.options.index;
         let open = |listener| {
             monoio::net::TcpListener::from_std(listener).map_err(|source| EdgeError::Listener { edge, source })
@@ -275,6 +277,7 @@ impl EdgeState {
         monoio::spawn(turn::hand_over(Rc::clone(&self)));
         monoio::spawn(sweep::run(Rc::clone(&self)));
         monoio::spawn(subscribing::feed(Rc::clone(&self)));
+        serving();
         inbox::run(Rc::clone(&self)).await;
         self.stop().await;
         for task in accepting {

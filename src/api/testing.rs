@@ -122,7 +122,7 @@ impl Node {
         let (options, given) = (setup.options, links.clone());
         let threads = vec![
             std::thread::spawn(move || player.run()),
-            std::thread::spawn(move || Edge::run(options, given, sockets).unwrap()),
+            std::thread::spawn(move || Edge::run(options, given, sockets, &|| ()).unwrap()),
         ];
         Node { id, tcp, http, secure_tcp, secure_http, links, behaviour, log, threads }
     }

@@ -32,9 +32,9 @@ pub(super) fn check(raw: &RawOptions) -> Result<Checked, ConfigError> {
     let values = Values::new(raw);
     let mut checked = Checked { config: read(values)?, warnings: Vec::new(), adjusted: Vec::new() };
     check_listeners(&checked.config)?;
-    security::check(values, &mut checked)?;
     check_discovery(values, &mut checked)?;
     check_advertised(&mut checked)?;
+    security::check(values, &mut checked)?;
     check_sizes(values, &mut checked)?;
     check_processors(values, &mut checked)?;
     warn_of_dangers(&mut checked);

@@ -44,7 +44,8 @@
 //!   It answers a write when its index has applied it, so a client reads its own writes at that node.
 //! - The **control thread** has the internal HTTP on 2112: gossip, elections, administration, DNS. It carries what the
 //!   log thread decides. A node on its own has that port for `ringstore admin` and `ringstore backup` only, takes no other
-//!   node's gossip or votes there, and goes on without it where it is taken; 1112 stays closed.
+//!   node's gossip or votes there, and goes on without it where it is taken; 1112 stays closed. Where the plane has
+//!   certificates or a secret nothing of a stranger gets further than the gate in front of its routes.
 //! - The **background thread** prepares chunk files ahead of the writer, zero-filled, so that an append is an overwrite
 //!   and a flush touches no metadata of the file system. It also watches the free space.
 //!

@@ -49,6 +49,8 @@
 //! | `POST /elections/transfer` | [`TransferRequest`](crate::consensus::TransferRequest) | done, or why not |
 //! | `POST /admin/resign` | none | done, or why not |
 //!
+//! Where the plane is closed nobody gets an answer to any of these before a proof, or without a certificate.
+//!
 //! # Proof of membership
 //!
 //! What [`security`](crate::security) decides, and what goes over the wire for it. A node with certificates speaks TLS 1.3
@@ -60,10 +62,10 @@
 //! With both, the proofs are inside of TLS. Integers are little-endian.
 //!
 //! ```text
-//! 1112   dialler   hello (96)   nonce of the dialler (32)
-//!        answerer  nonce of the answerer (32)   proof of the answerer (32)
-//!        dialler   proof of the dialler (32)
-//!        then as without: the welcome, or the reason of a refusal
+//! 1112   dialler   hello (96), with flag 1   nonce of the dialler (32)
+//!        answerer  nonce of the answerer (32)   proof of the answerer (32), or a refusal in their place
+//!        dialler   proof of the dialler (32), or the end of the connection when the answerer has proven nothing
+//!        then as without: the welcome, or the reason of a refusal; on a forward link nothing, or a BadRequest
 //!
 //! what is proven:
 //!   0 "ringstore link 1"   16 u8 role: 1 answerer, 2 dialler   17 … zero
@@ -71,10 +73,18 @@
 //! 104 u64 bytes of hello  112 hello
 //! ```
 //!
+//! Byte 11 of the hello has the flags, zero where there is no secret. A node refuses a hello that lacks the flag which it
+//! demands itself, and one that has it when the node has no secret; it looks at cluster, node and chunk size before the nonce,
+//! and does nothing else for the other side before the proof. A nonce of an answerer never begins with `RSNO`. All of the
+//! greeting, with the handshake of TLS, has five seconds. A node that demands TLS answers a plain one in plain words, with the
+//! refusal or, to anybody else, with a BadRequest; one that is plain answers a TLS handshake with a plain refusal.
+//!
 //! On 2112 each connection begins with `GET /challenge?nonce=<64 hex>`, answered by
 //! `{"nonce": "<64 hex>", "proof": "<64 hex>"}`. Then each request and each answer carries `Ring-Proof: <64 hex>`. The
 //! counter is 1 for the first request after the challenge and its answer, and is not sent. A request without a valid proof is
-//! answered 401 with words, and the connection ends.
+//! answered 401 with words, and the connection ends; there is one challenge on a connection. `GET` and `HEAD` of `/ping` and
+//! `/health/live` without a proof are answered without one, and not counted. A `HEAD` request, 204 and 304 have an empty body
+//! in what is proven. What speaks plain HTTP where TLS is expected is answered 400 with words, in plain HTTP.
 //!
 //! ```text
 //! what is proven:

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 
 use crate::admin::{
-    ControlOptions, ControlQueues, ControlThread, IndexFigures, NodeStatus, SeedSource, StopSignal, routes,
+    ControlOptions, ControlQueues, ControlThread, IndexFigures, Locks, NodeStatus, SeedSource, StopSignal, routes,
 };
 use crate::api::users::Users;
 use crate::api::{Checks, Edge, EdgeLinks, EdgeOptions, EdgeSockets, HeartbeatOptions};
 use crate::background::{
-    Background, Chore, IndexKeeper, Repairer, RepairerLinks, RouteWatch, RouteWatchLinks, Scrubber, Sealer,
-    UnsealedLinks, UnsealedScrubber,
+    Background, Chore, ExpiryWatch, ExpiryWatchLinks, IndexKeeper, Repairer, RepairerLinks, RouteWatch,
+    RouteWatchLinks, Scrubber, Sealer, UnsealedLinks, UnsealedScrubber,
 };
 use crate::codec::link::{Hello, Purpose};
 use crate::config::{Config, Heartbeat, OnExt};
@@ -81,7 +81,7 @@ impl Threads {
         sockets: Sockets,
         events: &Sender<Event>,
     ) -> Result<Threads, NodeError> {
-        let shared = Shared::new(&store, sockets.edges.len())?;
+        let shared = Shared::new(keys, &store, sockets.edges.len())?;
         watch_flushes(&store, events);
         let preparer = start_preparer(&store, Arc::clone(&shared.shell), config.background_cpus())?;
         let background = start_background(config, keys, &store, &shared)?;
@@ -94,6 +94,11 @@ impl Threads {
         let log = spawn_log(config, keys, store, &shared, sockets.int_tcp, Arc::clone(&preparer), events)?;
         let (shell, inboxes) = (shared.shell, shared.inboxes);
         Ok(Threads { shell, inboxes, stop_control, preparer, background, log: Some(log), others })
+    }
+
+    /// How many say [`Event::Serving`].
+    pub(super) fn count(&self) -> usize {
+        self.others.len() + usize::from(self.log.is_some())
     }
 
     /// Stops in the order that loses nothing: leadership is handed over while clients are still served, then clients
@@ -142,7 +147,7 @@ fn join(thread: JoinHandle<()>) -> Result<(), NodeError> {
 }
 
 impl Shared {
-    fn new(store: &Store, edges: usize) -> Result<Shared, NodeError> {
+    fn new(keys: &Keys, store: &Store, edges: usize) -> Result<Shared, NodeError> {
         let failed = |error: std::io::Error| NodeError::Thread { thread: "log", message: error.to_string() };
         let published: Arc<Published> = Arc::default();
         let clients: Arc<ClientCounters> = Arc::default();
@@ -157,6 +162,7 @@ impl Shared {
             storage: Arc::clone(&storage),
             directory: directory.clone(),
             routes: PeerRoutes::default(),
+            locks: Locks { plane: keys.plane.clone(), external: keys.external.clone(), ..Locks::default() },
             started: WallTime::from_system(SystemTime::now()),
             started_at: Instant::now(),
         };
@@ -200,15 +206,17 @@ impl IndexFigures for Figures {
     }
 }
 
+/// Runs a thread. What it runs is given how to say that it serves, once.
 fn spawn(
     name: String,
     thread: &'static str,
     events: &Sender<Event>,
-    run: impl FnOnce() -> Result<(), NodeError> + Send + 'static,
+    run: impl FnOnce(&dyn Fn()) -> Result<(), NodeError> + Send + 'static,
 ) -> Result<JoinHandle<()>, NodeError> {
     let events = events.clone();
     let body = move || {
-        let _ = events.send(Event::Ended(run()));
+        let serving = || drop(events.send(Event::Serving));
+        let _ = events.send(Event::Ended(run(&serving)));
     };
     let failed = |error: std::io::Error| NodeError::Thread { thread, message: error.to_string() };
     thread::Builder::new().name(name).spawn(body).map_err(failed)
@@ -326,7 +334,20 @@ fn start_background(
     let mut chores: Vec<Box<dyn Chore>> =
         vec![Box::new(sealer), Box::new(scrubber), Box::new(unsealed), Box::new(index_keeper)];
     chores.extend(route_watch(config, store, shared));
+    chores.extend(expiry_watch(config, keys));
     Ok(vec![start("background", chores)?, start("repairer", vec![Box::new(repairer)])?])
+}
+
+/// Looks after the ends of certificates, and a plane that is open by intent; none where there is neither.
+fn expiry_watch(config: &Config, keys: &Keys) -> Option<Box<dyn Chore>> {
+    let is_open = keys.plane.is_open() && !keys.plane.may_listen_on(config.int_ip);
+    let links = ExpiryWatchLinks {
+        internal: keys.plane.trust().cloned(),
+        external: keys.external.clone(),
+        open_at: is_open.then_some(config.int_ip),
+    };
+    let is_needed = links.internal.is_some() || links.external.is_some() || is_open;
+    is_needed.then(|| Box::new(ExpiryWatch::new(links)) as Box<dyn Chore>)
 }
 
 /// Looks after the routes to the other nodes; none where there are no others, or the kernel cannot be asked.
@@ -400,9 +421,9 @@ fn spawn_control(
     };
     let (queues, status, stop) = (shared.control.clone(), shared.status.clone(), stop.clone());
     let cpus = config.control_cpus();
-    spawn("control".to_owned(), "control", events, move || {
+    spawn("control".to_owned(), "control", events, move |serving| {
         pin("control", &cpus);
-        ControlThread::run(options, listener, queues, status, &stop)
+        ControlThread::run(options, listener, queues, status, &stop, serving)
             .map_err(|error| NodeError::Thread { thread: "control", message: error.to_string() })
     })
 }
@@ -454,9 +475,9 @@ fn spawn_edge(
         forward_hello: forward_hello(store, shared, keys.plane.secret().is_some()),
     };
     let cpus = config.edge_cpus(index);
-    spawn(format!("edge-{index}"), "edge", events, move || {
+    spawn(format!("edge-{index}"), "edge", events, move |serving| {
         pin("edge", &cpus);
-        Edge::run(options, links, sockets)
+        Edge::run(options, links, sockets, serving)
             .map_err(|error| NodeError::Thread { thread: "edge", message: error.to_string() })
     })
 }
@@ -527,7 +548,7 @@ fn spawn_log(
         prepare_chunk: Box::new(move |chunk| preparer.need(chunk)),
     };
     let device = config.int_device.clone();
-    spawn("ring-log".to_owned(), "log", events, move || {
+    spawn("ring-log".to_owned(), "log", events, move |serving| {
         // Before the log buffer and the receive buffers are made.
         if let Some(device) = &device {
             take_memory_near(device);
@@ -535,7 +556,9 @@ fn spawn_log(
         let failed = |error: LogThreadError| NodeError::Log(error);
         let engine = Engine::new(engine_options, state, recovered, index, monotonic_now())
             .map_err(|error| NodeError::Thread { thread: "log", message: format!("no log buffer: {error}") })?;
-        LogThread::new(options, links, engine, listener).map_err(failed)?.run().map_err(failed)
+        let thread = LogThread::new(options, links, engine, listener).map_err(failed)?;
+        serving();
+        thread.run().map_err(failed)
     })
 }
 

@@ -12,9 +12,9 @@ use std::time::{Duration, SystemTime};
 
 use super::authority::{Authority, Issued, Validity};
 use super::channel::TlsChannel;
-use super::identity::IdentityFiles;
+use super::identity::{Identity, IdentityFiles};
 use super::plane::Plane;
-use super::trust::Trust;
+use super::trust::{TlsConfigs, Trust};
 
 /// A day.
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);
@@ -84,6 +84,13 @@ impl TestCluster {
         let files = self.files(&names.join("-").replace(':', "_"), &self.issue(names, today()));
         Arc::new(Trust::load(files, None).unwrap())
     }
+
+    /// What a node had that goes on while its certificate expires.
+    pub(crate) fn trust_unchecked(&self, issued: &Issued) -> Arc<Trust> {
+        let identity = Identity::unchecked(issued, &self.authority.own().certificate);
+        let configs = TlsConfigs::new(&identity, None).unwrap();
+        Arc::new(Trust::unchecked(self.files("unchecked", issued), configs))
+    }
 }
 
 impl Drop for TestCluster {
@@ -135,7 +142,7 @@ impl Peer {
         while peer.channel.as_ref().is_some_and(|channel| !channel.is_established()) {
             peer.send_own()?;
             if peer.channel.as_ref().is_some_and(|channel| !channel.is_established()) {
-                peer.receive()?;
+                peer.receive(0)?;
             }
         }
         peer.send_own()?;
@@ -148,9 +155,9 @@ impl Peer {
         self.stream.write_all(&wire).map_err(|error| error.to_string())
     }
 
-    /// False at the end.
-    fn receive(&mut self) -> Result<bool, String> {
-        let mut wire = vec![0; 16 << 10];
+    /// False at the end. A plain one takes no more than `most`: what follows may be for whoever has the socket then.
+    fn receive(&mut self, most: usize) -> Result<bool, String> {
+        let mut wire = vec![0; if self.channel.is_some() { 16 << 10 } else { most }];
         let count = self.stream.read(&mut wire).map_err(|error| error.to_string())?;
         let Some(channel) = &mut self.channel else {
             self.opened.extend_from_slice(&wire[..count]);
@@ -175,7 +182,7 @@ impl Peer {
     /// Exactly so many bytes.
     pub(crate) fn read(&mut self, count: usize) -> Result<Vec<u8>, String> {
         while self.opened.len() < count {
-            if !self.receive()? {
+            if !self.receive(count - self.opened.len())? {
                 return Err(format!("the end after {} of {count} bytes: {:02x?}", self.opened.len(), self.opened));
             }
         }
@@ -185,7 +192,7 @@ impl Peer {
     /// What comes until the end, and the words of an end that is none.
     pub(crate) fn read_to_end(&mut self) -> (Vec<u8>, Option<String>) {
         loop {
-            match self.receive() {
+            match self.receive(16 << 10) {
                 Ok(true) => {}
                 Ok(false) => return (std::mem::take(&mut self.opened), None),
                 Err(error) => return (std::mem::take(&mut self.opened), Some(error)),

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::codec::link::{Hello, WELCOME_BYTES};
+use crate::codec::link::{HELLO_BYTES, Hello, WELCOME_BYTES};
 use crate::ring::FileId;
 use crate::security::{LinkAnswerer, LinkDialler, TlsChannel};
 use crate::types::{Guid, LogPosition, NodeId, Ticks};
@@ -67,8 +67,8 @@ pub(super) enum Stage {
 pub(super) enum Greeting {
     /// The hello is awaited, and the handshake of TLS before it.
     Hello,
-    /// The nonce behind a hello is awaited.
-    Nonce(Box<Hello>),
+    /// The nonce behind a hello is awaited. The bytes are as they came: they are in what is proven.
+    Nonce(Box<(Hello, [u8; HELLO_BYTES])>),
     /// Challenged; the proof is awaited.
     Proof(Box<(Hello, LinkAnswerer)>),
     /// Good. It goes to an edge as soon as what was sent is out.

@@ -50,7 +50,11 @@ impl LogThread {
         let Ok(address) = peer_address(&socket) else { return };
         let greeting = |(_, connection): &(ConnectionId, &Connection)| matches!(connection.stage, Stage::Greeting(_));
         if self.connections.iter().filter(greeting).count() >= GREETINGS_MAX {
-            tracing::warn!(%address, limit = GREETINGS_MAX, "too many connections that have not said who they are");
+            if self.options.plane.is_open() {
+                tracing::warn!(%address, limit = GREETINGS_MAX, "too many connections that have not said who they are");
+            } else {
+                self.note_refused(address, &format!("{GREETINGS_MAX} connections have not proven who they are"));
+            }
             return;
         }
         let prepared = self.options.way.patience.map_or(Ok(()), |patience| prepare_link(&socket, patience));
@@ -75,7 +79,7 @@ impl LogThread {
         let Stage::Greeting(greeting) = &mut connection.stage else { return };
         match std::mem::replace(greeting, Greeting::Hello) {
             Greeting::Hello => self.handle_hello(id, bytes),
-            Greeting::Nonce(hello) => self.challenge(id, &hello, bytes),
+            Greeting::Nonce(hello) => self.challenge(id, *hello, bytes),
             Greeting::Proof(proof) => self.handle_proof(id, *proof, bytes),
             Greeting::Forward => unreachable!("nothing is asked for"),
         }
@@ -83,7 +87,8 @@ impl LogThread {
 
     fn handle_hello(&mut self, id: ConnectionId, bytes: &[u8]) {
         let Some(address) = self.connections.get(id).map(|connection| connection.address) else { return };
-        let hello = match Hello::decode(bytes.try_into().expect("received in full")) {
+        let bytes: &[u8; HELLO_BYTES] = bytes.try_into().expect("received in full");
+        let hello = match Hello::decode(bytes) {
             Ok(hello) => hello,
             Err(error) => {
                 // Most likely a client on the wrong port: it gets its own protocol's words. A node that speaks TLS knows
@@ -95,7 +100,7 @@ impl LogThread {
         let checked = self.check_lock(&hello, address).and_then(|()| self.check_hello(&hello));
         match checked {
             Ok(()) if hello.secret => {
-                self.set_greeting(id, Greeting::Nonce(Box::new(hello)));
+                self.set_greeting(id, Greeting::Nonce(Box::new((hello, *bytes))));
                 self.receive_exactly(id, NONCE_BYTES);
             }
             Ok(()) => self.welcome(id, &hello),
@@ -130,12 +135,12 @@ impl LogThread {
     }
 
     /// The nonce behind a hello is there: this side proves itself first.
-    fn challenge(&mut self, id: ConnectionId, hello: &Hello, nonce: &[u8]) {
+    fn challenge(&mut self, id: ConnectionId, (hello, said): (Hello, [u8; HELLO_BYTES]), nonce: &[u8]) {
         let nonce: &[u8; NONCE_BYTES] = nonce.try_into().expect("received in full");
         let (secret, cluster) = (self.options.plane.secret().cloned(), self.cluster.as_ref().map(|list| list.cluster));
         let (Some(secret), Some(cluster)) = (secret, cluster) else { return self.close(id) };
         let answerer = loop {
-            match LinkAnswerer::new(secret.clone(), cluster, &hello.encode(), nonce) {
+            match LinkAnswerer::new(secret.clone(), cluster, &said, nonce) {
                 // The other side tells a challenge from a refusal by how it begins.
                 Ok(answerer) if answerer.challenge().starts_with(&REFUSAL) => {}
                 Ok(answerer) => break answerer,
@@ -143,7 +148,7 @@ impl LogThread {
             }
         };
         let challenge = answerer.challenge().to_vec();
-        self.set_greeting(id, Greeting::Proof(Box::new((*hello, answerer))));
+        self.set_greeting(id, Greeting::Proof(Box::new((hello, answerer))));
         self.receive_exactly(id, PROOF_BYTES);
         self.send_owned(id, challenge);
     }
@@ -297,7 +302,9 @@ impl LogThread {
         let words = match greeting {
             Greeting::Hello if handshakes => format!("expected a TLS handshake, found half of one: {reason}"),
             Greeting::Hello => format!("expected a greeting, found half of one: {reason}"),
-            Greeting::Nonce(hello) => format!("expected a nonce behind the greeting of node {}: {reason}", hello.node),
+            Greeting::Nonce(hello) => {
+                format!("expected a nonce behind the greeting of node {}: {reason}", hello.0.node)
+            }
             Greeting::Proof(proof) => {
                 let hello = &proof.0;
                 format!(

@@ -2,6 +2,7 @@
 
 mod bench;
 mod bit_flips;
+mod closed;
 mod cluster;
 mod disk_full;
 mod flips_everywhere;
