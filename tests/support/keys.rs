@@ -108,12 +108,17 @@ impl Keys {
         options
     }
 
-    /// Puts a certificate of nobody but itself in the place of a node's, for the right address.
-    pub(crate) fn sign_oneself(&self, address: Ipv4Addr) -> anyhow::Result<()> {
+    /// Keys of a stranger at `address`, in a new folder: a certificate that nobody signed but itself. The stranger trusts
+    /// itself and the authority of these keys.
+    pub(crate) fn self_signed(&self, folder: &Path, address: Ipv4Addr) -> anyhow::Result<Keys> {
+        let keys = Keys { folder: folder.to_path_buf(), ..self.clone() };
+        fs::create_dir_all(folder)?;
         let made = rcgen::generate_simple_self_signed(vec![address.to_string()]).context("a certificate")?;
-        let [certificate, key, _] = self.certificate(address);
+        let [certificate, key, authorities] = keys.certificate(address);
         fs::write(certificate, made.cert.pem())?;
         fs::write(key, made.signing_key.serialize_pem())?;
-        Ok(())
+        let [_, _, known] = self.certificate(address);
+        fs::write(authorities, fs::read_to_string(known)? + &made.cert.pem())?;
+        Ok(keys)
     }
 }
