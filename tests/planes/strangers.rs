@@ -18,6 +18,7 @@ use crate::support::keys::{Keys, Lock};
 use crate::support::messages::WriteEvents;
 use crate::support::wires::{self, Plane};
 use crate::support::{http, wait_until};
+use crate::tls;
 
 /// How long a refusal may take to be seen in both logs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -86,8 +87,11 @@ impl Scene {
         if self.lock.tls {
             let host = self.host()?;
             let address = self.house.wires.address(Plane::Internal, host);
-            let keys = self.house.keys.self_signed(&self.folder.join("keys-self"), address)?;
-            self.node("a node with a certificate signed by itself", host, &keys, false)?;
+            let keys = self.house.keys.other_authority(&self.folder.join("keys-other"), address)?;
+            self.node("a node with a certificate of an authority of its own", host, &keys, false)?;
+            for port in ["1112", "2112"] {
+                self.self_signed(port)?;
+            }
             let host = self.host()?;
             self.wrong_name(host)?;
         }
@@ -189,6 +193,23 @@ impl Scene {
             std::fs::copy(from, to)?;
         }
         self.node("a node with a certificate for another address", host, &keys, false)
+    }
+
+    /// Somebody who speaks TLS, trusts the cluster, and shows a certificate that only itself has signed. No node of ours would
+    /// start with one.
+    fn self_signed(&mut self, port: &str) -> anyhow::Result<()> {
+        let (host, leader) = (self.host()?, self.state.leader);
+        let from = self.house.wires.address(Plane::Internal, host);
+        let node = &self.house.cluster.nodes[leader];
+        let to = if port == "1112" { node.int_tcp() } else { node.int_http() };
+        let before = node.said().len();
+        let [_, _, authorities] = self.house.keys.certificate(node.ip);
+        let said = wires::inside(&self.house.wires.name(host), || tls::knock(to, from, &authorities, LIMIT))?;
+        let found = said.and_then(|said| {
+            let line = self.told(leader, before, host)?;
+            Ok(format!("  here:  {line}\n  there: {said}"))
+        });
+        self.end(&format!("a certificate signed by itself on {port}"), found)
     }
 
     /// A client that took the wrong port.
@@ -315,7 +336,7 @@ impl Scene {
         ensure!(!is_answered, "{count} bytes said again were answered: {statuses:?}");
         let said = leader.said()[before..].to_owned();
         ensure!(!said.contains("link accepted"), "{count} bytes said again made a link:\n{said}");
-        let line = line(&said, &[&heard.from.to_string()]).unwrap_or_else(|| "(said before)".to_owned());
+        let line = self.told(self.state.leader, before, follower)?;
         Ok(format!("  {count} bytes: closed, {} bytes came back {statuses:?}\n  here:  {line}\n", answer.len()))
     }
 }

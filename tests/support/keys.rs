@@ -108,17 +108,15 @@ impl Keys {
         options
     }
 
-    /// Keys of a stranger at `address`, in a new folder: a certificate that nobody signed but itself. The stranger trusts
-    /// itself and the authority of these keys.
-    pub(crate) fn self_signed(&self, folder: &Path, address: Ipv4Addr) -> anyhow::Result<Keys> {
-        let keys = Keys { folder: folder.to_path_buf(), ..self.clone() };
-        fs::create_dir_all(folder)?;
-        let made = rcgen::generate_simple_self_signed(vec![address.to_string()]).context("a certificate")?;
-        let [certificate, key, authorities] = keys.certificate(address);
-        fs::write(certificate, made.cert.pem())?;
-        fs::write(key, made.signing_key.serialize_pem())?;
-        let [_, _, known] = self.certificate(address);
-        fs::write(authorities, fs::read_to_string(known)? + &made.cert.pem())?;
+    /// Keys of a stranger at `address`, in a new folder: signed by another authority, which it trusts as well as that of these
+    /// keys.
+    pub(crate) fn other_authority(&self, folder: &Path, address: Ipv4Addr) -> anyhow::Result<Keys> {
+        let parent = folder.parent().context("a folder below another")?;
+        let name = folder.file_name().and_then(|name| name.to_str()).context("a folder with a name")?;
+        let keys = Keys::make(parent, name, self.lock, &[address])?;
+        let ([_, _, own], [_, _, known]) = (keys.certificate(address), self.certificate(address));
+        let both = fs::read_to_string(&own)? + &fs::read_to_string(known)?;
+        fs::write(own, both)?;
         Ok(keys)
     }
 }
