@@ -74,6 +74,8 @@ impl Gate {
                     Err(error) => Entry::Refused(error),
                 }
             }
+            // A proof in front of the challenge fits no connection.
+            Stage::New(_) if proof.is_some() => Entry::Refused(ProofError::Http { what: "request" }),
             Stage::New(_) => Entry::Refused(ProofError::Missing { what: "request" }),
             Stage::Challenged(answerer) => {
                 match answerer.check(request.method.name(), &target(request), &request.body, proof) {
@@ -216,6 +218,9 @@ mod tests {
         check(Method::Post, &format!("/challenge?nonce={}", "0".repeat(64)), false);
         check(Method::Get, "/challenge", false);
         check(Method::Get, "/challenge?nonce=12", false);
+        let of_another = request(Method::Post, "/gossip", b"x", Some("0".repeat(64)));
+        let entry = gate.check(&of_another);
+        assert!(matches!(entry, Entry::Refused(ProofError::Http { what: "request" })), "{entry:?}");
     }
 
     #[test]

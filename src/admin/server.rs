@@ -36,6 +36,10 @@ const LINGER_BYTES_MAX: usize = 256 << 10;
 /// Pause after a failed accept: without one a process out of file descriptors would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long the place of a failed handshake stays taken: a handshake costs a signature, on the thread that carries votes, so
+/// that no address gets more than some hundred in a second.
+const FAILED_PAUSE: Duration = Duration::from_millis(200);
+
 /// Bytes of a handshake taken at a time: a certificate with its chain has some thousand.
 const HANDSHAKE_READ_BYTES: usize = 4 << 10;
 
@@ -114,7 +118,11 @@ async fn serve(server: Rc<Server>, stream: TcpStream, peer: SocketAddr, _place: 
     let _ = stream.set_nodelay(true);
     match server.plane.accepted(peer.ip()) {
         Ok(None) => server.converse(stream, peer).await,
-        Ok(Some(channel)) => server.greet(stream, channel, peer).await,
+        Ok(Some(channel)) => {
+            if !server.greet(stream, channel, peer).await {
+                monoio::time::sleep(FAILED_PAUSE).await;
+            }
+        }
         Err(error) => tracing::warn!(%peer, "TLS on the internal HTTP port: {error}"),
     }
 }
@@ -145,27 +153,33 @@ async fn shake_hands(stream: &mut TcpStream, channel: &mut TlsChannel) -> Result
 }
 
 impl Server {
-    /// A connection that begins with TLS.
-    async fn greet(&self, mut stream: TcpStream, mut channel: TlsChannel, peer: SocketAddr) {
+    /// A connection that begins with TLS. False when it went no further.
+    async fn greet(&self, mut stream: TcpStream, mut channel: TlsChannel, peer: SocketAddr) -> bool {
         // When the time is up the connection goes with the handshake.
         let shaken = monoio::time::timeout(READ_TIMEOUT, shake_hands(&mut stream, &mut channel)).await;
         let error = match shaken {
-            Ok(Ok(plain)) => return self.converse(SecureStream::resume(stream, channel, plain), peer).await,
+            Ok(Ok(plain)) => {
+                self.converse(SecureStream::resume(stream, channel, plain), peer).await;
+                return true;
+            }
             Ok(Err(error)) => error,
-            Err(_) => return,
+            Err(_) => return false,
         };
         // Somebody may only look whether the port is there.
         if is_end(&error) {
-            return tracing::debug!(%peer, "no TLS connection on the internal HTTP port: {error}");
+            tracing::debug!(%peer, "no TLS connection on the internal HTTP port: {error}");
+            return false;
         }
         self.note_stranger(peer, &error.to_string());
         if let HttpError::Tls(TlsError::NotTls { first, .. }) = &error
             && first.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\r' | b'\n'))
         {
             let words = format!("this port is for the nodes of the cluster: {error}");
-            return close_with(stream, &routes::finish(Response::words(400, words), &[])).await;
+            close_with(stream, &routes::finish(Response::words(400, words), &[])).await;
+        } else {
+            let _ = monoio::time::timeout(LINGER, linger(&mut stream)).await;
         }
-        let _ = monoio::time::timeout(LINGER, linger(&mut stream)).await;
+        false
     }
 
     /// One request after the other, until one side has enough.
