@@ -177,8 +177,9 @@ impl Scene {
             promise(
                 false,
                 format!(
-                    "{pause:.0?} without a write at the other nodes (the machine's own disk took {flush:.0?} for a flush, a \
-                     thread woke {late:.0?} late)"
+                    "{} ms without a write at one of the other nodes (the machine's own disk took {flush:.0?} for a flush, a \
+                     thread woke {late:.0?} late)",
+                    millis(pause)
                 ),
             );
         }

@@ -31,6 +31,9 @@ const INTERNAL_COPIES: f64 = 3.0;
 /// Ports that only nodes speak on.
 const INTERNAL_PORTS: [u16; 2] = [1112, 2112];
 
+/// A host that is not there.
+const NOBODY: usize = 249;
+
 /// Runs it.
 pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     let lock = arguments.lock();
@@ -119,9 +122,13 @@ fn planted(wires: &Wires, outside: &[Ipv4Addr], inside: &[Ipv4Addr]) -> anyhow::
         Capture::start(&wires.hub(Plane::External), external_judge(outside.to_vec()))?,
         Capture::start(&wires.hub(Plane::Internal), internal_judge(inside.to_vec()))?,
     ];
-    // From node to node on the external side; from an external address on the internal one.
-    for (from, to) in [(outside[0], outside[1]), (outside[0], inside[1])] {
-        wires::inside(&wires.name(0), || UdpSocket::bind((from, 0))?.send_to(b"planted", (to, 9)))??;
+    // From node to node on the external side; from an external address, to one that nobody has, on the internal one. Sent to
+    // a hardware address that nobody has: no answer, and no question about it, may be seen later.
+    for (plane, to) in [(Plane::External, 1), (Plane::Internal, NOBODY)] {
+        wires.set_lost(plane, 0, to, true)?;
+        let (from, place) = (outside[0], wires.address(plane, to));
+        wires::inside(&wires.name(0), || UdpSocket::bind((from, 0))?.send_to(b"planted", (place, 9)))??;
+        wires.set_lost(plane, 0, to, false)?;
     }
     for (side, capture) in ["external", "internal"].into_iter().zip(captures) {
         wait_until("the planted frame is seen", Duration::from_secs(10), || capture.wrong() > 0).context(side)?;
