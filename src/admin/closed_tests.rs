@@ -13,7 +13,7 @@ use super::*;
 use crate::http::{Call, CallError, Client, Method, Received, call_blocking};
 use crate::ring::Way;
 use crate::security::testing::{DAY, TestCluster, today};
-use crate::security::{Authority, ClusterSecret, HttpCaller, HttpOpening, Issued, Trust};
+use crate::security::{Authority, ClusterSecret, HttpCaller, HttpOpening, Issued};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -410,8 +410,7 @@ fn certificates_of_strangers_are_refused_with_words_on_both_sides() {
     let before = reached(&plane, &node);
     let mut count = 0;
     for (issued, words) in strangers(&cluster) {
-        let trust = Trust::unchecked(&issued, &cluster.authority.own().certificate);
-        let stranger = Plane::Tls(Arc::new(trust));
+        let stranger = Plane::Tls(cluster.trust_unchecked(&issued));
         let error = call(&stranger, node.address, Method::Post, "/admin/resign", "{}").unwrap_err();
         assert!(error.is_about_trust(), "{error}");
         has(&error.to_string(), &[&node.address.to_string(), "refuses this side", words, "this side showed"]);

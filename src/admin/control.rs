@@ -41,7 +41,8 @@ pub struct ControlThread;
 
 impl ControlThread {
     /// Runs the control thread on the calling thread until `stop` is given. `listener` is the internal HTTP listener;
-    /// a cluster of one may have none. `status.directory` is filled before the first connection is taken.
+    /// a cluster of one may have none. `status.directory` is filled before the first connection is taken, and `serving` is
+    /// called when connections are.
     ///
     /// # Errors
     /// See [`ControlError`]; only at the start.
@@ -51,6 +52,7 @@ impl ControlThread {
         queues: ControlQueues,
         status: NodeStatus,
         stop: &StopSignal,
+        serving: &dyn Fn(),
     ) -> Result<(), ControlError> {
         let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
             .with_entries(RING_ENTRIES)
@@ -68,6 +70,7 @@ impl ControlThread {
             if let Some(listener) = listener {
                 monoio::spawn(server::accept(Rc::clone(&control), listener, plane));
             }
+            serving();
             stop.given().await;
             Ok(())
         })

@@ -169,6 +169,8 @@ fn client_counters(counters: &ClientCounters) -> Value {
         "tcpConnections": count(&counters.tcp_connections),
         "httpConnectionsNow": count(&counters.http_connections_now),
         "httpConnections": count(&counters.http_connections),
+        "tlsConnectionsNow": count(&counters.tls_connections_now),
+        "tlsFailures": count(&counters.tls_failures),
         "forwardConnectionsNow": count(&counters.forward_connections_now),
         "requests": count(&counters.requests),
         "forwardedRequests": count(&counters.forwarded_requests),

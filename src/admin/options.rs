@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::engine::{ControlInput, ControlOutput};
 use crate::gossip::{AddressRule, Addresses, Standing};
 use crate::queue::Queue;
-use crate::ring::Way;
+use crate::ring::{RingError, Way};
 use crate::security::Plane;
 use crate::storage::{DamageReports, LogReader};
 use crate::types::{Guid, NodeId};
@@ -106,7 +106,7 @@ impl Default for StopSignal {
 #[non_exhaustive]
 pub enum ControlError {
     /// No io_uring.
-    #[error("the control thread's io_uring could not be made: {source}")]
+    #[error("the control thread cannot set up io_uring: {}", RingError::refused(source))]
     Runtime {
         /// From the system.
         #[source]

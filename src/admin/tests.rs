@@ -87,7 +87,13 @@ impl TestNode {
     fn start_in(plane: Plane, n: u8, listener: TcpListener, cluster_size: usize, seeds: Vec<String>) -> TestNode {
         let node = NodeId(Guid([n; 16]));
         let address = listener.local_addr().unwrap();
-        let addresses = Addresses { int_tcp: address, int_http: address, ext_tcp: address, ext_http: address };
+        let addresses = Addresses {
+            int_tcp: address,
+            int_http: address,
+            ext_tcp: address,
+            ext_http: address,
+            ext_secure_tcp: None,
+        };
         let to_log = Arc::new(Queue::for_ring(64).unwrap());
         let queues = ControlQueues { to_log, from_log: Arc::new(Queue::for_task(64)) };
         let published = Arc::new(Published::default());
@@ -137,7 +143,7 @@ impl TestNode {
         thread::spawn(move || log.run(&log_over));
         let (thread_queues, thread_stop) = (queues.clone(), stop.clone());
         let control = thread::spawn(move || {
-            ControlThread::run(options, Some(listener), thread_queues, status, &thread_stop).unwrap();
+            ControlThread::run(options, Some(listener), thread_queues, status, &thread_stop, &|| ()).unwrap();
         });
         TestNode { node, address, queues, published, seen, answers, stop, control: Some(control), over }
     }

@@ -140,6 +140,7 @@ fn check_listeners(config: &Config) -> Result<(), ConfigError> {
         ("ExtTcpPort", config.ext_tcp()),
         ("ExtHttpPort", config.ext_http()),
     ];
+    listeners.retain(|(option, _)| *option != "ExtTcpPort" || !config.security.is_plain_tcp_off);
     listeners.extend(config.ext_secure_tcp().map(|address| ("ExtSecureTcpPort", address)));
     listeners.extend(config.ext_secure_http().map(|address| ("ExtSecureHttpPort", address)));
     for (i, (second, there)) in listeners.iter().enumerate() {
@@ -269,7 +270,8 @@ fn check_advertised(checked: &mut Checked) -> Result<(), ConfigError> {
         ("ExtTcpPort", advertised.ext_tcp),
         ("ExtHttpPort", advertised.ext_http),
     ] {
-        if endpoint.port() == 0 {
+        // A port that is not opened is told as 0.
+        if endpoint.port() == 0 && !(name == "ExtTcpPort" && config.security.is_plain_tcp_off) {
             return Err(ConfigError::UnknownPort { name, cluster_size: config.cluster_size });
         }
     }

@@ -303,8 +303,6 @@ mod tests {
             "/sys/class/net/ens2f0np0/queues/tx-1/xps_cpus: 00000002 -> 00000010",
             "/sys/class/net/ens2f0np0/queues/tx-2/xps_cpus: 00000004 -> 00000020",
             "/sys/class/net/ens2f0np0/queues/tx-3/xps_cpus: 00000008 -> 00000040",
-            "/proc/sys/net/core/rmem_max: 212992 -> 16777216",
-            "/proc/sys/net/core/wmem_max: 212992 -> 16777216",
             "/proc/sys/net/ipv4/tcp_rmem: 4096 131072 6291456 -> 4096 131072 16777216",
             "/proc/sys/net/ipv4/tcp_wmem: 4096 16384 4194304 -> 4096 16384 16777216",
             "/proc/sys/net/ipv4/tcp_slow_start_after_idle: 1 -> 0",

@@ -30,20 +30,9 @@ const SOCKET_BUFFER_BYTES: u64 = 16 << 20;
 
 const _: () = assert!(SOCKET_BUFFER_BYTES >= crate::limits::REPLICATION_WINDOW_BYTES);
 
-/// All that are looked at.
-pub const SYSCTLS: [Sysctl; 8] = [
-    Sysctl {
-        name: "net.core.rmem_max",
-        path: "proc/sys/net/core/rmem_max",
-        wish: Wish::AtLeast(SOCKET_BUFFER_BYTES),
-        reason: "bounds the receive buffer that a socket may ask for; a follower's window is 16 MiB",
-    },
-    Sysctl {
-        name: "net.core.wmem_max",
-        path: "proc/sys/net/core/wmem_max",
-        wish: Wish::AtLeast(SOCKET_BUFFER_BYTES),
-        reason: "bounds the send buffer that a socket may ask for; a follower's window is 16 MiB",
-    },
+/// All that are looked at. Not among them, because they would change nothing: `net.core.rmem_max` and `wmem_max` (the node asks
+/// for no buffer sizes but leaves them to the kernel), and `tcp_max_syn_backlog` (without effect while SYN cookies are on).
+pub const SYSCTLS: [Sysctl; 5] = [
     Sysctl {
         name: "net.ipv4.tcp_rmem",
         path: "proc/sys/net/ipv4/tcp_rmem",
@@ -70,12 +59,6 @@ pub const SYSCTLS: [Sysctl; 8] = [
         path: "proc/sys/net/core/somaxconn",
         wish: Wish::AtLeast(4096),
         reason: "bounds the connections that wait to be accepted; all clients come back at once when a leader is lost",
-    },
-    Sysctl {
-        name: "net.ipv4.tcp_max_syn_backlog",
-        path: "proc/sys/net/ipv4/tcp_max_syn_backlog",
-        wish: Wish::AtLeast(4096),
-        reason: "bounds the connections that are half open; all clients come back at once when a leader is lost",
     },
     Sysctl {
         name: "net.core.netdev_max_backlog",

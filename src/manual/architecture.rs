@@ -38,8 +38,8 @@
 //!   [`engine`](crate::engine) decide, carry out its actions as submissions, enter the kernel once. It parses no client
 //!   protocol and serves no reads. For an append its engine neither takes memory nor frees any (`tests/allocations.rs`
 //!   counts): the request brings its own, and goes back with the answer.
-//! - **Edge threads** serve clients. Each has its own listeners on 1113 and 2113 (`SO_REUSEPORT`), its own connections
-//!   and subscriptions. An edge decodes a request, encodes the body of the record, which is the costly part, and sends
+//! - **Edge threads** serve clients. Each has its own listeners on 1113 and 2113 (`SO_REUSEPORT`), and on the ports with
+//!   TLS where there are any, its own connections and subscriptions. An edge decodes a request, encodes the body of the record, which is the costly part, and sends
 //!   it to the log thread over a bounded queue. It answers reads from the [`index`](crate::index) and the chunk files.
 //!   It answers a write when its index has applied it, so a client reads its own writes at that node.
 //! - The **control thread** has the internal HTTP on 2112: gossip, elections, administration, DNS. It carries what the

@@ -4,6 +4,8 @@
 //! | --- | --- | --- | --- |
 //! | 1113 | external | v5 client frames | clients |
 //! | 2113 | external | HTTP: `/gossip`, `/ping`, `/info`, `/stats` | clients, operators |
+//! | `ExtSecureTcpPort` | external | the same as on 1113, inside TLS | clients |
+//! | `ExtSecureHttpPort` | external | the same as on 2113, inside TLS | clients, operators |
 //! | 1112 | internal | greeting, then control frames, log bytes or client frames | other nodes |
 //! | 2112 | internal | HTTP: gossip, elections, `/admin/resign` | other nodes, operators |
 //!
@@ -14,6 +16,14 @@
 //!
 //! Exactly v5's: [`codec::client`](crate::codec::client) has frames, commands and messages, and tests that hold them to
 //! recorded exchanges. `Master` and `Slave` are spoken here and in gossip's JSON only.
+//!
+//! # Clients with TLS
+//!
+//! On ports of their own, TLS 1.2 or 1.3, with a certificate of the server only; sessions may be resumed. The handshake must be
+//! complete after 10 s. Inside of it the bytes are as without it, and the end is said with `close_notify`. Whoever does not
+//! speak TLS there is answered in the plain protocol of the port, a `BadRequest` or a status 400, and closed. The port is
+//! told as `externalSecureTcpPort` in gossip (0: none) and in `MasterInfo` of `NotHandled`. Between the nodes it travels as
+//! `addresses.extSecureTcp` of a member, which is left out where there is none.
 //!
 //! # Between the nodes (1112)
 //!

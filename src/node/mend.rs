@@ -25,6 +25,7 @@ use crate::storage::{
 use crate::types::{ClusterId, LogPosition, NodeId};
 
 use super::NodeError;
+use super::service;
 use super::threads::internal_way;
 
 /// Between two attempts.
@@ -121,6 +122,7 @@ impl Mender {
         tracing::error!(chunk, position = %loss.position, offset, reason = loss.reason,
             "the log is damaged below {}, up to which it was durable: this node does not start before another node of \
              cluster {} has given it that range of the log", loss.durable, self.cluster);
+        service::starting(&format!("mending chunk {chunk}, log position {}", loss.position));
         self.ensure_chunk(disk, chunk)?;
         let gap = Gap { from: loss.position, committed: state.commit_hint, survey: survey(disk, self.layout)? };
         let is_stuck = stuck_at == Some(loss.position);
@@ -143,6 +145,7 @@ impl Mender {
             };
             if said.elapsed() >= PROGRESS_INTERVAL || said == began {
                 said = Instant::now();
+                service::starting(&format!("no repair yet of chunk {chunk}, log position {}: {words}", loss.position));
                 tracing::warn!(
                     "no repair yet of chunk {chunk}, log position {}, after {} s: {words}; trying again. To give \
                     up: stop the node, move the data directory away, start it empty, so that it copies the log, and give it the \

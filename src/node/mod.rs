@@ -8,6 +8,7 @@ mod keys;
 mod logging;
 mod mend;
 mod numa;
+mod service;
 mod sockets;
 mod store;
 mod threads;
@@ -23,6 +24,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::Loaded;
+use crate::ring;
+use crate::transport::LogThreadError;
 use crate::types::Guid;
 
 pub use self::error::NodeError;
@@ -35,6 +38,8 @@ use self::threads::Threads;
 /// What the main thread waits for.
 #[derive(Debug)]
 pub(crate) enum Event {
+    /// One more thread serves.
+    Serving,
     /// The operator wants the process to stop.
     Signal(i32),
     /// A thread came to its end; before a shutdown that is the end of the node.
@@ -55,6 +60,8 @@ pub fn run(loaded: &Loaded) -> Result<(), NodeError> {
     let loaded_keys = Arc::new(OnceLock::new());
     watch_signals(events.clone(), Arc::clone(&starting), Arc::clone(&loaded_keys))?;
     raise_file_limit();
+    // Before anything is made or read: a refused io_uring must not be found out after minutes of recovery.
+    ring::probe().map_err(LogThreadError::from)?;
     let mut config = loaded.config.clone();
     let keys = Keys::load(&config)?;
     let keys = loaded_keys.get_or_init(|| keys);
@@ -64,7 +71,8 @@ pub fn run(loaded: &Loaded) -> Result<(), NodeError> {
     store.found_alone(&config)?;
     starting.store(false, Ordering::SeqCst);
     let mut threads = Threads::start(&config, keys, store, sockets, &events)?;
-    wait(&inbox)?;
+    wait(&inbox, threads.count())?;
+    service::stopping();
     let stopped = threads.stop();
     failed_meanwhile(&inbox)?;
     stopped?;
@@ -81,15 +89,25 @@ fn failed_meanwhile(inbox: &Receiver<Event>) -> Result<(), NodeError> {
 }
 
 /// Waits for the reason to stop. An error is one of a thread that cannot go on: then nothing is shut down in order,
-/// because nothing can be promised any more.
-fn wait(inbox: &Receiver<Event>) -> Result<(), NodeError> {
-    match inbox.recv() {
-        Ok(Event::Signal(signal)) => {
-            tracing::info!("{}: stopping", name_of(signal));
-            Ok(())
+/// because nothing can be promised any more. When all of `threads` serve, the service manager is told.
+fn wait(inbox: &Receiver<Event>, threads: usize) -> Result<(), NodeError> {
+    let mut serving = 0;
+    loop {
+        match inbox.recv() {
+            Ok(Event::Serving) => {
+                serving += 1;
+                if serving == threads {
+                    tracing::info!("serving: all {threads} threads run");
+                    service::ready();
+                }
+            }
+            Ok(Event::Signal(signal)) => {
+                tracing::info!("{}: stopping", name_of(signal));
+                return Ok(());
+            }
+            Ok(Event::Ended(result)) => return result,
+            Err(_) => return Ok(()),
         }
-        Ok(Event::Ended(result)) => result,
-        Err(_) => Ok(()),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::storage::{
 use crate::types::{ClusterId, LogPosition, NodeId, Term};
 
 use super::mend::{Loss, Mender};
+use super::service;
 use super::{NodeError, random_seed};
 
 /// Between two lines about long work.
@@ -244,14 +245,16 @@ fn begin_index(index: &Index, reader: &LogReader, layout: ChunkLayout, limit: Lo
     Ok(())
 }
 
-/// A callback that logs how far long work is, every few seconds.
+/// A callback that says how far long work is, every few seconds.
 fn progress(what: &'static str) -> impl FnMut(ScanProgress) {
     let mut last = Instant::now();
     move |progress| {
         if last.elapsed() >= PROGRESS_INTERVAL {
             last = Instant::now();
             let percent = progress.position.0 * 100 / progress.limit.0.max(1);
-            tracing::info!("{what}: {percent} % ({} of {} bytes)", progress.position, progress.limit);
+            let words = format!("{what}: {percent} % ({} of {} bytes)", progress.position, progress.limit);
+            tracing::info!("{words}");
+            service::starting(&words);
         }
     }
 }

@@ -96,6 +96,11 @@ impl Threads {
         Ok(Threads { shell, inboxes, stop_control, preparer, background, log: Some(log), others })
     }
 
+    /// How many say [`Event::Serving`].
+    pub(super) fn count(&self) -> usize {
+        self.others.len() + usize::from(self.log.is_some())
+    }
+
     /// Stops in the order that loses nothing: leadership is handed over while clients are still served, then clients
     /// are told, then gossip ends.
     ///
@@ -201,15 +206,17 @@ impl IndexFigures for Figures {
     }
 }
 
+/// Runs a thread. What it runs is given how to say that it serves, once.
 fn spawn(
     name: String,
     thread: &'static str,
     events: &Sender<Event>,
-    run: impl FnOnce() -> Result<(), NodeError> + Send + 'static,
+    run: impl FnOnce(&dyn Fn()) -> Result<(), NodeError> + Send + 'static,
 ) -> Result<JoinHandle<()>, NodeError> {
     let events = events.clone();
     let body = move || {
-        let _ = events.send(Event::Ended(run()));
+        let serving = || drop(events.send(Event::Serving));
+        let _ = events.send(Event::Ended(run(&serving)));
     };
     let failed = |error: std::io::Error| NodeError::Thread { thread, message: error.to_string() };
     thread::Builder::new().name(name).spawn(body).map_err(failed)
@@ -414,9 +421,9 @@ fn spawn_control(
     };
     let (queues, status, stop) = (shared.control.clone(), shared.status.clone(), stop.clone());
     let cpus = config.control_cpus();
-    spawn("control".to_owned(), "control", events, move || {
+    spawn("control".to_owned(), "control", events, move |serving| {
         pin("control", &cpus);
-        ControlThread::run(options, listener, queues, status, &stop)
+        ControlThread::run(options, listener, queues, status, &stop, serving)
             .map_err(|error| NodeError::Thread { thread: "control", message: error.to_string() })
     })
 }
@@ -468,9 +475,9 @@ fn spawn_edge(
         forward_hello: forward_hello(store, shared, keys.plane.secret().is_some()),
     };
     let cpus = config.edge_cpus(index);
-    spawn(format!("edge-{index}"), "edge", events, move || {
+    spawn(format!("edge-{index}"), "edge", events, move |serving| {
         pin("edge", &cpus);
-        Edge::run(options, links, sockets)
+        Edge::run(options, links, sockets, serving)
             .map_err(|error| NodeError::Thread { thread: "edge", message: error.to_string() })
     })
 }
@@ -541,7 +548,7 @@ fn spawn_log(
         prepare_chunk: Box::new(move |chunk| preparer.need(chunk)),
     };
     let device = config.int_device.clone();
-    spawn("ring-log".to_owned(), "log", events, move || {
+    spawn("ring-log".to_owned(), "log", events, move |serving| {
         // Before the log buffer and the receive buffers are made.
         if let Some(device) = &device {
             take_memory_near(device);
@@ -549,7 +556,9 @@ fn spawn_log(
         let failed = |error: LogThreadError| NodeError::Log(error);
         let engine = Engine::new(engine_options, state, recovered, index, monotonic_now())
             .map_err(|error| NodeError::Thread { thread: "log", message: format!("no log buffer: {error}") })?;
-        LogThread::new(options, links, engine, listener).map_err(failed)?.run().map_err(failed)
+        let thread = LogThread::new(options, links, engine, listener).map_err(failed)?;
+        serving();
+        thread.run().map_err(failed)
     })
 }
 

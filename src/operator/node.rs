@@ -48,6 +48,9 @@ pub(super) struct NodeEntry {
     pub(super) int_tcp: SocketAddr,
     pub(super) int_http: SocketAddr,
     pub(super) ext_tcp: SocketAddr,
+    /// Older nodes do not say.
+    #[serde(default)]
+    pub(super) ext_secure_tcp: Option<SocketAddr>,
 }
 
 /// A follower as the leader sees it.

@@ -268,15 +268,3 @@ fn external(certificate: &Path, key: &Path) -> Result<External, SecurityError> {
     let expiry = Expiry { not_after: own.not_after, file: certificate.to_owned(), names: own.names };
     Ok((Arc::new(config), expiry, own.warnings))
 }
-
-#[cfg(test)]
-impl Trust {
-    /// What a stranger has that trusts this authority: its own certificate is not looked at.
-    pub(crate) fn unchecked(issued: &super::authority::Issued, authority: &str) -> Trust {
-        let configs = TlsConfigs::new(&Identity::unchecked(issued, authority), None).expect("a configuration");
-        let nowhere = PathBuf::new();
-        let files = IdentityFiles { certificate: nowhere.clone(), key: nowhere.clone(), authorities: nowhere };
-        let (current, warnings) = (RwLock::new(Arc::new(configs)), RwLock::default());
-        Trust { files, target_host: None, current, warnings }
-    }
-}

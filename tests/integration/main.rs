@@ -10,6 +10,7 @@ mod frames;
 mod garbage;
 mod operator;
 mod options;
+mod secure;
 mod single;
 #[path = "../support/mod.rs"]
 mod support;

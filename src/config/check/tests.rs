@@ -246,6 +246,27 @@ fn advertised_is_the_listening_endpoint_unless_told_otherwise() {
 }
 
 #[test]
+fn the_port_with_tls_is_told_and_one_that_is_not_opened_is_told_as_0() {
+    const FILES: &str = "CertificateFile=/c CertificatePrivateKeyFile=/k";
+    let check = |options: &str, plain: &str, secure: Option<&str>| {
+        let told = config(&format!("{FILES} {options}")).advertised();
+        assert_eq!(told.ext_tcp.to_string(), plain, "{options}");
+        assert_eq!(told.ext_secure_tcp.map(|address| address.to_string()).as_deref(), secure, "{options}");
+    };
+    check("ExtSecureTcpPortAdvertiseAs=7", "127.0.0.1:1113", None);
+    check("ExtSecureHttpPort=2114", "127.0.0.1:1113", None);
+    check("ExtSecureTcpPort=1116", "127.0.0.1:1113", Some("127.0.0.1:1116"));
+    let told = "ExtSecureTcpPort=1116 ExtSecureTcpPortAdvertiseAs=7 ExtIpAdvertiseAs=10.0.0.5 ExtTcpPortAdvertiseAs=8";
+    check(told, "10.0.0.5:8", Some("10.0.0.5:7"));
+    check(&format!("{told} DisableInsecureTCP=true"), "10.0.0.5:0", Some("10.0.0.5:7"));
+    // Nor is it in the way of another one.
+    let one_port = "ExtSecureTcpPort=1113";
+    check_refused(&format!("{FILES} {one_port}"), "ExtTcpPort and ExtSecureTcpPort are both 1113 on 127.0.0.1, but");
+    check(&format!("{one_port} DisableInsecureTCP=true"), "127.0.0.1:0", Some("127.0.0.1:1113"));
+    check_warnings(&format!("{CLUSTER} {FILES} ExtSecureTcpPort=1116 DisableInsecureTCP=true"), &[]);
+}
+
+#[test]
 fn a_chunk_holds_the_largest_write() {
     let sizes = |options: &str| {
         let config = config(options);

@@ -50,12 +50,15 @@ pub(super) fn findings(config: &Config) -> Group {
         ));
     }
     let whole = fs::canonicalize(&folder).unwrap_or_else(|_| folder.clone());
-    match FileSystem::of(&Tree::real(), &whole) {
-        Some(found) => file_system(&mut group, &found),
+    let mounted = FileSystem::of(&Tree::real(), &whole);
+    match &mounted {
+        Some(found) => file_system(&mut group, found),
         None => group.fine("file system: this machine does not show it"),
     }
     room(&mut group, &folder, config.chunk_size_bytes);
     match measure(&folder) {
+        // Of memory it was said already that it is none.
+        Ok(_) if mounted.is_some_and(|found| found.is_in_memory()) => group.fine("flush: memory has none to measure"),
         Ok(flushes) => flush_time(&mut group, &flushes, config.int_tcp_heartbeat.timeout, config.is_cluster()),
         Err(error) => group.problem(
             format!("no file can be written and flushed in {}: {error}", folder.display()),

@@ -4,24 +4,23 @@ use super::finding::Group;
 use crate::limits::LOG_BUFFER_BYTES;
 use crate::machine::{Kernel, Limits, Machine};
 use crate::operator::progress::size;
-use crate::ring::{Capabilities, Failure, RingError, probe};
+use crate::ring::{Capabilities, RingError, probe};
 
 /// Connections of some thousand clients, and chunk files.
 const OPEN_FILES_LEAST: u64 = 16 << 10;
+/// What the rings of a node with some edges and their buffers take. Linux counts them as locked memory since 6.14.
+const RINGS_BYTES: u64 = 1 << 20;
+const KERNEL_COUNTS_RINGS: (u32, u32) = (6, 14);
 /// Below this io_uring lacks what the driver cannot do without.
 const KERNEL_OLDEST: (u32, u32) = (6, 1);
 /// Clocks that are read without leaving the process.
 const FAST_CLOCKS: [&str; 5] = ["tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page", "timebase"];
 
 pub(super) fn findings(machine: &Machine) -> Vec<Group> {
-    vec![
-        kernel(&machine.kernel, &machine.limits, &probe()),
-        limits(&machine.kernel, &machine.limits),
-        clock(&machine.kernel),
-    ]
+    vec![kernel(&machine.kernel, &probe()), limits(&machine.kernel, &machine.limits), clock(&machine.kernel)]
 }
 
-fn kernel(kernel: &Kernel, limits: &Limits, probed: &Result<Capabilities, RingError>) -> Group {
+fn kernel(kernel: &Kernel, probed: &Result<Capabilities, RingError>) -> Group {
     let mut group = Group::new("kernel");
     match kernel.version() {
         Some(version) if version < KERNEL_OLDEST => group.advice(
@@ -31,7 +30,10 @@ fn kernel(kernel: &Kernel, limits: &Limits, probed: &Result<Capabilities, RingEr
         _ => group.fine(format!("Linux {}", kernel.release)),
     }
     match probed {
-        Err(error) => group.problem(error.to_string(), denial(kernel, limits, error)),
+        Err(error) => {
+            let (what, next) = error.parts();
+            group.problem(what, next);
+        }
         Ok(found) => {
             let allowed = match kernel.io_uring_disabled {
                 Some(0) => "kernel.io_uring_disabled is 0".to_owned(),
@@ -62,37 +64,6 @@ fn kernel(kernel: &Kernel, limits: &Limits, probed: &Result<Capabilities, RingEr
     group
 }
 
-/// Why io_uring is refused, as far as it can be seen, and the remedy.
-fn denial(kernel: &Kernel, limits: &Limits, error: &RingError) -> String {
-    if let RingError::Refused { failure: Failure::NoMemory, .. } = error {
-        let hard = limits.locked_memory.and_then(|limit| limit.hard);
-        return match hard {
-            Some(hard) => format!(
-                "locked memory is limited to {}: LimitMEMLOCK=infinity in systemd, --ulimit memlock=-1 for containers",
-                size(hard)
-            ),
-            None => "locked memory is not limited: look at the memory limit of the container or cgroup".to_owned(),
-        };
-    }
-    match (kernel.io_uring_disabled, kernel.seccomp) {
-        (Some(2), _) => {
-            "kernel.io_uring_disabled is 2, which forbids it to everyone: sysctl -w kernel.io_uring_disabled=0"
-                .to_owned()
-        }
-        (Some(1), _) => format!(
-            "kernel.io_uring_disabled is 1: set it to 0, or put the node's user in the group of kernel.io_uring_group (now {})",
-            kernel.io_uring_group.map_or("none".to_owned(), |group| group.to_string())
-        ),
-        (_, Some(2)) => {
-            "a seccomp filter is in force (Seccomp: 2 in /proc/self/status): allow io_uring_setup, io_uring_enter and \
-             io_uring_register in the container's profile; no sysctl forbids it"
-                .to_owned()
-        }
-        (_, Some(1)) => "seccomp is in strict mode: nothing but read and write is allowed".to_owned(),
-        _ => "neither kernel.io_uring_disabled nor seccomp forbids it: see the errno, and `dmesg`".to_owned(),
-    }
-}
-
 fn seccomp_words(kernel: &Kernel) -> &'static str {
     match kernel.seccomp {
         Some(0) => "no seccomp filter",
@@ -121,24 +92,38 @@ fn limits(kernel: &Kernel, limits: &Limits) -> Group {
 
 fn locked_memory(group: &mut Group, kernel: &Kernel, hard: Option<u64>) {
     let needed = LOG_BUFFER_BYTES as u64;
+    let counts_rings = kernel.version().is_none_or(|version| version >= KERNEL_COUNTS_RINGS);
     match hard {
         None => group.fine("locked memory: unlimited"),
-        Some(hard) if hard >= needed => group.fine(format!("locked memory: {}", size(hard))),
+        Some(hard) if hard >= needed + RINGS_BYTES => group.fine(format!("locked memory: {}", size(hard))),
         Some(hard) if kernel.may_lock_memory => group.fine(format!(
-            "locked memory: {}, which does not bind a process with CAP_IPC_LOCK as this one",
+            "locked memory: {}, which does not bind a process with CAP_IPC_LOCK as this one; a node that runs as another user \
+             is bound by the limit that it is given",
             size(hard)
         )),
+        Some(hard) if hard < RINGS_BYTES && counts_rings => group.problem(
+            format!(
+                "locked memory: {}, and this kernel counts the rings of a node as such, which take up to {}: the node is \
+                 refused its rings, or some of them",
+                size(hard),
+                size(RINGS_BYTES)
+            ),
+            MEMLOCK_REMEDY,
+        ),
         Some(hard) => group.advice(
             format!(
                 "locked memory: {}, and registering the log buffer takes {}: zero-copy sends have to pin their pages each \
-                 time, and rings may be refused",
+                 time",
                 size(hard),
                 size(needed)
             ),
-            "raise RLIMIT_MEMLOCK: LimitMEMLOCK=infinity in systemd, --ulimit memlock=-1 for containers, ulimit -l",
+            MEMLOCK_REMEDY,
         ),
     }
 }
+
+const MEMLOCK_REMEDY: &str =
+    "raise RLIMIT_MEMLOCK: LimitMEMLOCK=infinity in systemd, --ulimit memlock=-1 for containers, ulimit -l";
 
 fn clock(kernel: &Kernel) -> Group {
     let mut group = Group::new("clock");
@@ -181,31 +166,12 @@ mod tests {
         group.findings.iter().map(|finding| (finding.grade, finding.line())).collect()
     }
 
-    fn refused() -> Result<Capabilities, RingError> {
-        Err(RingError::Missing { capability: "everything", advice: "there is none".to_owned() })
-    }
-
     #[test]
-    fn a_denial_names_its_cause_and_the_remedy() {
-        let check = |disabled: Option<u32>, seccomp: Option<u32>, expected: &str| {
-            let found = Kernel { io_uring_disabled: disabled, seccomp, ..Kernel::default() };
-            let lines = shown(&kernel(&found, &Limits::default(), &refused()));
-            assert_eq!(lines[1].0, Grade::Problem);
-            assert!(lines[1].1.contains(expected), "{lines:?}");
-        };
-        check(Some(2), Some(2), "sysctl -w kernel.io_uring_disabled=0");
-        check(Some(1), Some(0), "kernel.io_uring_group (now none)");
-        check(Some(0), Some(2), "allow io_uring_setup, io_uring_enter and io_uring_register");
-        check(None, Some(0), "see the errno");
-    }
-
-    #[test]
-    fn a_ring_without_memory_is_told_by_its_limit() {
-        let hard = Some(64 << 10);
-        let limits = Limits { locked_memory: Some(Limit { soft: hard, hard }), open_files: None };
-        let error = RingError::Refused { failure: Failure::NoMemory, advice: String::new() };
-        let lines = shown(&kernel(&Kernel::default(), &limits, &Err(error)));
-        assert!(lines[1].0 == Grade::Problem && lines[1].1.contains("limited to 64.0 KiB"), "{lines:?}");
+    fn a_refusal_is_what_and_the_next_step() {
+        let error = RingError::Missing { capability: "everything", advice: "take a newer one".to_owned() };
+        let lines = shown(&kernel(&Kernel::default(), &Err(error)));
+        assert_eq!(lines[1].0, Grade::Problem);
+        assert!(lines[1].1.ends_with("lacks everything; take a newer one"), "{lines:?}");
     }
 
     #[test]
@@ -218,17 +184,19 @@ mod tests {
 
     #[test]
     fn little_locked_memory_is_told_with_the_remedy() {
-        let check = |hard: Option<u64>, may_lock_memory: bool, expected: Grade| {
-            let found = Kernel { may_lock_memory, ..Kernel::default() };
+        let check = |hard: Option<u64>, may_lock_memory: bool, release: &str, expected: Grade| {
+            let found = Kernel { may_lock_memory, release: release.to_owned(), ..Kernel::default() };
             let limit = Some(Limit { soft: hard, hard });
             let lines = shown(&limits(&found, &Limits { locked_memory: limit, open_files: None }));
             assert_eq!(lines[0].0, expected, "{lines:?}");
             lines[0].1.clone()
         };
-        check(None, false, Grade::Fine);
-        check(Some(64 << 20), false, Grade::Fine);
-        check(Some(64 << 10), true, Grade::Fine);
-        let line = check(Some(64 << 10), false, Grade::Advice);
+        check(None, false, "6.18.0", Grade::Fine);
+        check(Some(128 << 20), false, "6.18.0", Grade::Fine);
+        check(Some(64 << 10), true, "6.18.0", Grade::Fine);
+        check(Some(8 << 20), false, "6.18.0", Grade::Advice);
+        check(Some(64 << 10), false, "6.12.9", Grade::Advice);
+        let line = check(Some(64 << 10), false, "6.18.0", Grade::Problem);
         assert!(line.contains("LimitMEMLOCK") && line.contains("64"), "{line}");
     }
 

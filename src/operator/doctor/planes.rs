@@ -205,9 +205,13 @@ fn coalescing(group: &mut Group, kind: PlaneKind, device: &Device) {
         group.fine(format!("{} does not show its coalescing", device.name));
         return;
     };
-    let usecs = found.rx_usecs.map_or("not shown".to_owned(), |usecs| format!("{usecs} µs"));
     let adaptive = if found.adaptive_rx == Some(true) { ", adaptive" } else { "" };
-    let words = format!("{}: a received packet waits up to {usecs} in the card{adaptive}", device.name);
+    let waits = match found.rx_usecs {
+        None => "how long a received packet waits in the card is not shown".to_owned(),
+        Some(0) => "a received packet does not wait in the card".to_owned(),
+        Some(usecs) => format!("a received packet waits up to {usecs} µs in the card"),
+    };
+    let words = format!("{}: {waits}{adaptive}", device.name);
     let is_long = found.rx_usecs.is_some_and(|usecs| usecs > RX_USECS_LONG) || found.adaptive_rx == Some(true);
     if kind == PlaneKind::Internal && is_long {
         group.advice(format!("{words}; each write waits for two such packets"), TUNE);
@@ -241,7 +245,7 @@ fn host(machine: &Machine, wishes: &[PlaneWish]) -> Group {
     let mut group = Group::new("host");
     let topology = &machine.topology;
     group.fine(format!(
-        "CPU {} online, this process may use {}; {} memory nodes shown",
+        "CPU {} online, this process may use {}; memory nodes shown: {}",
         topology.online,
         topology.allowed,
         topology.nodes.len()
