@@ -15,8 +15,9 @@ use anyhow::{Context as _, bail, ensure};
 use crate::Arguments;
 use crate::house::{CHUNK_SIZE, CLIENTS, House, NODES};
 use crate::probe::{Attempt, Probe};
-use crate::support::cluster::Node;
+use crate::support::cluster::{Figures, Node};
 use crate::support::history::History;
+use crate::support::keys::Lock;
 use crate::support::machine::Machine;
 use crate::support::pace::Limit;
 use crate::support::steady::Steady;
@@ -94,7 +95,9 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     let span = Duration::from_secs(arguments.seconds);
     let cuts = scene.steady().rest(Duration::from_secs(1));
     let cuts = cuts.and_then(|()| {
-        Cut::ALL.into_iter().try_for_each(|cut| scene.cut(arguments, cut, span).with_context(|| cut.name().to_owned()))
+        Cut::ALL
+            .into_iter()
+            .try_for_each(|cut| scene.cut(arguments.lock(), cut, span).with_context(|| cut.name().to_owned()))
     });
     scene.finish(arguments, folder, cuts)
 }
@@ -118,25 +121,22 @@ impl Scene {
         Steady { cluster, load: &self.load, interrupted, chunk_size: CHUNK_SIZE }
     }
 
-    fn cut(&mut self, arguments: &Arguments, cut: Cut, span: Duration) -> anyhow::Result<()> {
+    fn cut(&mut self, lock: Lock, cut: Cut, span: Duration) -> anyhow::Result<()> {
         self.steady().whole()?;
         self.steady().rest(Duration::from_secs(1))?;
         let leader = self.house.cluster.leader()?;
         let term = self.figures_term(leader)?;
-        let before = self.pause_at_others(leader, Instant::now() - Duration::from_millis(900), Instant::now());
         let moment = Instant::now();
+        let quiet = self.pause_at_others(leader, moment - Duration::from_millis(900), moment);
         cut.set(&self.house.wires, leader, true)?;
         // What was acknowledged before this says nothing.
         let is_cut = Instant::now();
         self.steady().rest(span)?;
-        let figures: Vec<_> = self.house.cluster.nodes.iter().map(Node::figures).collect();
+        let figures = self.house.cluster.nodes.iter().map(Node::figures).collect();
         let heal = Instant::now();
         cut.set(&self.house.wires, leader, false)?;
         let pause = self.pause_at_others(leader, moment, heal);
         let served = self.served_by_others(leader, is_cut, heal);
-        let at_leader = self.probes[leader].between(moment, heal);
-        let last =
-            at_leader.iter().filter(|attempt| attempt.refusal.is_none()).map(|attempt| attempt.end - moment).max();
         self.steady().writable(heal)?;
         self.steady().whole().with_context(|| format!("after {} was healed", cut.name()))?;
         let whole = heal.elapsed();
@@ -144,64 +144,32 @@ impl Scene {
         self.compared = self.steady().compare(from)?;
         let now = self.house.cluster.leader()?;
         let after = self.figures_term(now)?;
-        let millis = |time: Duration| time.as_millis();
-        println!(
-            "result mode=cuts lock={} cut={} leader_before={} leader_after={} terms={} others_served_after_ms={} \
-             others_longest_pause_ms={} quiet_pause_ms={} last_acknowledged_at_cut_leader_ms={} refused_at_cut_leader={} \
-             whole_after_heal_ms={} role_while_cut={}",
-            arguments.lock().name(),
-            cut.name(),
-            leader + 1,
-            now + 1,
-            after - term,
-            served.map_or_else(|| "never".to_owned(), |time| millis(time).to_string()),
-            millis(pause),
-            millis(before),
-            last.map_or_else(|| "none".to_owned(), |time| millis(time).to_string()),
-            at_leader.iter().filter(|attempt| attempt.refusal.is_some()).count(),
-            millis(whole),
-            figures[leader].as_ref().map_or("unseen", |figures| figures.role.as_str()),
-        );
-        println!("  answers at the cut node: {}", tally(&at_leader));
+        let at_leader = self.probes[leader].between(moment, heal);
+        let last =
+            at_leader.iter().filter(|attempt| attempt.refusal.is_none()).map(|attempt| attempt.end - moment).max();
+        let found = Found {
+            cut,
+            leader,
+            term,
+            now,
+            after,
+            figures,
+            moment,
+            heal,
+            quiet,
+            pause,
+            served,
+            last,
+            whole,
+            at_leader,
+        };
+        found.print(lock);
         for other in (0..NODES).filter(|other| *other != leader) {
             println!("  answers at node {}: {}", other + 1, tally(&self.probes[other].between(moment, heal)));
         }
-        let mut promise = |holds: bool, what: String| {
-            if !holds {
-                println!("  BROKEN: {what}");
-                self.broken.push(format!("{}: {what}", cut.name()));
-            }
-        };
-        if pause > PROMISE {
-            let (flush, late) = self.machine.worst(moment, heal);
-            promise(
-                false,
-                format!(
-                    "{pause:.0?} without a write at the other nodes (the machine's own disk took {flush:.0?} for a flush, a \
-                     thread woke {late:.0?} late)"
-                ),
-            );
-        }
-        promise(served.is_some(), "no write was acknowledged at the other nodes".to_owned());
-        if cut.is_internal() {
-            let role = figures[leader].as_ref().map(|figures| figures.role.clone());
-            promise(
-                figures[leader].as_ref().is_some_and(|figures| !figures.leads()),
-                format!("the old leader is {role:?}"),
-            );
-            let leads = (0..NODES).any(|other| {
-                other != leader && figures[other].as_ref().is_some_and(|figures| figures.leads() && figures.term > term)
-            });
-            promise(leads, "no other node led".to_owned());
-            promise(
-                last.is_none_or(|last| last < PROMISE),
-                format!("the old leader acknowledged a write {last:?} after it lost the others"),
-            );
-            promise(!at_leader.is_empty(), "nobody asked the old leader".to_owned());
-        } else {
-            promise(now == leader && after == term, format!("the leader changed: term {term} to {after}"));
-            let reached = last.is_some_and(|last| last > PROMISE);
-            promise(!reached, "the cut node was reached by clients: nothing was cut".to_owned());
+        for what in found.broken(&self.machine) {
+            println!("  BROKEN: {what}");
+            self.broken.push(format!("{}: {what}", cut.name()));
         }
         Ok(())
     }
@@ -254,6 +222,104 @@ impl Scene {
             bail!("promises that did not hold:\n{}", self.broken.join("\n"));
         }
         Ok(())
+    }
+}
+
+/// What a cut did.
+struct Found {
+    cut: Cut,
+    /// The leader that was cut off, and its term.
+    leader: usize,
+    term: u64,
+    /// The leader when all was well again.
+    now: usize,
+    after: u64,
+    /// What the nodes said just before it was healed.
+    figures: Vec<Option<Figures>>,
+    moment: Instant,
+    heal: Instant,
+    /// The longest pauses at the other nodes, before and while it lasted.
+    quiet: Duration,
+    pause: Duration,
+    /// When all others had served a client.
+    served: Option<Duration>,
+    /// When the node that was cut off acknowledged a write for the last time.
+    last: Option<Duration>,
+    /// From the heal until all followed one leader.
+    whole: Duration,
+    at_leader: Vec<Attempt>,
+}
+
+impl Found {
+    fn print(&self, lock: Lock) {
+        let millis = |time: Option<Duration>, none: &str| {
+            time.map_or_else(|| none.to_owned(), |time| time.as_millis().to_string())
+        };
+        println!(
+            "result mode=cuts lock={} cut={} leader_before={} leader_after={} terms={} others_served_after_ms={} \
+             others_longest_pause_ms={} quiet_pause_ms={} last_acknowledged_at_cut_leader_ms={} refused_at_cut_leader={} \
+             whole_after_heal_ms={} role_while_cut={}",
+            lock.name(),
+            self.cut.name(),
+            self.leader + 1,
+            self.now + 1,
+            self.after - self.term,
+            millis(self.served, "never"),
+            self.pause.as_millis(),
+            self.quiet.as_millis(),
+            millis(self.last, "none"),
+            self.at_leader.iter().filter(|attempt| attempt.refusal.is_some()).count(),
+            self.whole.as_millis(),
+            self.figures[self.leader].as_ref().map_or("unseen", |figures| figures.role.as_str()),
+        );
+        println!("  answers at the cut node: {}", tally(&self.at_leader));
+    }
+
+    /// The promises that did not hold.
+    fn broken(&self, machine: &Machine) -> Vec<String> {
+        let mut broken = Vec::new();
+        if self.pause > PROMISE {
+            let (flush, late) = machine.worst(self.moment, self.heal);
+            broken.push(format!(
+                "{} ms without a write at one of the other nodes (the machine's own disk took {flush:.0?} for a flush, a \
+                 thread woke {late:.0?} late)",
+                self.pause.as_millis()
+            ));
+        }
+        if self.served.is_none() {
+            broken.push("a node that was not cut off acknowledged nothing".to_owned());
+        }
+        broken.extend(if self.cut.is_internal() { self.broken_inside() } else { self.broken_outside() });
+        broken
+    }
+
+    fn broken_inside(&self) -> Vec<String> {
+        let own = self.figures[self.leader].as_ref();
+        let leads = |figures: &Figures| figures.leads() && figures.term > self.term;
+        let is_replaced = self
+            .figures
+            .iter()
+            .enumerate()
+            .any(|(node, figures)| node != self.leader && figures.as_ref().is_some_and(leads));
+        let promises = [
+            (own.is_some_and(|own| !own.leads()), format!("the old leader is {:?}", own.map(|own| &own.role))),
+            (is_replaced, "no other node led".to_owned()),
+            (
+                self.last.is_none_or(|last| last < PROMISE),
+                format!("the old leader acknowledged a write {:?} after it lost the others", self.last),
+            ),
+            (!self.at_leader.is_empty(), "nobody asked the old leader".to_owned()),
+        ];
+        promises.into_iter().filter(|(holds, _)| !holds).map(|(_, what)| what).collect()
+    }
+
+    fn broken_outside(&self) -> Vec<String> {
+        let is_same = self.now == self.leader && self.after == self.term;
+        let promises = [
+            (is_same, format!("the leader changed: term {} to {}", self.term, self.after)),
+            (self.last.is_none_or(|last| last < PROMISE), "clients reached the node: nothing was cut".to_owned()),
+        ];
+        promises.into_iter().filter(|(holds, _)| !holds).map(|(_, what)| what).collect()
     }
 }
 
