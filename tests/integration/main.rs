@@ -3,12 +3,15 @@
 mod bench;
 mod bit_flips;
 mod cluster;
+mod deployment;
 mod disk_full;
 mod flips_everywhere;
 mod frames;
 mod garbage;
 mod operator;
 mod options;
+mod refusals;
+mod service;
 mod single;
 #[path = "../support/mod.rs"]
 mod support;
