@@ -275,7 +275,7 @@ impl Circumstances {
         match self.locked_memory.as_deref().filter(|_| !self.may_lock_memory) {
             Some("unlimited") | None => {
                 "the limit of locked memory does not bind this process, so there was no memory to be had: look at `free`, \
-                 and at the memory limit of the container or cgroup"
+                 and at the memory limit of the container or cgroup (in a user namespace it does bind: raise it, too)"
                     .to_owned()
             }
             Some(bytes) => format!(
