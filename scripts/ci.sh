@@ -2,7 +2,7 @@
 # Everything that must hold before a change lands, each step with its time; the last line counts them.
 #
 #   scripts/ci.sh [--only STEP]...      the steps: format lint docs test sim fuzz scripts clients failover
-#                                       faults benches
+#                                       faults planes benches
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -31,6 +31,13 @@ faults() {
   scripts/fault.sh --mode disk-full --seed 1 || return
   scripts/fault.sh --mode disk-fails --seed 1 || return
   scripts/fault.sh --mode random-kill --rounds 5 --seed 1
+}
+
+# They skip themselves in the same way. A chance to see each promise of the two planes broken; figures are for longer runs.
+planes() {
+  scripts/planes.sh --mode traffic --mib 64 --seed 1 || return
+  scripts/planes.sh --mode cuts --seconds 3 --seed 1 || return
+  scripts/planes.sh --mode strangers --seed 1
 }
 
 # A short run of each fuzz target; its corpus is part of the tests in any case.
@@ -80,5 +87,6 @@ need python3 python3
 ! wanted clients || step "real clients" scripts/compat.sh
 ! wanted failover || step "failover, 2 rounds a mode" failover
 ! wanted faults || step "faults, 1 minute, and disks" faults
+! wanted planes || step "planes: traffic, cuts, strangers" planes
 ! wanted benches || step "benches, small" benches
 steps_end

@@ -201,6 +201,13 @@ pub const EDGE_CONNECTIONS_MAX: usize = 16 << 10;
 /// Bytes of forwarded requests that may wait for one edge's connection to the leader.
 pub const FORWARD_QUEUE_BYTES: usize = 2 * FRAME_MAX_BYTES;
 
+/// Connections of one edge on the port with TLS whose handshake is not complete; one more is closed at once. Each holds some
+/// KiB, and at most [`TLS_HANDSHAKE_MAX_BYTES`].
+pub const EDGE_HANDSHAKES_MAX: usize = 1024;
+
+/// What a client's handshake may take.
+pub const EDGE_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// HTTP connections of one edge; one more is closed at once.
 pub const EDGE_HTTP_CONNECTIONS_MAX: usize = 1024;
 

@@ -18,11 +18,13 @@ const LEVELS: [&[&str]; 7] = [
 ];
 
 /// Pairs within one level that are allowed, each one way only.
-const NEIGHBOURS: [(&str, &[&str]); 5] = [
+const NEIGHBOURS: [(&str, &[&str]); 6] = [
     ("codec", &["types", "limits"]),
     ("types", &["limits"]),
     ("index", &["storage"]),
     ("ring", &["queue"]),
+    // Whoever has a connection has its lock too.
+    ("http", &["security"]),
     // The doctor judges with the options that the node would start with.
     ("operator", &["config"]),
 ];

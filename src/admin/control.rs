@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::gate::LineLimit;
 use super::log_bytes::LogBytes;
 use super::options::{self, ControlError, ControlOptions, ControlQueues, StopSignal};
 use super::pending::{Answered, Pending};
@@ -18,7 +19,7 @@ use crate::codec::record::MembershipBody;
 use crate::consensus::{TransferRequest, Versioned, VoteRequest, VoteResponse};
 use crate::engine::{ControlInput, ControlOutput};
 use crate::gossip::{EXCHANGE_MAX_BYTES, Exchange, Gossip, GossipOptions, Standing, Step};
-use crate::http::{Client, Method};
+use crate::http::{CallError, Client, Method};
 use crate::types::{ClusterId, NodeId, Ticks};
 
 /// A vote that takes longer is none: the candidate will try again before that.
@@ -60,14 +61,14 @@ impl ControlThread {
             .map_err(|source| ControlError::Runtime { source })?;
         runtime.block_on(async {
             let listener = options::listener(listener)?;
-            let seeds = options.seeds.clone();
+            let (seeds, plane) = (options.seeds.clone(), options.plane.clone());
             let control = Rc::new(Control::new(options, queues, status));
             control.pump();
             monoio::spawn(Rc::clone(&control).hear_log_thread());
             monoio::spawn(Rc::clone(&control).keep_rounds());
             monoio::spawn(seeds::keep_looking(Rc::clone(&control), seeds));
             if let Some(listener) = listener {
-                monoio::spawn(server::accept(Rc::clone(&control), listener));
+                monoio::spawn(server::accept(Rc::clone(&control), listener, plane));
             }
             serving();
             stop.given().await;
@@ -87,6 +88,8 @@ pub(super) struct Control {
     /// What all nodes should have alike.
     pub(super) settings: Vec<(&'static str, u64)>,
     client: Client,
+    /// Lines about nodes that refuse this one, or are refused.
+    refusals: RefCell<LineLimit>,
     queues: ControlQueues,
     gossip_timeout: Duration,
     started_at: Instant,
@@ -117,7 +120,8 @@ impl Control {
             pending: Pending::default(),
             gossip: RefCell::new(Gossip::new(gossip_options, now, wall_now())),
             is_alone,
-            client: Client::new(EXCHANGE_MAX_BYTES).by(options.way),
+            client: Client::new(EXCHANGE_MAX_BYTES).by(options.way, options.plane.clone()),
+            refusals: RefCell::default(),
             settings: options.settings,
             queues,
             gossip_timeout: options.gossip_timeout,
@@ -216,11 +220,21 @@ impl Control {
                 self.gossip.borrow_mut().handle_failure(now, address, Some(&words));
             }
             Err(error) => {
-                tracing::debug!("gossip with {address} failed: {error}");
+                self.note_failure(address, &error);
                 self.gossip.borrow_mut().handle_failure(now, address, None);
             }
         }
         self.pump();
+    }
+
+    /// A node that is gone is gossip's own to tell; one that does not let this one in, or is not let in, is the operator's.
+    fn note_failure(&self, address: SocketAddr, error: &CallError) {
+        let is_due = || self.refusals.borrow_mut().note(std::time::Instant::now(), address.ip()).is_some();
+        if error.is_about_trust() && is_due() {
+            tracing::warn!("gossip with {address} failed: {error}");
+        } else {
+            tracing::debug!("gossip with {address} failed: {error}");
+        }
     }
 
     fn found(self: &Rc<Control>, step: Step) {

@@ -94,6 +94,7 @@ fn node(heard: &Heard<'_>) -> Value {
         "intHttp": member.addresses.int_http.to_string(),
         "extTcp": member.addresses.ext_tcp.to_string(),
         "extHttp": member.addresses.ext_http.to_string(),
+        "extSecureTcp": member.addresses.ext_secure_tcp.map(|address| address.to_string()),
     })
 }
 

@@ -218,6 +218,7 @@ mod tests {
             storage: Arc::default(),
             directory,
             routes: crate::gossip::PeerRoutes::default(),
+            locks: super::super::Locks::default(),
             started: WallTime::default(),
             started_at: Instant::now(),
         }

@@ -181,7 +181,8 @@ pub(super) fn refuse_not_leader(caller: &Caller<'_>) {
     };
     let endpoint = |address: SocketAddr| Endpoint::new(address.ip(), address.port());
     let (tcp, http) = (endpoint(told.ext_tcp), endpoint(told.ext_http));
-    caller.session.send(|out| response::not_leader(out, caller.correlation, &tcp, &http, None));
+    let secure_tcp = told.ext_secure_tcp.map(endpoint);
+    caller.session.send(|out| response::not_leader(out, caller.correlation, &tcp, &http, secure_tcp.as_ref()));
 }
 
 /// What the protocol has and this server does not have yet.

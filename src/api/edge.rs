@@ -19,6 +19,7 @@ use crate::api::inbox;
 use crate::api::log_events::Checks;
 use crate::api::pending::Pending;
 use crate::api::receive::ReceiveBudget;
+use crate::api::seldom::Seldom;
 use crate::api::session::Session;
 use crate::api::slab::Slab;
 use crate::api::spares::Spares;
@@ -31,7 +32,9 @@ use crate::api::work::{Outcome, Work};
 use crate::engine::{AnswerTimes, ClientCounters, EdgeMessage, Published, Request};
 use crate::gossip::Directory;
 use crate::index::Index;
-use crate::limits::{EDGE_CONNECTIONS_MAX, EDGE_PENDING_BYTES, EDGE_PENDING_REQUESTS, EDGE_RECEIVE_BYTES};
+use crate::limits::{
+    EDGE_CONNECTIONS_MAX, EDGE_HANDSHAKE_TIMEOUT, EDGE_PENDING_BYTES, EDGE_PENDING_REQUESTS, EDGE_RECEIVE_BYTES,
+};
 use crate::queue::Queue;
 use crate::ring::{RingError, Way};
 use crate::security::{ExternalTrust, Plane};
@@ -61,6 +64,8 @@ pub struct EdgeOptions {
     pub plane: Plane,
     /// What clients are shown at the ports with TLS.
     pub external: Option<Arc<ExternalTrust>>,
+    /// Time for the handshake with a client at such a port.
+    pub handshake_timeout: Duration,
 }
 
 impl EdgeOptions {
@@ -82,6 +87,7 @@ impl EdgeOptions {
             way: Way::default(),
             plane: Plane::Open,
             external: None,
+            handshake_timeout: EDGE_HANDSHAKE_TIMEOUT,
         }
     }
 }
@@ -117,12 +123,16 @@ pub struct EdgeLinks {
 }
 
 /// The sockets of one edge, from [`listeners`](crate::api::listeners).
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct EdgeSockets {
-    /// External TCP.
+    /// External TCP; none with `DisableInsecureTCP`.
     pub tcp: Vec<TcpListener>,
     /// External HTTP.
     pub http: Vec<TcpListener>,
+    /// External TCP inside TLS. These and the next need [`EdgeOptions::external`].
+    pub secure_tcp: Vec<TcpListener>,
+    /// External HTTPS.
+    pub secure_http: Vec<TcpListener>,
 }
 
 /// An edge cannot work. Nothing to retry: the node must stop.
@@ -198,6 +208,10 @@ pub(super) struct EdgeState {
     pub(super) budget: ReceiveBudget,
     pub(super) sending: SendBudget,
     pub(super) http_connections: Cell<usize>,
+    /// Connections on the TCP port with TLS whose handshake is under way.
+    pub(super) greeting: Cell<usize>,
+    /// About strangers at the ports with TLS.
+    pub(super) refusals: Seldom,
     pub(super) stopping: Cell<bool>,
     /// Writes answered since the stages were told.
     pub(super) answered: RefCell<AnswerTimes>,
@@ -225,6 +239,8 @@ impl EdgeState {
             budget,
             sending: SendBudget::default(),
             http_connections: Cell::new(0),
+            greeting: Cell::new(0),
+            refusals: Seldom::default(),
             stopping: Cell::new(false),
             answered: RefCell::default(),
             accepting: RefCell::new(Some(Canceller::new())),
@@ -251,6 +267,12 @@ impl EdgeState {
         }
         for listener in sockets.http {
             accepting.push(monoio::spawn(accept::accept_http(Rc::clone(&self), open(listener)?)));
+        }
+        for listener in sockets.secure_tcp {
+            accepting.push(monoio::spawn(accept::accept_secure_clients(Rc::clone(&self), open(listener)?)));
+        }
+        for listener in sockets.secure_http {
+            accepting.push(monoio::spawn(accept::accept_https(Rc::clone(&self), open(listener)?)));
         }
         monoio::spawn(turn::hand_over(Rc::clone(&self)));
         monoio::spawn(sweep::run(Rc::clone(&self)));

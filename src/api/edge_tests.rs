@@ -644,3 +644,6 @@ fn until(condition: impl Fn() -> bool) {
 
 #[path = "edge_load_tests.rs"]
 mod load;
+
+#[path = "secure_tests.rs"]
+mod secure;

@@ -12,15 +12,13 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Buf;
-use monoio::io::Splitable;
-use monoio::net::TcpStream;
-use monoio::net::tcp::TcpOwnedReadHalf;
 use monoio::time::timeout;
 use prost::Message;
 
 use crate::api::connection::{Connection, give_way};
 use crate::api::counters::add;
 use crate::api::edge::EdgeState;
+use crate::api::forward_greeting::{GREETING_TIMEOUT, GreetingError, greet};
 use crate::api::heartbeat::{Beat, Heartbeat};
 use crate::api::inbox;
 use crate::api::receive::{ReceiveBuffer, Received};
@@ -32,7 +30,7 @@ use crate::codec::client::messages::{
 };
 use crate::codec::client::{Command, CredentialsView, Package, PackageView, response};
 use crate::engine::Answer;
-use crate::http::connect;
+use crate::http::{SecureReadHalf, SecureStream, connect};
 use crate::limits::{FORWARD_QUEUE_BYTES, FRAME_MAX_BYTES};
 use crate::types::{Guid, LogPosition, NodeId};
 
@@ -137,6 +135,8 @@ fn link_to_leader(edge: &Rc<EdgeState>) -> Option<Rc<Link>> {
     }
     let address = edge.links.directory.node(leader)?.addresses.int_tcp;
     let hello = (edge.links.forward_hello)()?;
+    // With a secret it is said before, with the proofs.
+    let is_greeted = edge.options.plane.secret().is_some();
     forwarder.links_made.set(forwarder.links_made.get() + 1);
     let link = Rc::new(Link {
         number: forwarder.links_made.get(),
@@ -146,15 +146,17 @@ fn link_to_leader(edge: &Rc<EdgeState>) -> Option<Rc<Link>> {
         is_up: Cell::new(false),
         heartbeat: RefCell::new(Heartbeat::new(edge.options.internal_heartbeat, Instant::now())),
     });
-    link.connection.send(|out| out.extend_from_slice(&hello));
+    if !is_greeted {
+        link.connection.send(|out| out.extend_from_slice(&hello));
+    }
     *forwarder.link.borrow_mut() = Some(Rc::clone(&link));
-    monoio::spawn(run(Rc::clone(edge), Rc::clone(&link), address));
+    monoio::spawn(run(Rc::clone(edge), Rc::clone(&link), address, hello));
     Some(link)
 }
 
 /// The life of one connection to a leader.
-async fn run(edge: Rc<EdgeState>, link: Rc<Link>, address: SocketAddr) {
-    match timeout(CONNECT_TIMEOUT, connect(&edge.options.way, address)).await.map_err(io::Error::from).flatten() {
+async fn run(edge: Rc<EdgeState>, link: Rc<Link>, address: SocketAddr, hello: Vec<u8>) {
+    match open(&edge, address, &hello).await {
         Ok(stream) => serve(&edge, &link, stream).await,
         Err(error) => {
             tracing::info!(%address, leader = %link.leader, %error, "no connection to the leader")
@@ -169,7 +171,20 @@ async fn run(edge: Rc<EdgeState>, link: Rc<Link>, address: SocketAddr) {
     }
 }
 
-async fn serve(edge: &Rc<EdgeState>, link: &Rc<Link>, stream: TcpStream) {
+/// Connects; where the plane is closed both sides show that they belong to it.
+async fn open(edge: &EdgeState, address: SocketAddr, hello: &[u8]) -> Result<SecureStream, GreetingError> {
+    let stream =
+        timeout(CONNECT_TIMEOUT, connect(&edge.options.way, address)).await.map_err(io::Error::from).flatten()?;
+    let plane = &edge.options.plane;
+    if plane.is_open() {
+        return Ok(stream.into());
+    }
+    // What is dropped when the time is up goes with its connection.
+    let greeted = timeout(GREETING_TIMEOUT, greet(stream, plane, address, hello)).await;
+    greeted.unwrap_or(Err(GreetingError::Late))
+}
+
+async fn serve(edge: &Rc<EdgeState>, link: &Rc<Link>, stream: SecureStream) {
     let (mut reader, writer) = stream.into_split();
     link.is_up.set(true);
     *link.heartbeat.borrow_mut() = Heartbeat::new(edge.options.internal_heartbeat, Instant::now());
@@ -178,6 +193,9 @@ async fn serve(edge: &Rc<EdgeState>, link: &Rc<Link>, stream: TcpStream) {
     let mut buffer = ReceiveBuffer::new(edge.budget.clone());
     while let Some(needed) = take_answers(edge, link, &mut buffer) {
         if buffer.receive(&mut reader, &link.connection, needed).await != Received::More {
+            if let Some(error) = buffer.take_tls_error() {
+                tracing::warn!(leader = %link.leader, %error, "the connection to the leader ends");
+            }
             break;
         }
         give_way().await;
@@ -187,7 +205,7 @@ async fn serve(edge: &Rc<EdgeState>, link: &Rc<Link>, stream: TcpStream) {
     writing.await;
 }
 
-async fn drain(link: &Link, reader: &mut TcpOwnedReadHalf, buffer: &mut ReceiveBuffer) {
+async fn drain(link: &Link, reader: &mut SecureReadHalf, buffer: &mut ReceiveBuffer) {
     loop {
         buffer.clear();
         if buffer.receive(reader, &link.connection, 0).await != Received::More {

@@ -7,14 +7,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::{IpAddr, TcpStream as StdTcpStream};
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Buf;
-use monoio::io::Splitable;
 use monoio::net::TcpStream;
-use monoio::net::tcp::TcpOwnedReadHalf;
 
 use crate::api::connection::{Connection, SendBudget, give_way};
 use crate::api::counters::{add, subtract};
@@ -27,6 +24,8 @@ use crate::api::room;
 use crate::api::subscribing::PATIENCE_STEPS_TOTAL;
 use crate::codec::client::frame::{LENGTH_BYTES, frame_bytes};
 use crate::codec::client::{Package, ProtocolLevel, response};
+use crate::engine::Forwarded;
+use crate::http::{SecureReadHalf, SecureStream};
 use crate::limits::{SEND_QUEUE_BYTES, SEND_QUEUE_PAUSE_BYTES};
 use crate::types::Guid;
 
@@ -135,11 +134,15 @@ impl Session {
 }
 
 /// Serves a connection that was accepted elsewhere.
-pub(super) fn adopt(edge: &Rc<EdgeState>, socket: OwnedFd, origin: Origin) {
-    let stream = StdTcpStream::from(socket);
+pub(super) fn adopt(edge: &Rc<EdgeState>, forwarded: Forwarded, origin: Origin) {
+    let stream = StdTcpStream::from(forwarded.socket);
     // The ring waits for us; a socket that never waits would end every receive at once.
     match stream.set_nonblocking(false).and_then(|()| TcpStream::from_std(stream)) {
         Ok(stream) => {
+            let stream = match forwarded.tls {
+                Some((channel, opened)) => SecureStream::resume(stream, channel, opened),
+                None => stream.into(),
+            };
             monoio::spawn(serve(Rc::clone(edge), stream, origin));
         }
         Err(error) => tracing::warn!(%error, "a connection from another node cannot be served"),
@@ -147,7 +150,7 @@ pub(super) fn adopt(edge: &Rc<EdgeState>, socket: OwnedFd, origin: Origin) {
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(edge: Rc<EdgeState>, stream: TcpStream, origin: Origin) {
+pub(super) async fn serve(edge: Rc<EdgeState>, stream: SecureStream, origin: Origin) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection was gone before it was served");
         return;
@@ -179,7 +182,7 @@ pub(super) async fn serve(edge: Rc<EdgeState>, stream: TcpStream, origin: Origin
 async fn read_requests(
     edge: &Rc<EdgeState>,
     session: &Rc<Session>,
-    reader: &mut TcpOwnedReadHalf,
+    reader: &mut SecureReadHalf,
     buffer: &mut ReceiveBuffer,
 ) {
     loop {
@@ -247,7 +250,7 @@ fn handle_frame(edge: &Rc<EdgeState>, session: &Rc<Session>, buffer: &mut Receiv
 
 /// Reads and forgets what the other side still sends until it closes too or the sweep cuts the connection: closing a
 /// socket with unread bytes resets it, and a reset may overtake our last words.
-async fn drain(connection: &Connection, reader: &mut TcpOwnedReadHalf, buffer: &mut ReceiveBuffer) {
+async fn drain(connection: &Connection, reader: &mut SecureReadHalf, buffer: &mut ReceiveBuffer) {
     loop {
         buffer.clear();
         if buffer.receive(reader, connection, 0).await != Received::More {

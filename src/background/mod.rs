@@ -9,6 +9,7 @@
 //! Leaves to others: the chunks made ahead of the writer (`storage::Preparer` has a thread of its own, because writes wait
 //! for it).
 
+mod expiry_watch;
 mod index_keeper;
 mod peer_source;
 mod repairer;
@@ -19,6 +20,7 @@ mod sealer;
 mod testing;
 mod unsealed;
 
+pub use expiry_watch::{ExpiryWatch, ExpiryWatchLinks};
 pub use index_keeper::IndexKeeper;
 pub use peer_source::{LogInfo, PeerAnswer, PeerSource};
 pub use repairer::{Repairer, RepairerLinks};

@@ -207,7 +207,7 @@ mod tests {
 
     fn known(n: u8) -> KnownNode {
         let at = SocketAddr::from(([10, 0, 0, n], 2112));
-        let addresses = Addresses { int_tcp: at, int_http: at, ext_tcp: at, ext_http: at };
+        let addresses = Addresses { int_tcp: at, int_http: at, ext_tcp: at, ext_http: at, ext_secure_tcp: None };
         KnownNode { node: NodeId(Guid([n; 16])), addresses, is_alive: true }
     }
 

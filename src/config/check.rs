@@ -32,9 +32,9 @@ pub(super) fn check(raw: &RawOptions) -> Result<Checked, ConfigError> {
     let values = Values::new(raw);
     let mut checked = Checked { config: read(values)?, warnings: Vec::new(), adjusted: Vec::new() };
     check_listeners(&checked.config)?;
-    security::check(values, &mut checked)?;
     check_discovery(values, &mut checked)?;
     check_advertised(&mut checked)?;
+    security::check(values, &mut checked)?;
     check_sizes(values, &mut checked)?;
     check_processors(values, &mut checked)?;
     warn_of_dangers(&mut checked);
@@ -140,6 +140,7 @@ fn check_listeners(config: &Config) -> Result<(), ConfigError> {
         ("ExtTcpPort", config.ext_tcp()),
         ("ExtHttpPort", config.ext_http()),
     ];
+    listeners.retain(|(option, _)| *option != "ExtTcpPort" || !config.security.is_plain_tcp_off);
     listeners.extend(config.ext_secure_tcp().map(|address| ("ExtSecureTcpPort", address)));
     listeners.extend(config.ext_secure_http().map(|address| ("ExtSecureHttpPort", address)));
     for (i, (second, there)) in listeners.iter().enumerate() {
@@ -269,7 +270,8 @@ fn check_advertised(checked: &mut Checked) -> Result<(), ConfigError> {
         ("ExtTcpPort", advertised.ext_tcp),
         ("ExtHttpPort", advertised.ext_http),
     ] {
-        if endpoint.port() == 0 {
+        // A port that is not opened is told as 0.
+        if endpoint.port() == 0 && !(name == "ExtTcpPort" && config.security.is_plain_tcp_off) {
             return Err(ConfigError::UnknownPort { name, cluster_size: config.cluster_size });
         }
     }

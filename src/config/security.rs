@@ -80,6 +80,7 @@ fn missing(values: Values<'_>, option: &'static str, needs: &'static str) -> Con
 
 /// Nobody opens the internal plane to a network by accident.
 pub(super) fn check(values: Values<'_>, checked: &mut Checked) -> Result<(), ConfigError> {
+    warn_of_what_is_unused(values, checked);
     let config = &checked.config;
     let is_closed = config.security.internal.identity.is_some() || config.security.internal.secret.is_some();
     if is_closed || config.int_ip.to_canonical().is_loopback() {
@@ -94,6 +95,28 @@ pub(super) fn check(values: Values<'_>, checked: &mut Checked) -> Result<(), Con
         config.int_ip
     ));
     Ok(())
+}
+
+/// Who sets these means to have TLS.
+fn warn_of_what_is_unused(values: Values<'_>, checked: &mut Checked) {
+    let security = &checked.config.security;
+    if security.internal.identity.is_some() {
+        return;
+    }
+    if security.int_tcp_port != 0 {
+        checked.warnings.push(format!(
+            "IntSecureTcpPort is {}, but is not opened: UseInternalSsl is false, so nodes connect to IntTcpPort without TLS; \
+             set UseInternalSsl on all nodes, or remove it",
+            security.int_tcp_port
+        ));
+    }
+    if security.external.is_none() && !values.text("CertificateFile").is_empty() {
+        checked.warnings.push(format!(
+            "CertificateFile is \"{}\", but nothing uses it; set UseInternalSsl, ExtSecureTcpPort or ExtSecureHttpPort, or \
+             remove it",
+            values.text("CertificateFile")
+        ));
+    }
 }
 
 #[cfg(test)]
@@ -151,6 +174,7 @@ mod tests {
         assert_eq!((files.certificate, files.key), security.external.unwrap());
         assert_eq!((port, security.ext_tcp_port, security.ext_http_port), (1115, Some(9), None));
         assert_eq!(security.internal.target_host, None);
-        assert_eq!(outcome("--int-secure-tcp-port 1115").unwrap().1, 1112, "without UseInternalSsl");
+        let (_, port, warnings) = outcome(&format!("--int-secure-tcp-port 1115 {FILES}")).unwrap();
+        assert_eq!((port, warnings.len()), (1112, 2), "without UseInternalSsl: {warnings:?}");
     }
 }

@@ -176,7 +176,7 @@ impl Config {
         SocketAddr::new(self.int_ip, self.int_http_port)
     }
 
-    /// Where to listen for clients, TCP.
+    /// Where to listen for clients, TCP; not at all when `security.is_plain_tcp_off`.
     #[must_use]
     pub fn ext_tcp(&self) -> SocketAddr {
         SocketAddr::new(self.ext_ip, self.ext_tcp_port)
@@ -203,17 +203,20 @@ impl Config {
     /// What this node tells others about where it is.
     ///
     /// Ports that the system chose are known only after listening: whoever listens writes them into the port fields
-    /// before it asks for this.
+    /// before it asks for this. A plain port that is not opened is told as 0, as secure ones are where there is none.
     #[must_use]
     pub fn advertised(&self) -> Addresses {
         let told = &self.advertise_as;
         let int_ip = told.int_ip.unwrap_or(self.int_ip);
         let ext_ip = told.ext_ip.unwrap_or(self.ext_ip);
+        let ext_tcp_port = told.ext_tcp_port.unwrap_or(self.ext_tcp_port);
+        let secure = self.security.ext_tcp_port.map(|port| told.ext_secure_tcp_port.unwrap_or(port));
         Addresses {
             int_tcp: SocketAddr::new(int_ip, told.int_tcp_port.unwrap_or(self.int_tcp_port)),
             int_http: SocketAddr::new(int_ip, told.int_http_port.unwrap_or(self.int_http_port)),
-            ext_tcp: SocketAddr::new(ext_ip, told.ext_tcp_port.unwrap_or(self.ext_tcp_port)),
+            ext_tcp: SocketAddr::new(ext_ip, if self.security.is_plain_tcp_off { 0 } else { ext_tcp_port }),
             ext_http: SocketAddr::new(ext_ip, told.ext_http_port.unwrap_or(self.ext_http_port)),
+            ext_secure_tcp: secure.map(|port| SocketAddr::new(ext_ip, port)),
         }
     }
 

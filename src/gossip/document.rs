@@ -176,7 +176,7 @@ fn node(member: &Member, is_alive: bool, state: MemberState) -> MemberInfo {
         internal_secure_tcp_port: 0,
         external_tcp_ip: addresses.ext_tcp.ip().to_string(),
         external_tcp_port: addresses.ext_tcp.port(),
-        external_secure_tcp_port: 0,
+        external_secure_tcp_port: addresses.ext_secure_tcp.map_or(0, |address| address.port()),
         internal_http_ip: addresses.int_http.ip().to_string(),
         internal_http_port: addresses.int_http.port(),
         external_http_ip: addresses.ext_http.ip().to_string(),

@@ -38,13 +38,14 @@
 //!   [`engine`](crate::engine) decide, carry out its actions as submissions, enter the kernel once. It parses no client
 //!   protocol and serves no reads. For an append its engine neither takes memory nor frees any (`tests/allocations.rs`
 //!   counts): the request brings its own, and goes back with the answer.
-//! - **Edge threads** serve clients. Each has its own listeners on 1113 and 2113 (`SO_REUSEPORT`), its own connections
-//!   and subscriptions. An edge decodes a request, encodes the body of the record, which is the costly part, and sends
+//! - **Edge threads** serve clients. Each has its own listeners on 1113 and 2113 (`SO_REUSEPORT`), and on the ports with
+//!   TLS where there are any, its own connections and subscriptions. An edge decodes a request, encodes the body of the record, which is the costly part, and sends
 //!   it to the log thread over a bounded queue. It answers reads from the [`index`](crate::index) and the chunk files.
 //!   It answers a write when its index has applied it, so a client reads its own writes at that node.
 //! - The **control thread** has the internal HTTP on 2112: gossip, elections, administration, DNS. It carries what the
 //!   log thread decides. A node on its own has that port for `ringstore admin` and `ringstore backup` only, takes no other
-//!   node's gossip or votes there, and goes on without it where it is taken; 1112 stays closed.
+//!   node's gossip or votes there, and goes on without it where it is taken; 1112 stays closed. Where the plane has
+//!   certificates or a secret nothing of a stranger gets further than the gate in front of its routes.
 //! - The **background thread** prepares chunk files ahead of the writer, zero-filled, so that an append is an overwrite
 //!   and a flush touches no metadata of the file system. It also watches the free space.
 //!

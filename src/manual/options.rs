@@ -34,7 +34,7 @@
 //!
 //! | YAML key | Flag | Environment | Default | Meaning |
 //! |---|---|---|---|---|
-//! | `IntIp` | `--int-ip` | `EVENTSTORE_INT_IP` | `127.0.0.1` | Address to listen on for traffic between the nodes. That traffic is not authenticated in this version: use a private network. Must be an IPv4 or IPv6 address (no host name); for example `10.0.0.1`. |
+//! | `IntIp` | `--int-ip` | `EVENTSTORE_INT_IP` | `127.0.0.1` | Address to listen on for traffic between the nodes. Another one than loopback needs UseInternalSsl or ClusterSecretFile. Must be an IPv4 or IPv6 address (no host name); for example `10.0.0.1`. |
 //! | `ExtIp` | `--ext-ip` | `EVENTSTORE_EXT_IP` | `127.0.0.1` | Address to listen on for clients. Must be an IPv4 or IPv6 address (no host name); for example `192.168.0.1`. |
 //! | `IntTcpPort` | `--int-tcp-port` | `EVENTSTORE_INT_TCP_PORT` | `1112` | Port for replication and forwarded requests, on IntIp; 0 lets the system choose. A node on its own does not open it. Must be a port from 0 to 65535; for example `11112`. |
 //! | `ExtTcpPort` | `--ext-tcp-port` | `EVENTSTORE_EXT_TCP_PORT` | `1113` | Port for clients, TCP protocol, on ExtIp; 0 lets the system choose. Must be a port from 0 to 65535; for example `11113`. |
@@ -58,6 +58,19 @@
 //! | `AdminOnExt` | `--admin-on-ext` | `EVENTSTORE_ADMIN_ON_EXT` | `true` | Serve /admin and /web on the client port. What changes the cluster (`ringstore admin`), elections and the gossip of the nodes are on the internal port only, whatever this says. Must be true or false; for example `false`. |
 //! | `StatsOnExt` | `--stats-on-ext` | `EVENTSTORE_STATS_ON_EXT` | `true` | Serve /stats on the client port; it is always on the internal one. Must be true or false; for example `false`. |
 //! | `GossipOnExt` | `--gossip-on-ext` | `EVENTSTORE_GOSSIP_ON_EXT` | `true` | Serve GET /gossip on the client port. Clients that find the cluster by gossip need it, unless they reach the internal one. Must be true or false; for example `false`. |
+//! | `CertificateFile` | `--certificate-file` | `EVENTSTORE_CERTIFICATE_FILE` | none | Certificate of this node, PEM, with its chain behind it: for the TLS ports, and for traffic between the nodes with UseInternalSsl. PKCS#12, which v5 takes, is turned into PEM by openssl pkcs12. Read again on SIGHUP; links that stand stay. Must be a path; for example `/etc/ringstore/node.pem`. |
+//! | `CertificatePrivateKeyFile` | `--certificate-private-key-file` | `EVENTSTORE_CERTIFICATE_PRIVATE_KEY_FILE` | none | Private key of CertificateFile, PEM, not protected by a password. Must be a path; for example `/etc/ringstore/node.key`. |
+//! | `CertificateAuthorityFile` | `--certificate-authority-file` | `EVENTSTORE_CERTIFICATE_AUTHORITY_FILE` | none | Certificates, PEM, of the authorities that the other nodes' certificates must chain to. Needed with UseInternalSsl. Use an authority that signs nothing but nodes of this cluster. Must be a path; for example `/etc/ringstore/ca.pem`. |
+//! | `UseInternalSsl` | `--use-internal-ssl` | `EVENTSTORE_USE_INTERNAL_SSL` | `false` | Close the internal ports to all but nodes with a certificate of CertificateAuthorityFile that is valid for them, and encrypt what goes between the nodes. Both sides of each connection are checked. The same on all nodes. Must be true or false; for example `true`. |
+//! | `SslTargetHost` | `--ssl-target-host` | `EVENTSTORE_SSL_TARGET_HOST` | `n/a` | Name that the certificates of all nodes have. n/a: each is valid for the address that its node is dialled at and connects from. Must be a text; for example `node.cluster.example`. |
+//! | `IntSecureTcpPort` | `--int-secure-tcp-port` | `EVENTSTORE_INT_SECURE_TCP_PORT` | `0` | Port for replication and forwarded requests with UseInternalSsl, instead of IntTcpPort; 0: IntTcpPort is used, with TLS. Must be a port from 0 to 65535; for example `1115`. |
+//! | `IntSecureTcpPortAdvertiseAs` | `--int-secure-tcp-port-advertise-as` | `EVENTSTORE_INT_SECURE_TCP_PORT_ADVERTISE_AS` | `0` | Port to tell others instead of IntSecureTcpPort; 0 means the same. Must be a port from 0 to 65535; for example `21115`. |
+//! | `ClusterSecretFile` | `--cluster-secret-file` | `EVENTSTORE_CLUSTER_SECRET_FILE` | none | File with a secret of at least 32 bytes that all nodes have: each connection between nodes begins with a proof of it from both sides, and requests to IntHttpPort are signed. Keeps strangers out where there is no UseInternalSsl; it encrypts nothing. Must be a path; for example `/etc/ringstore/secret`. |
+//! | `UnsafeOpenInternalPlane` | `--unsafe-open-internal-plane` | `EVENTSTORE_UNSAFE_OPEN_INTERNAL_PLANE` | `false` | Start although IntIp is not a loopback address and there is neither UseInternalSsl nor ClusterSecretFile: whoever reaches IntIp can read and change everything. Must be true or false; for example `true`. |
+//! | `ExtSecureTcpPort` | `--ext-secure-tcp-port` | `EVENTSTORE_EXT_SECURE_TCP_PORT` | `0` | Port for clients with TLS, TCP protocol, on ExtIp; 0: none. Needs CertificateFile and CertificatePrivateKeyFile. Must be a port from 0 to 65535; for example `1116`. |
+//! | `ExtSecureTcpPortAdvertiseAs` | `--ext-secure-tcp-port-advertise-as` | `EVENTSTORE_EXT_SECURE_TCP_PORT_ADVERTISE_AS` | `0` | Port to tell others instead of ExtSecureTcpPort; 0 means the same. Must be a port from 0 to 65535; for example `21116`. |
+//! | `ExtSecureHttpPort` | `--ext-secure-http-port` | `EVENTSTORE_EXT_SECURE_HTTP_PORT` | `0` | Port for clients with HTTPS, on ExtIp; 0: none. Needs CertificateFile and CertificatePrivateKeyFile. Must be a port from 0 to 65535; for example `2114`. |
+//! | `DisableInsecureTCP` | `--disable-insecure-tcp` | `EVENTSTORE_DISABLE_INSECURE_TCP` | `false` | Do not open ExtTcpPort: clients use ExtSecureTcpPort, which must be set. Must be true or false; for example `true`. |
 //!
 //! ## Cluster options
 //!
@@ -117,7 +130,6 @@
 //! - `CertificateStoreName`
 //! - `CertificateSubjectName`
 //! - `CertificateThumbprint`
-//! - `CertificateFile`: TLS is not offered
 //! - `CertificatePassword`
 //! - `CommitCount`: a write is acknowledged by a majority
 //! - `PrepareCount`: a write is acknowledged by a majority
@@ -148,20 +160,13 @@
 //! - `StructuredLog`
 //! - `MaxAutoMergeIndexLevel`
 //! - `WriteStatsToDb`
-//! - `IntSecureTcpPort`: no TLS port is opened
-//! - `ExtSecureTcpPortAdvertiseAs`
-//! - `ExtSecureTcpPort`: no TLS port is opened
-//! - `IntSecureTcpPortAdvertiseAs`
 //! - `ConnectionPendingSendBytesThreshold`
 //! - `ConnectionQueueSizeThreshold`
 //! - `IntHttpPrefixes`
 //! - `ExtHttpPrefixes`
 //! - `EnableTrustedAuth`: the header is not honoured
 //! - `AddInterfacePrefixes`
-//! - `UseInternalSsl`: the traffic between the nodes is not encrypted
-//! - `DisableInsecureTCP`: the plain TCP ports stay open
-//! - `SslTargetHost`
-//! - `SslValidateServer`
+//! - `SslValidateServer`: certificates are always checked
 //! - `RunProjections`: no projection runs
 //! - `ProjectionThreads`
 //! - `ProjectionsQueryExpiry`

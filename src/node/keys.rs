@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::security::{ExternalTrust, Plane};
+use crate::security::{Expiry, ExternalTrust, Plane};
 
 use super::NodeError;
 
@@ -31,9 +31,85 @@ impl Keys {
         Ok(keys)
     }
 
+    /// Reads the certificates again. Links that stand stay; what cannot be used leaves in use what was. The secret stays:
+    /// nodes with two different ones would refuse each other until the last has read it.
+    pub(super) fn reload(&self) {
+        let internal = self.plane.trust().map(|trust| ("internal", trust.reload()));
+        let external = self.external.as_ref().map(|trust| ("external", trust.reload()));
+        let outcomes: Vec<_> = internal.into_iter().chain(external).collect();
+        if outcomes.is_empty() {
+            tracing::info!("SIGHUP: there are no certificates to read again");
+        }
+        for (plane, outcome) in outcomes {
+            match outcome {
+                Ok(Expiry { not_after, file, names }) => tracing::info!(
+                    "SIGHUP: the certificate of the {plane} plane was read again: {} ({names}); it and what it needs is valid \
+                     until {not_after}. New connections take it, those that stand stay",
+                    file.display()
+                ),
+                Err(error) => tracing::error!(
+                    "SIGHUP: the new certificate of the {plane} plane cannot be used, so the old one stays in use: {error}"
+                ),
+            }
+        }
+        self.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+        if self.plane.secret().is_some() {
+            tracing::info!("SIGHUP: the cluster's secret stays as it is until a restart");
+        }
+    }
+
     /// What the operator should know of the files.
     fn warnings(&self) -> Vec<String> {
         let external = self.external.as_ref().map(|trust| trust.warnings());
         self.plane.warnings().into_iter().chain(external.unwrap_or_default()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::security::testing::{DAY, TestCluster, today};
+    use crate::security::{ClusterSecret, Trust, Validity};
+
+    #[test]
+    fn what_is_read_again_is_used_when_it_can_be() {
+        let cluster = TestCluster::new();
+        let files = cluster.files("node", &cluster.issue(&["127.0.0.1", "first"], today()));
+        let trust = Arc::new(Trust::load(files.clone(), None).unwrap());
+        let secret = Arc::new(ClusterSecret::from_bytes(&[b'x'; 32]).unwrap());
+        let external = Arc::new(ExternalTrust::load(files.certificate.clone(), files.key.clone()).unwrap());
+        let keys = Keys { plane: Plane::new(Some(secret), Some(trust.clone())), external: Some(external.clone()) };
+        // The clones that the threads have see it.
+        let (standing, seen) = (trust.current(), keys.clone());
+        let names = || {
+            let internal = seen.plane.trust().unwrap().expiry();
+            (internal.names.names[1].clone(), seen.external.as_ref().unwrap().expiry().names.names[1].clone())
+        };
+        let both = |name: &str| (name.to_owned(), name.to_owned());
+        assert_eq!(names(), both("first"));
+        cluster.files("node", &cluster.issue(&["127.0.0.1", "second"], today()));
+        keys.reload();
+        assert_eq!(names(), both("second"));
+        assert_eq!(standing.names().names[1], "first", "who has the old ones keeps them");
+
+        fs::write(&files.certificate, "nonsense").unwrap();
+        keys.reload();
+        assert_eq!(names(), both("second"), "nonsense");
+        cluster.files("node", &cluster.issue(&["127.0.0.1", "third"], today()));
+        fs::write(&files.key, cluster.issue(&["127.0.0.1"], today()).key).unwrap();
+        keys.reload();
+        assert_eq!(names(), both("second"), "a key of another certificate");
+        fs::remove_file(&files.certificate).unwrap();
+        keys.reload();
+        assert_eq!(names(), both("second"), "gone");
+        let now = std::time::SystemTime::now();
+        let over = Validity { from: now - 10 * DAY, until: now - DAY };
+        cluster.files("node", &cluster.issue(&["127.0.0.1", "fourth"], over));
+        keys.reload();
+        assert_eq!(names().0, "second", "its time is over");
+        // Nothing at all to read again is fine, too.
+        Keys::default().reload();
     }
 }

@@ -14,13 +14,13 @@ mod store;
 mod threads;
 
 use std::fs;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::Loaded;
@@ -46,7 +46,7 @@ pub(crate) enum Event {
     Ended(Result<(), NodeError>),
 }
 
-/// Runs a node until it is told to stop (SIGTERM, SIGINT) or cannot go on.
+/// Runs a node until it is told to stop (SIGTERM, SIGINT) or cannot go on. SIGHUP makes it read its certificates again.
 ///
 /// # Errors
 /// See [`NodeError`].
@@ -57,18 +57,20 @@ pub fn run(loaded: &Loaded) -> Result<(), NodeError> {
     }
     let (events, inbox) = channel();
     let starting = Arc::new(AtomicBool::new(true));
-    watch_signals(events.clone(), Arc::clone(&starting))?;
+    let loaded_keys = Arc::new(OnceLock::new());
+    watch_signals(events.clone(), Arc::clone(&starting), Arc::clone(&loaded_keys))?;
     raise_file_limit();
     // Before anything is made or read: a refused io_uring must not be found out after minutes of recovery.
     ring::probe().map_err(LogThreadError::from)?;
     let mut config = loaded.config.clone();
     let keys = Keys::load(&config)?;
+    let keys = loaded_keys.get_or_init(|| keys);
     let mut store = Store::open(&config, &keys.plane)?;
     store.check_membership(&config)?;
     let sockets = Sockets::bind(&mut config)?;
     store.found_alone(&config)?;
     starting.store(false, Ordering::SeqCst);
-    let mut threads = Threads::start(&config, &keys, store, sockets, &events)?;
+    let mut threads = Threads::start(&config, keys, store, sockets, &events)?;
     wait(&inbox, threads.count())?;
     service::stopping();
     let stopped = threads.stop();
@@ -111,19 +113,27 @@ fn wait(inbox: &Receiver<Event>, threads: usize) -> Result<(), NodeError> {
 
 /// The second signal does not wait for anything. Nor does the first one while the node is `starting`: reading a long log
 /// takes minutes, nothing has been promised to anybody yet, and recovery can be cut off anywhere and begun again.
-fn watch_signals(events: Sender<Event>, starting: Arc<AtomicBool>) -> Result<(), NodeError> {
+///
+/// SIGHUP has the certificates read again, also while the node starts: one that mends its log needs the others.
+fn watch_signals(events: Sender<Event>, starting: Arc<AtomicBool>, keys: Arc<OnceLock<Keys>>) -> Result<(), NodeError> {
     let failed = |error: std::io::Error| NodeError::Thread { thread: "signal", message: error.to_string() };
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(failed)?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(failed)?;
     let watch = move || {
-        for (count, signal) in signals.forever().enumerate() {
+        let mut is_told = false;
+        for signal in signals.forever() {
+            if signal == SIGHUP {
+                keys.get().map_or_else(|| tracing::info!("SIGHUP: nothing was read yet"), Keys::reload);
+                continue;
+            }
             if starting.load(Ordering::SeqCst) {
                 tracing::info!("{}: stopping, the node had not started yet", name_of(signal));
                 leave(0);
             }
-            if count > 0 {
+            if is_told {
                 tracing::warn!("told to stop again: leaving at once");
                 leave(128 + signal);
             }
+            is_told = true;
             let _ = events.send(Event::Signal(signal));
         }
     };

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 
 use crate::admin::{
-    ControlOptions, ControlQueues, ControlThread, IndexFigures, NodeStatus, SeedSource, StopSignal, routes,
+    ControlOptions, ControlQueues, ControlThread, IndexFigures, Locks, NodeStatus, SeedSource, StopSignal, routes,
 };
 use crate::api::users::Users;
 use crate::api::{Checks, Edge, EdgeLinks, EdgeOptions, EdgeSockets, HeartbeatOptions};
 use crate::background::{
-    Background, Chore, IndexKeeper, Repairer, RepairerLinks, RouteWatch, RouteWatchLinks, Scrubber, Sealer,
-    UnsealedLinks, UnsealedScrubber,
+    Background, Chore, ExpiryWatch, ExpiryWatchLinks, IndexKeeper, Repairer, RepairerLinks, RouteWatch,
+    RouteWatchLinks, Scrubber, Sealer, UnsealedLinks, UnsealedScrubber,
 };
 use crate::codec::link::{Hello, Purpose};
 use crate::config::{Config, Heartbeat, OnExt};
@@ -81,7 +81,7 @@ impl Threads {
         sockets: Sockets,
         events: &Sender<Event>,
     ) -> Result<Threads, NodeError> {
-        let shared = Shared::new(&store, sockets.edges.len())?;
+        let shared = Shared::new(keys, &store, sockets.edges.len())?;
         watch_flushes(&store, events);
         let preparer = start_preparer(&store, Arc::clone(&shared.shell), config.background_cpus())?;
         let background = start_background(config, keys, &store, &shared)?;
@@ -147,7 +147,7 @@ fn join(thread: JoinHandle<()>) -> Result<(), NodeError> {
 }
 
 impl Shared {
-    fn new(store: &Store, edges: usize) -> Result<Shared, NodeError> {
+    fn new(keys: &Keys, store: &Store, edges: usize) -> Result<Shared, NodeError> {
         let failed = |error: std::io::Error| NodeError::Thread { thread: "log", message: error.to_string() };
         let published: Arc<Published> = Arc::default();
         let clients: Arc<ClientCounters> = Arc::default();
@@ -162,6 +162,7 @@ impl Shared {
             storage: Arc::clone(&storage),
             directory: directory.clone(),
             routes: PeerRoutes::default(),
+            locks: Locks { plane: keys.plane.clone(), external: keys.external.clone(), ..Locks::default() },
             started: WallTime::from_system(SystemTime::now()),
             started_at: Instant::now(),
         };
@@ -333,7 +334,20 @@ fn start_background(
     let mut chores: Vec<Box<dyn Chore>> =
         vec![Box::new(sealer), Box::new(scrubber), Box::new(unsealed), Box::new(index_keeper)];
     chores.extend(route_watch(config, store, shared));
+    chores.extend(expiry_watch(config, keys));
     Ok(vec![start("background", chores)?, start("repairer", vec![Box::new(repairer)])?])
+}
+
+/// Looks after the ends of certificates, and a plane that is open by intent; none where there is neither.
+fn expiry_watch(config: &Config, keys: &Keys) -> Option<Box<dyn Chore>> {
+    let is_open = keys.plane.is_open() && !keys.plane.may_listen_on(config.int_ip);
+    let links = ExpiryWatchLinks {
+        internal: keys.plane.trust().cloned(),
+        external: keys.external.clone(),
+        open_at: is_open.then_some(config.int_ip),
+    };
+    let is_needed = links.internal.is_some() || links.external.is_some() || is_open;
+    is_needed.then(|| Box::new(ExpiryWatch::new(links)) as Box<dyn Chore>)
 }
 
 /// Looks after the routes to the other nodes; none where there are no others, or the kernel cannot be asked.
@@ -458,7 +472,7 @@ fn spawn_edge(
         users: Arc::new(Users::default()),
         counters: Arc::clone(&shared.clients),
         routes: Arc::new(move |request, client| routes::external(&status, on_ext, request, client)),
-        forward_hello: forward_hello(store, shared),
+        forward_hello: forward_hello(store, shared, keys.plane.secret().is_some()),
     };
     let cpus = config.edge_cpus(index);
     spawn(format!("edge-{index}"), "edge", events, move |serving| {
@@ -469,7 +483,7 @@ fn spawn_edge(
 }
 
 /// The greeting of forward links. The cluster may become known only while the node runs.
-fn forward_hello(store: &Store, shared: &Shared) -> Arc<dyn Fn() -> Option<Vec<u8>> + Send + Sync> {
+fn forward_hello(store: &Store, shared: &Shared, secret: bool) -> Arc<dyn Fn() -> Option<Vec<u8>> + Send + Sync> {
     let (node, chunk_size) = (store.state.node, store.layout.chunk_size);
     let published = Arc::clone(&shared.published);
     Arc::new(move || {
@@ -482,6 +496,7 @@ fn forward_hello(store: &Store, shared: &Shared) -> Arc<dyn Fn() -> Option<Vec<u
             subscription: Guid::ZERO,
             start: LogPosition::ZERO,
             chunk_size,
+            secret,
         };
         Some(hello.encode().to_vec())
     })

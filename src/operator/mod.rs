@@ -11,6 +11,7 @@
 //! the same command goes on. They leave every decision about members to the leader.
 #![forbid(unsafe_code)]
 
+mod access;
 mod admin;
 mod backup;
 mod certificates;
@@ -35,6 +36,7 @@ use std::time::Instant;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use self::access::AccessOptions;
 use self::admin::AdminCommand;
 use self::certificates::CertificatesCommand;
 pub use self::error::OperatorError;
@@ -80,9 +82,11 @@ enum Command {
     /// Asks a running node over its internal HTTP, and through it the leader. Every change says first what it does to the
     /// quorum and asks for confirmation.
     Admin {
-        /// Any node of the cluster: its IntIp and IntHttpPort
-        #[arg(long = "node", value_name = "HOST:PORT", default_value = "127.0.0.1:2112", global = true)]
-        asked: String,
+        /// Any node of the cluster: its IntIp and IntHttpPort [default: 127.0.0.1:2112, or the node of --config]
+        #[arg(long = "node", value_name = "HOST:PORT", global = true)]
+        asked: Option<String>,
+        #[command(flatten)]
+        access: AccessOptions,
         #[command(subcommand)]
         command: AdminCommand,
     },
@@ -95,9 +99,12 @@ enum Command {
         /// The folder; empty, or with an earlier backup of the same cluster
         #[arg(value_name = "DIR")]
         directory: PathBuf,
-        /// The node: its IntIp and IntHttpPort. A follower does as well as the leader
-        #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:2112")]
-        from: String,
+        /// The node: its IntIp and IntHttpPort [default: 127.0.0.1:2112, or the node of --config]. A follower does as well
+        /// as the leader
+        #[arg(long, value_name = "HOST:PORT")]
+        from: Option<String>,
+        #[command(flatten)]
+        access: AccessOptions,
     },
     /// Makes a data directory from a backup, for a node that joins its cluster or founds a new one.
     ///
@@ -274,10 +281,10 @@ fn carry_out(command: Command) -> Result<u8, OperatorError> {
             };
             carry_out_tune(&Order { action, state_file, root }, options)
         }
-        Command::Admin { asked, command } => admin::run(&asked, &command).map(|()| 0),
-        Command::Backup { directory, from } => {
+        Command::Admin { asked, access, command } => admin::run(asked.as_deref(), access.open()?, &command).map(|()| 0),
+        Command::Backup { directory, from, access } => {
             let began = Instant::now();
-            let done = backup::backup(&directory, &from)?;
+            let done = backup::backup(&directory, from.as_deref(), access.open()?)?;
             backup::summary(&directory, &done, began.elapsed()).iter().for_each(|line| println!("{line}"));
             Ok(0)
         }
@@ -345,6 +352,12 @@ mod tests {
         check("admin add", 1);
         check("admin --node nonsense:x status", 1);
         check("verify /proc/self/nothing", 2);
+        check("admin --certificate-file c status", 1);
+        check("admin status --ssl-target-host a", 1);
+        check("backup d --config c --cluster-secret-file s", 1);
+        check("admin --config /proc/self/nothing status", 1);
+        check("admin --cluster-secret-file /proc/self/nothing status", 2);
+        check("backup d --cluster-secret-file /dev/null", 2);
         check("certificates --out x", 1);
         check("certificates --out x --node a=1.2.3.4 --days 0", 1);
         check("certificates --out /proc/self/nothing --node a", 1);

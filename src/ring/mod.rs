@@ -22,6 +22,7 @@ mod mirror;
 mod operation;
 mod probe;
 mod read_map;
+mod rented;
 mod routes;
 mod socket;
 mod submit;
@@ -37,9 +38,10 @@ pub use driver::{Completion, Driver, GroupId, Outcome, Wait};
 pub use error::{Failure, RingError};
 pub use memory::prefer_memory_node;
 pub use mirror::{MirroredBuffer, Window};
-pub use operation::{FileId, Source, ZEROS_MAX};
+pub use operation::{FileId, SharedPart, Source, ZEROS_MAX};
 pub use probe::{Capabilities, Finding, Mode, probe};
 pub use read_map::ReadMap;
+pub use rented::{rented, rented_first};
 pub use routes::{Route, Routes};
 pub use socket::{
     abort_on_close, bind_device, check_device, keep_alive, listen, local_address, peer_address, pin_thread,

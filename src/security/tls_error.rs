@@ -5,6 +5,9 @@ use std::net::IpAddr;
 use rustls::{AlertDescription, CertificateError, Error};
 
 use super::certificate::PeerNames;
+use crate::codec::client::Command;
+use crate::codec::client::frame::PACKAGE_HEADER_BYTES;
+use crate::limits::FRAME_MAX_BYTES;
 use crate::types::WallTime;
 
 /// Always the end of the connection; another attempt makes sense after something was changed, or for
@@ -200,6 +203,13 @@ fn meaning(alert: AlertDescription) -> &'static str {
     }
 }
 
+/// True for the length and the command that a frame of v5's clients begins with.
+fn is_client_frame(first: &[u8]) -> bool {
+    let Some((length, [command, ..])) = first.split_first_chunk() else { return false };
+    let length = u32::from_le_bytes(*length) as usize;
+    (PACKAGE_HEADER_BYTES..=FRAME_MAX_BYTES).contains(&length) && Command::from_byte(*command).is_some()
+}
+
 /// What first bytes that are no TLS look like.
 pub(super) fn guess(first: &[u8]) -> &'static str {
     let begins = |words: &[&[u8]]| words.iter().any(|word| first.starts_with(word));
@@ -207,6 +217,8 @@ pub(super) fn guess(first: &[u8]) -> &'static str {
         " (a node that speaks to others without TLS: UseInternalSsl is set here and not there)"
     } else if begins(&[b"GET ", b"POST", b"PUT ", b"HEAD", b"DELE", b"OPTI"]) {
         " (a plain HTTP request: here it is https, with a certificate)"
+    } else if is_client_frame(first) {
+        " (a client of the TCP protocol without TLS: it is to use TLS, or the port without it)"
     } else if begins(&[b"HTTP"]) {
         " (a plain HTTP answer: the other side has no TLS)"
     } else {

@@ -4,7 +4,7 @@
 //! stand keep what they were made with, so a reload drops nothing. The main thread reloads, everybody reads.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -170,6 +170,13 @@ impl Trust {
         Ok(Trust { files, target_host: target_host.map(str::to_owned), current, warnings })
     }
 
+    /// What no file could give, for tests: a certificate that is not valid now.
+    #[cfg(test)]
+    pub(super) fn unchecked(files: IdentityFiles, configs: TlsConfigs) -> Trust {
+        let (current, warnings) = (RwLock::new(Arc::new(configs)), RwLock::new(Vec::new()));
+        Trust { files, target_host: None, current, warnings }
+    }
+
     /// What a new connection is made with.
     #[must_use]
     pub fn current(&self) -> Arc<TlsConfigs> {
@@ -253,11 +260,11 @@ impl ExternalTrust {
 
 type External = (Arc<ServerConfig>, Expiry, Vec<String>);
 
-fn external(certificate: &PathBuf, key: &PathBuf) -> Result<External, SecurityError> {
+fn external(certificate: &Path, key: &Path) -> Result<External, SecurityError> {
     let own = OwnCertificate::load(certificate, key)?;
     own.check_uses(certificate, false)?;
     let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS12, &TLS13])?;
     let config = builder.with_no_client_auth().with_cert_resolver(single(own.certified));
-    let expiry = Expiry { not_after: own.not_after, file: certificate.clone(), names: own.names };
+    let expiry = Expiry { not_after: own.not_after, file: certificate.to_owned(), names: own.names };
     Ok((Arc::new(config), expiry, own.warnings))
 }

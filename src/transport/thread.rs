@@ -21,6 +21,7 @@ use super::connections::{Connections, Holds};
 use super::edges::Outboxes;
 use super::error::LogThreadError;
 use super::files::{AtRest, LogFiles};
+use super::strangers::Strangers;
 use super::tag::{ConnectionId, Tag, Waker};
 
 /// Requests taken in one turn, so that no turn is long.
@@ -168,6 +169,8 @@ pub struct LogThread {
     pub(super) stalling: Option<(NodeId, LogPosition, Ticks)>,
     /// Links to a leader that could not be made since the last one that could.
     pub(super) failed_openings: u64,
+    /// Who was refused, for the log.
+    pub(super) strangers: Strangers,
     /// The log buffer is registered with the kernel, or that was tried.
     pub(super) buffer_registered: bool,
     pub(super) now: Ticks,
@@ -229,7 +232,9 @@ impl LogThread {
         for finding in &driver.capabilities().findings {
             tracing::info!("io_uring: {finding}");
         }
-        tracing::info!("replication path: one io_uring on this thread, no send/recv system calls");
+        let sealed =
+            options.plane.trust().map_or("", |_| "; links are TLS, so nothing is sent without copying (zero-copy)");
+        tracing::info!("replication path: one io_uring on this thread, no send/recv system calls{sealed}");
         if let Err(failure) = driver.limit_workers(KERNEL_WORKERS, &options.cpus) {
             tracing::warn!(%failure, "io_uring: the kernel's worker threads cannot be limited");
         }
@@ -261,6 +266,7 @@ impl LogThread {
             followers: BTreeMap::new(),
             failed_leaders: Vec::new(),
             failed_openings: 0,
+            strangers: Strangers::default(),
             stalling: None,
             buffer_registered: false,
             now: monotonic_now(),

@@ -2,6 +2,7 @@
 
 mod bench;
 mod bit_flips;
+mod closed;
 mod cluster;
 mod deployment;
 mod disk_full;
@@ -11,6 +12,7 @@ mod garbage;
 mod operator;
 mod options;
 mod refusals;
+mod secure;
 mod service;
 mod single;
 #[path = "../support/mod.rs"]

@@ -104,8 +104,7 @@ fn equal_ports_on_one_address() {
     refused("IntIp=10.0.0.1 ExtIp=0.0.0.0");
     refused("IntIp=:: ExtIp=10.0.0.1");
     refused("IntIp=::1 ExtIp=::");
-    let warned = ["IntIp is 10.0.0.1: the traffic between the nodes"];
-    check_warnings(&format!("IntIp=10.0.0.1 ExtIp=10.0.0.2 {ports}"), &warned);
+    check_warnings(&format!("IntIp=10.0.0.1 ExtIp=10.0.0.2 ClusterSecretFile=/s {ports}"), &[]);
     check_warnings(&format!("IntIp=127.0.0.1 ExtIp=127.0.0.2 {ports}"), &[]);
     check_warnings(&format!("IntIp=::1 ExtIp=0.0.0.0 {ports}"), &[]);
 }
@@ -217,14 +216,13 @@ fn advertised_addresses_can_be_connected_to() {
             check_refused(&format!("{name}AdvertiseAs={any}"), &format!("{name}AdvertiseAs is {any}, which means"));
         }
     }
-    let internal = "IntIp is 0.0.0.0: the traffic between the nodes";
     check_warnings("ExtIp=0.0.0.0", &[]);
-    check_warnings("IntIp=0.0.0.0", &[internal]);
+    check_warnings("IntIp=0.0.0.0 ClusterSecretFile=/s", &[]);
     check_warnings(&in_cluster("ExtIp=0.0.0.0 ExtIpAdvertiseAs=192.168.0.1"), &[]);
-    check_warnings(&in_cluster("IntIp=0.0.0.0 IntIpAdvertiseAs=127.0.0.1"), &[internal]);
+    check_warnings(&in_cluster("IntIp=0.0.0.0 IntIpAdvertiseAs=127.0.0.1 ClusterSecretFile=/s"), &[]);
     check_warnings(
-        &in_cluster("IntIp=10.0.0.1"),
-        &["clients are told that this node is at 127.0.0.1, which is their own machine;", "IntIp is 10.0.0.1"],
+        &in_cluster("IntIp=10.0.0.1 ClusterSecretFile=/s"),
+        &["clients are told that this node is at 127.0.0.1, which is their own machine;"],
     );
 }
 
@@ -236,12 +234,33 @@ fn advertised_is_the_listening_endpoint_unless_told_otherwise() {
         assert_eq!(told, expected, "{options}");
     };
     check("", ["127.0.0.1:1112", "127.0.0.1:2112", "127.0.0.1:1113", "127.0.0.1:2113"]);
-    check("IntIp=10.0.0.1 ExtIp=10.0.0.2", ["10.0.0.1:1112", "10.0.0.1:2112", "10.0.0.2:1113", "10.0.0.2:2113"]);
+    check("IntIp=10.0.0.1 ExtIp=10.0.0.2 ClusterSecretFile=/s", ["10.0.0.1:1112", "10.0.0.1:2112", "10.0.0.2:1113", "10.0.0.2:2113"]);
     check(
         "IntIpAdvertiseAs=10.0.0.1 ExtIpAdvertiseAs=::1 IntTcpPortAdvertiseAs=1 IntHttpPortAdvertiseAs=2 \
          ExtTcpPortAdvertiseAs=3 ExtHttpPortAdvertiseAs=4",
         ["10.0.0.1:1", "10.0.0.1:2", "[::1]:3", "[::1]:4"],
     );
+}
+
+#[test]
+fn the_port_with_tls_is_told_and_one_that_is_not_opened_is_told_as_0() {
+    const FILES: &str = "CertificateFile=/c CertificatePrivateKeyFile=/k";
+    let check = |options: &str, plain: &str, secure: Option<&str>| {
+        let told = config(&format!("{FILES} {options}")).advertised();
+        assert_eq!(told.ext_tcp.to_string(), plain, "{options}");
+        assert_eq!(told.ext_secure_tcp.map(|address| address.to_string()).as_deref(), secure, "{options}");
+    };
+    check("ExtSecureTcpPortAdvertiseAs=7", "127.0.0.1:1113", None);
+    check("ExtSecureHttpPort=2114", "127.0.0.1:1113", None);
+    check("ExtSecureTcpPort=1116", "127.0.0.1:1113", Some("127.0.0.1:1116"));
+    let told = "ExtSecureTcpPort=1116 ExtSecureTcpPortAdvertiseAs=7 ExtIpAdvertiseAs=10.0.0.5 ExtTcpPortAdvertiseAs=8";
+    check(told, "10.0.0.5:8", Some("10.0.0.5:7"));
+    check(&format!("{told} DisableInsecureTCP=true"), "10.0.0.5:0", Some("10.0.0.5:7"));
+    // Nor is it in the way of another one.
+    let one_port = "ExtSecureTcpPort=1113";
+    check_refused(&format!("{FILES} {one_port}"), "ExtTcpPort and ExtSecureTcpPort are both 1113 on 127.0.0.1, but");
+    check(&format!("{one_port} DisableInsecureTCP=true"), "127.0.0.1:0", Some("127.0.0.1:1113"));
+    check_warnings(&format!("{CLUSTER} {FILES} ExtSecureTcpPort=1116 DisableInsecureTCP=true"), &[]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::data::shown;
 use super::finding::Group;
 use crate::config::Config;
 use crate::machine::Machine;
-use crate::operator::node;
+use crate::operator::access::Access;
 
 /// Connections that are timed.
 const CONNECTS: usize = 5;
@@ -34,8 +34,15 @@ pub(super) fn findings(machine: &Machine, config: &Config) -> Group {
     if peers.is_empty() {
         group.advice("no other node is named", "name the others with GossipSeed or ClusterDns");
     }
+    let access = Access::of_node(config);
+    if let Err(error) = &access {
+        group.problem(
+            format!("the other nodes can be reached, but not asked: {error}"),
+            "correct the files: the node does not start with them, either",
+        );
+    }
     for peer in peers.into_iter().take(PEERS_MAX) {
-        look_at(&mut group, machine, config, peer);
+        look_at(&mut group, machine, config, access.as_ref().ok(), peer);
     }
     group
 }
@@ -71,7 +78,7 @@ fn is_own(machine: &Machine, config: &Config, address: SocketAddr) -> bool {
     is_here && address.port() == config.int_http_port
 }
 
-fn look_at(group: &mut Group, machine: &Machine, config: &Config, peer: SocketAddr) {
+fn look_at(group: &mut Group, machine: &Machine, config: &Config, access: Option<&Access>, peer: SocketAddr) {
     let reached = match reach(peer) {
         Ok(reached) => reached,
         Err(error) => {
@@ -84,12 +91,13 @@ fn look_at(group: &mut Group, machine: &Machine, config: &Config, peer: SocketAd
     };
     round_trip(group, config, peer, &reached);
     way(group, machine, config, peer, &reached);
-    let status = match node::get(peer, "/admin/status", &[]) {
+    let Some(access) = access else { return };
+    let status = match access.get(peer, "/admin/status") {
         Ok(status) => status,
         Err(error) => {
             group.problem(
                 format!("{peer} does not answer /admin/status: {error}"),
-                "is it a ringstore node of this release?",
+                "is it a ringstore node of this release, with the same ClusterSecretFile and UseInternalSsl?",
             );
             return;
         }
@@ -331,7 +339,7 @@ mod tests {
     fn nobody_is_a_problem() {
         let nobody = std::net::TcpListener::bind("127.0.0.91:0").unwrap().local_addr().unwrap();
         let machine = Machine::default();
-        let found = graded(|group, config| look_at(group, &machine, config, nobody));
+        let found = graded(|group, config| look_at(group, &machine, config, Some(&Access::default()), nobody));
         assert!(found[0].0 == Grade::Problem && found[0].1.contains("cannot be reached"), "{found:?}");
     }
 }

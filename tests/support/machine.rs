@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use crate::watcher::lock;
+use crate::support::watcher::lock;
 
 /// How often it looks.
 const INTERVAL: Duration = Duration::from_millis(100);

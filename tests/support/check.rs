@@ -9,9 +9,9 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
 
-use crate::load::Writer;
 use crate::support::client::Client;
 use crate::support::cluster::Cluster;
+use crate::support::load::Writer;
 
 /// The first page of a chunk file differs from node to node: identity and durable mark.
 const CHUNK_HEADER_BYTES: u64 = 4096;

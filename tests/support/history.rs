@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::known;
+use crate::support::known;
 
 /// Nanoseconds since the run began.
 pub(crate) type Moment = u64;

@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::client::Client;
-use crate::follower;
-use crate::history::{History, Moment};
-use crate::known::Known;
-use crate::pace::{Limit, Pace};
 use crate::support::cluster::Cluster;
-use crate::watcher::{Watcher, lock};
+use crate::support::follower;
+use crate::support::history::{History, Moment};
+use crate::support::known::Known;
+use crate::support::pace::{Limit, Pace};
+use crate::support::watcher::{Watcher, lock};
+use crate::support::worker::Client;
 
 /// How long those that follow the log may take to reach its end when all is well again.
 const FOLLOW_LIMIT: Duration = Duration::from_secs(20);
@@ -107,6 +107,11 @@ impl Workload {
     /// What its clients know of the nodes and of what was acknowledged.
     pub(crate) fn watcher(&self) -> &Watcher {
         &self.shared.watcher
+    }
+
+    /// For other threads that add to its history.
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
     }
 
     pub(crate) fn known(&self) -> &Known {

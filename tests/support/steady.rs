@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::history::History;
 use crate::support::cluster::{Cluster, Figures, Node};
+use crate::support::history::History;
 use crate::support::wait_until;
-use crate::workload::Workload;
-use crate::{check, verify};
+use crate::support::workload::Workload;
+use crate::support::{check, verify};
 
 /// How long the cluster may take to be whole again before the run fails.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::history::{History, Moment, NEVER, Outcome, Read, Write};
-use crate::known::{self, identifier};
 use crate::support::client::{ANY, Client as Connection, NO_STREAM, Refusal, Written, event};
+use crate::support::history::{History, Moment, NEVER, Outcome, Read, Write};
+use crate::support::known::{self, identifier};
 use crate::support::messages::{EventRecord, WriteEvents};
-use crate::watcher::STATE_LIMIT;
-use crate::workload::Shared;
+use crate::support::watcher::STATE_LIMIT;
+use crate::support::workload::Shared;
 
 /// A follower answers a forwarded write at the latest so long after the leader did, whether it has the write or not (200 ms,
 /// less what clocks and waiting add here).

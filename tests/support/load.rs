@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::support::client::{ANY, Client, NO_STREAM, Refusal, event};
 use crate::support::cluster::Cluster;
 use crate::support::messages::WriteEvents;
-use crate::watcher::{STATE_LIMIT, Watcher};
+use crate::support::watcher::{STATE_LIMIT, Watcher};
 
 /// How long a writer waits for one answer before it repeats the request elsewhere.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);

@@ -13,11 +13,11 @@ use std::fmt;
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::client::around;
-use crate::history::{History, Moment, NEVER, Outcome, Write};
-use crate::known::{self, Known, name};
 use crate::support::client::{ANY, Client};
 use crate::support::cluster::Cluster;
+use crate::support::history::{History, Moment, NEVER, Outcome, Write};
+use crate::support::known::{self, Known, name};
+use crate::support::worker::around;
 
 /// Events in a page of the whole log, and of a stream.
 const PAGE: i32 = 1_000;
@@ -419,7 +419,7 @@ fn sound() -> (History, Vec<Entry>, Known) {
         Entry { place: (place * 64, place * 64), stream, number, id: id(number as u64) }
     };
     let log: Vec<Entry> = (1..=4).map(entry).collect();
-    let reads = vec![crate::history::Read {
+    let reads = vec![crate::support::history::Read {
         client: 6,
         stream: "s".to_owned(),
         node: 1,
@@ -431,7 +431,7 @@ fn sound() -> (History, Vec<Entry>, Known) {
         is_end: true,
     }];
     let positions = log.iter().skip(1).map(|entry| entry.place).collect();
-    let sessions = vec![crate::history::Session { node: 2, confirmed: 64, positions, is_open: true }];
+    let sessions = vec![crate::support::history::Session { node: 2, confirmed: 64, positions, is_open: true }];
     let unanswered = Write { end: NEVER, outcome: Outcome::Unknown, id: id(50), ..write(3, 1, ANY, 80) };
     let writes = vec![write(0, 1, ANY, 10), write(1, 2, 0, 20), write(3, 1, 2, 50), unanswered];
     (History { writes, reads, sessions }, log, Known::default())

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::history::{History, Session};
-use crate::known;
 use crate::support::client;
+use crate::support::history::{History, Session};
+use crate::support::known;
 use crate::support::messages::ResolvedEvent;
-use crate::watcher::STATE_LIMIT;
-use crate::workload::Shared;
+use crate::support::watcher::STATE_LIMIT;
+use crate::support::workload::Shared;
 
 /// How long a connection may be silent: the server sends a heartbeat every two seconds.
 const SILENCE: Duration = Duration::from_secs(6);
