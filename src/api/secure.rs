@@ -1,7 +1,7 @@
 //! Ports with TLS: the handshake of a connection, and what those are told who do not get through it.
 //!
 //! Promises: a connection is made with the certificate that is in use when it comes; one whose handshake goes wrong costs a
-//! bounded time and memory, and at most one log line a second. What the other side is told is an alert of TLS, or, when it
+//! bounded time and memory, and a bounded number of log lines. What the other side is told is an alert of TLS, or, when it
 //! does not speak TLS, words in the protocol of the port. What follows on a good connection is left to `session` and `http`.
 
 use std::io;
@@ -109,7 +109,7 @@ pub(super) async fn greet(
     None
 }
 
-/// Counts it, and says it if nothing was said just now.
+/// Counts it, and says it unless enough was said of late.
 fn refuse(edge: &EdgeState, peer: SocketAddr, port: Port, failure: &Failure) {
     if matches!(failure, Failure::Silent) {
         tracing::debug!(%peer, port = port.option(), "a connection for TLS: {failure}");

@@ -152,6 +152,18 @@ fn keys_may_change_under_way() {
 }
 
 #[test]
+fn a_damaged_record_ends_the_connection_and_the_client_hears_why() {
+    let secure = Secure::leader();
+    let mut client = secure.client();
+    client.write("a", ANY, vec![event(1, "one")]);
+    client.socket.write_all(&[&b"\x17\x03\x03\x00\x20"[..], &[7; 32]].concat()).unwrap();
+    let error = rest(&mut client).unwrap_err().to_string();
+    assert!(error.contains("BadRecordMac"), "{error}");
+    until(|| secure.open_now() == 0);
+    assert_eq!(secure.node.client().texts("a"), ["one"]);
+}
+
+#[test]
 fn a_client_without_tls_is_told_so_and_closed() {
     let secure = Secure::leader();
     let mut client = Client::connect(secure.node.secure_tcp);

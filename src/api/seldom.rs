@@ -3,24 +3,32 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// Time between two lines.
-const PAUSE: Duration = Duration::from_secs(1);
+/// So many lines are said in each period.
+const LINES: u32 = 10;
 
-/// Lets one line through in a while, and counts the others.
+/// It begins with a line.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// Lets some lines through, and counts the others.
 #[derive(Debug, Default)]
 pub(super) struct Seldom {
-    last: Cell<Option<Instant>>,
+    begun: Cell<Option<Instant>>,
+    said: Cell<u32>,
     unsaid: Cell<u64>,
 }
 
 impl Seldom {
-    /// `None` when there was a line just now. Else how many there were since that were not said.
+    /// `None` when there were enough lines of late. Else how many there were since the last one that were not said.
     pub(super) fn may_say(&self, now: Instant) -> Option<u64> {
-        if self.last.get().is_some_and(|last| now < last + PAUSE) {
+        if self.begun.get().is_none_or(|begun| now >= begun + PERIOD) {
+            self.begun.set(Some(now));
+            self.said.set(0);
+        }
+        if self.said.get() == LINES {
             self.unsaid.set(self.unsaid.get() + 1);
             return None;
         }
-        self.last.set(Some(now));
+        self.said.set(self.said.get() + 1);
         Some(self.unsaid.take())
     }
 }
@@ -30,12 +38,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_a_second_says_how_many_were_left_out() {
+    fn a_few_lines_in_a_while_say_how_many_were_left_out() {
         let (start, seldom) = (Instant::now(), Seldom::default());
-        let said: Vec<_> = [0, 1, 500, 999, 1000, 1001, 2500]
-            .map(|at| seldom.may_say(start + Duration::from_millis(at)))
-            .into_iter()
-            .collect();
-        assert_eq!(said, [Some(0), None, None, None, Some(3), None, Some(1)]);
+        let say = |at: u64| seldom.may_say(start + Duration::from_millis(at));
+        assert!((0..u64::from(LINES)).all(|at| say(at) == Some(0)));
+        assert_eq!([say(100), say(9_000), say(9_999)], [None; 3]);
+        assert_eq!([say(10_000), say(10_001)], [Some(3), Some(0)]);
+        assert!((2..u64::from(LINES)).all(|at| say(10_000 + at) == Some(0)));
+        assert_eq!([say(19_999), say(20_000)], [None, Some(1)]);
     }
 }

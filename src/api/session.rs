@@ -27,6 +27,7 @@ use crate::codec::client::{Package, ProtocolLevel, response};
 use crate::engine::Forwarded;
 use crate::http::{SecureReadHalf, SecureStream};
 use crate::limits::{SEND_QUEUE_BYTES, SEND_QUEUE_PAUSE_BYTES};
+use crate::security::TlsError;
 use crate::types::Guid;
 
 /// A reader that has worked this long lets others have a turn.
@@ -191,13 +192,23 @@ async fn read_requests(
         };
         match buffer.receive(reader, &session.connection, needed).await {
             Received::More => {}
-            Received::End => return,
+            Received::End => return say_tls_error(edge, session, buffer),
             Received::NoRoom if room::make_room(edge, session).await => {}
             Received::NoRoom => return,
         }
         if session.connection.is_closing() {
             return;
         }
+    }
+}
+
+/// One that only left without a goodbye is nothing new.
+fn say_tls_error(edge: &EdgeState, session: &Session, buffer: &mut ReceiveBuffer) {
+    let error = buffer.take_tls_error().filter(|error| !matches!(error, TlsError::Truncated { .. }));
+    if let Some(error) = error
+        && let Some(unsaid) = edge.refusals.may_say(Instant::now())
+    {
+        tracing::warn!(session = session.key.get(), unsaid, "a connection with TLS is given up: {error}");
     }
 }
 

@@ -202,6 +202,14 @@ fn three_nodes_with_certificates_and_a_secret_are_a_cluster() {
     cluster.wait_until_whole().unwrap();
     fails(&with(&["admin", "--node", &asked, "status"], &files), "Ring-Proof");
     fails(&["admin", "--node", &asked, "--cluster-secret-file", text(&secret), "status"], "here it is https");
+    // The doctor asks the others as the node would.
+    let place = cluster.nodes[follower].place();
+    let seeds = cluster.nodes[leader].int_http().to_string();
+    let doctor = with(&["doctor", "--cluster-size", "3", "--gossip-seed", &seeds], &place);
+    let (_, words) = ringstore(&[&doctor[..], &with(&[], &options)].concat());
+    assert!(words.contains(&format!("{seeds} agrees on ClusterSize")), "{words}");
+    let (status, words) = ringstore(&[&doctor[..], &with(&["--use-internal-ssl"], &files)].concat());
+    assert!(status == 1 && words.contains("does not answer /admin/status") && words.contains("Ring-Proof"), "{words}");
     // New certificates while it runs: links stand, and new ones are made with them.
     succeeds(&["certificates", "--out", text(&made), "--add", "--node", &all.replace("cluster=", "next=")]);
     fs::copy(made.join("next.pem"), made.join("cluster.pem")).unwrap();

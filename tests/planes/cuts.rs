@@ -126,12 +126,14 @@ impl Scene {
         let before = self.pause_at_others(leader, Instant::now() - Duration::from_millis(900), Instant::now());
         let moment = Instant::now();
         cut.set(&self.house.wires, leader, true)?;
+        // What was acknowledged before this says nothing.
+        let is_cut = Instant::now();
         self.steady().rest(span)?;
         let figures: Vec<_> = self.house.cluster.nodes.iter().map(Node::figures).collect();
         let heal = Instant::now();
         cut.set(&self.house.wires, leader, false)?;
         let pause = self.pause_at_others(leader, moment, heal);
-        let served = self.served_by_others(leader, moment, heal);
+        let served = self.served_by_others(leader, is_cut, heal);
         let at_leader = self.probes[leader].between(moment, heal);
         let last =
             at_leader.iter().filter(|attempt| attempt.refusal.is_none()).map(|attempt| attempt.end - moment).max();

@@ -27,6 +27,7 @@ mod strangers;
 #[path = "../support/mod.rs"]
 mod support;
 mod throughput;
+mod tls;
 mod traffic;
 
 use std::path::{Path, PathBuf};

@@ -18,6 +18,7 @@ use crate::support::keys::{Keys, Lock};
 use crate::support::messages::WriteEvents;
 use crate::support::wires::{self, Plane};
 use crate::support::{http, wait_until};
+use crate::tls;
 
 /// How long a refusal may take to be seen in both logs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -84,10 +85,13 @@ impl Scene {
             self.node("a node with the wrong secret", host, &wrong, false)?;
         }
         if self.lock.tls {
-            let keys = self.house.keys.clone();
             let host = self.host()?;
-            keys.sign_oneself(self.house.wires.address(Plane::Internal, host))?;
-            self.node("a node with a certificate signed by itself", host, &keys, false)?;
+            let address = self.house.wires.address(Plane::Internal, host);
+            let keys = self.house.keys.other_authority(&self.folder.join("keys-other"), address)?;
+            self.node("a node with a certificate of an authority of its own", host, &keys, false)?;
+            for port in ["1112", "2112"] {
+                self.self_signed(port)?;
+            }
             let host = self.host()?;
             self.wrong_name(host)?;
         }
@@ -125,7 +129,7 @@ impl Scene {
             Ok(words) => println!("refused: {name}\n{words}"),
             Err(error) => {
                 println!("NOT AS IT SHOULD BE: {name}: {error:#}");
-                self.broken.push(format!("{}, {name}: {error:#}", self.lock.name()));
+                self.broken.push(format!("{}: {name}", self.lock.name()));
                 self.state = after;
             }
         }
@@ -142,7 +146,13 @@ impl Scene {
         let before: Vec<usize> = self.house.cluster.nodes.iter().map(|node| node.said().len()).collect();
         let own = node.said().len();
         node.start()?;
-        let found = self.refused_in_both_logs(&mut node, own, &before);
+        let found = self.refused_in_both_logs(&mut node, own, &before).and_then(|lines| {
+            let role = node.figures().map_or_else(|| "unseen".to_owned(), |figures| figures.role);
+            // What it founded before it may lead.
+            let is_in = ["follower", "clone", "catchingUp"].contains(&&*role) || (role == "leader" && !founds);
+            ensure!(!is_in, "the stranger is {role}\n{lines}");
+            Ok(lines)
+        });
         if node.is_running() {
             node.kill();
         }
@@ -170,11 +180,6 @@ impl Scene {
         );
         waited.with_context(|| format!("{lines}\n{}", node.tail()))?;
         ensure!(there.is_some() && here.is_some(), "the stranger ended by itself\n{lines}\n{}", node.tail());
-        let role = node.figures().map(|figures| figures.role);
-        ensure!(
-            role.as_deref().is_none_or(|role| !["leader", "follower", "clone", "catchingUp"].contains(&role)),
-            "the stranger is {role:?}\n{lines}"
-        );
         Ok(lines)
     }
 
@@ -188,6 +193,23 @@ impl Scene {
             std::fs::copy(from, to)?;
         }
         self.node("a node with a certificate for another address", host, &keys, false)
+    }
+
+    /// Somebody who speaks TLS, trusts the cluster, and shows a certificate that only itself has signed. No node of ours would
+    /// start with one.
+    fn self_signed(&mut self, port: &str) -> anyhow::Result<()> {
+        let (host, leader) = (self.host()?, self.state.leader);
+        let from = self.house.wires.address(Plane::Internal, host);
+        let node = &self.house.cluster.nodes[leader];
+        let to = if port == "1112" { node.int_tcp() } else { node.int_http() };
+        let before = node.said().len();
+        let [_, _, authorities] = self.house.keys.certificate(node.ip);
+        let said = wires::inside(&self.house.wires.name(host), || tls::knock(to, from, &authorities, LIMIT))?;
+        let found = said.and_then(|said| {
+            let line = self.told(leader, before, host)?;
+            Ok(format!("  here:  {line}\n  there: {said}"))
+        });
+        self.end(&format!("a certificate signed by itself on {port}"), found)
     }
 
     /// A client that took the wrong port.
@@ -247,7 +269,10 @@ impl Scene {
                 wires::inside(&self.house.wires.name(host), || http::request(address, method, path, body, LIMIT))?;
             let said = match answer {
                 Ok(answer) if answer.status == 401 => Ok(format!("401, {}", answer.body)),
-                // A port that speaks TLS has no words of HTTP.
+                // Said in plain, to whoever did not know that the port speaks TLS.
+                Ok(answer) if self.lock.tls && answer.status == 400 && answer.body.contains("TLS") => {
+                    Ok(format!("400, {}", answer.body))
+                }
                 Err(error) if self.lock.tls => Ok(format!("no answer, {}", error.kind())),
                 Ok(answer) => Err(anyhow::anyhow!("answered with {}: {}", answer.status, answer.body)),
                 Err(error) => Err(anyhow::anyhow!("no answer: {error}")),
@@ -274,7 +299,13 @@ impl Scene {
             .collect::<anyhow::Result<_>>()?;
         self.house.cluster.nodes[follower].kill();
         self.house.cluster.nodes[follower].start()?;
-        self.house.cluster.wait_until_whole()?;
+        // The restarted node has another instance id.
+        let restarted = state(&self.house)?;
+        ensure!(
+            (restarted.leader, restarted.term) == (leader, self.state.term),
+            "the restart of a follower changed the leader"
+        );
+        self.state = restarted;
         for (target, recorder) in targets.into_iter().zip(recorders) {
             let all: Vec<Overheard> =
                 recorder.stop()?.into_iter().filter(|one| one.from == from && !one.bytes.is_empty()).collect();
@@ -305,7 +336,7 @@ impl Scene {
         ensure!(!is_answered, "{count} bytes said again were answered: {statuses:?}");
         let said = leader.said()[before..].to_owned();
         ensure!(!said.contains("link accepted"), "{count} bytes said again made a link:\n{said}");
-        let line = line(&said, &[&heard.from.to_string()]).unwrap_or_else(|| "(said before)".to_owned());
+        let line = self.told(self.state.leader, before, follower)?;
         Ok(format!("  {count} bytes: closed, {} bytes came back {statuses:?}\n  here:  {line}\n", answer.len()))
     }
 }
@@ -319,7 +350,14 @@ fn line(text: &str, names: &[&str]) -> Option<String> {
     let tells =
         |line: &&str| names.iter().any(|name| mentions(line, name)) && REFUSALS.iter().any(|word| line.contains(word));
     // Lines of the start name all options.
-    text.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).find(tells).map(str::to_owned)
+    text.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).find(tells).map(plain)
+}
+
+/// The line without colours.
+fn plain(line: &str) -> String {
+    let mut parts = line.split('\u{1b}');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + part.split_once('m').map_or("", |(_, rest)| rest))
 }
 
 /// True when the address is there, and not only as the beginning of another.

@@ -108,12 +108,15 @@ impl Keys {
         options
     }
 
-    /// Puts a certificate of nobody but itself in the place of a node's, for the right address.
-    pub(crate) fn sign_oneself(&self, address: Ipv4Addr) -> anyhow::Result<()> {
-        let made = rcgen::generate_simple_self_signed(vec![address.to_string()]).context("a certificate")?;
-        let [certificate, key, _] = self.certificate(address);
-        fs::write(certificate, made.cert.pem())?;
-        fs::write(key, made.signing_key.serialize_pem())?;
-        Ok(())
+    /// Keys of a stranger at `address`, in a new folder: signed by another authority, which it trusts as well as that of these
+    /// keys.
+    pub(crate) fn other_authority(&self, folder: &Path, address: Ipv4Addr) -> anyhow::Result<Keys> {
+        let parent = folder.parent().context("a folder below another")?;
+        let name = folder.file_name().and_then(|name| name.to_str()).context("a folder with a name")?;
+        let keys = Keys::make(parent, name, self.lock, &[address])?;
+        let ([_, _, own], [_, _, known]) = (keys.certificate(address), self.certificate(address));
+        let both = fs::read_to_string(&own)? + &fs::read_to_string(known)?;
+        fs::write(own, both)?;
+        Ok(keys)
     }
 }
