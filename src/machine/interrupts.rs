@@ -36,6 +36,14 @@ impl Interrupt {
         Target::File(format!("proc/irq/{}/smp_affinity_list", self.number))
     }
 
+    /// The queue that it is of, after its name: drivers count them at its end, in front of what says the place of the card
+    /// (`mlx5_comp3@pci:0000:3b:00.0`, `ens5-Tx-Rx-3`, `virtio2-input.3`).
+    #[must_use]
+    pub fn queue(&self) -> Option<usize> {
+        let name = self.name.split('@').next()?;
+        name[name.trim_end_matches(|c: char| c.is_ascii_digit()).len()..].parse().ok()
+    }
+
     /// The CPUs that take it, as far as that is known.
     #[must_use]
     pub fn cpus(&self) -> &Cpus {
@@ -163,5 +171,20 @@ mod tests {
         check("ena-mgmnt@pci:0000:00:05.0", Purpose::Control);
         check("eno1-Tx-Rx-0", Purpose::Queue);
         check("bnxt_en-eno1-fp-0", Purpose::Queue);
+    }
+
+    #[test]
+    fn names_of_known_drivers_tell_the_queue() {
+        let check = |name: &str, expected: Option<usize>| {
+            let (affinity, name) = (Cpus::default(), name.to_owned());
+            let interrupt = Interrupt { number: 1, name, count: 0, purpose: Purpose::Queue, affinity, effective: None };
+            assert_eq!(interrupt.queue(), expected, "{}", interrupt.name);
+        };
+        check("mlx5_comp11@pci:0000:3b:00.0", Some(11));
+        check("i40e-eno1-TxRx-3", Some(3));
+        check("ens5-Tx-Rx-0", Some(0));
+        check("virtio2-output.7", Some(7));
+        check("eth0-rx", None);
+        check("", None);
     }
 }

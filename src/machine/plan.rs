@@ -183,7 +183,10 @@ fn plan_interrupts(plan: &mut Plan, device: &Device, cpus: &Cpus) {
     if interrupts.is_empty() {
         plan.remark(format!("{} shows no interrupts: there is nothing to place", device.name));
     }
-    for (interrupt, cpu) in interrupts.into_iter().zip(cpus.iter().cycle()) {
+    let all: Vec<usize> = cpus.iter().collect();
+    for (index, interrupt) in interrupts.into_iter().enumerate() {
+        // Some drivers have two interrupts for a queue, and both belong on the CPU that sends on it.
+        let cpu = all[interrupt.queue().unwrap_or(index) % all.len()];
         let reason = format!("{} of {} on its own CPU of the plane's list {cpus}", interrupt.name, device.name);
         plan.set(interrupt.target(), &interrupt.affinity, cpu, reason);
     }
@@ -329,8 +332,38 @@ mod tests {
         }
         let rps = |device: &str| format!("/sys/class/net/{device}/queues/rx-1/rps_cpus: 0000000f -> 00000000");
         assert!(steps.contains(&rps("eno1")) && steps.contains(&rps("eno2")), "{steps:#?}");
-        assert!(!steps.iter().any(|step| step.contains("rmem_max") || step.contains("/63/")), "{steps:#?}");
+        assert!(!steps.iter().any(|step| step.contains("somaxconn") || step.contains("/63/")), "{steps:#?}");
         assert!(remarks.iter().any(|remark| remark.contains("irqbalance runs")), "{remarks:?}");
+    }
+
+    #[test]
+    fn both_interrupts_of_a_virtio_queue_are_where_it_sends() {
+        let wishes = [wish(PlaneKind::Internal, "ens5", Some("0-1")), wish(PlaneKind::External, "eth0", Some("2-3"))];
+        let (steps, remarks) = planned("virtual", &wishes);
+        let expected = [
+            "ethtool ens5 channels combined: 4 -> 2",
+            "ethtool eth0 channels combined: 4 -> 2",
+            "ethtool ens5 coalesce adaptive-rx: on -> off",
+            "/proc/irq/31/smp_affinity_list: 2 -> 0",
+            "/proc/irq/32/smp_affinity_list: 3 -> 1",
+            "/sys/class/net/ens5/queues/tx-2/xps_cpus: 00000004 -> 00000001",
+            "/sys/class/net/ens5/queues/tx-3/xps_cpus: 00000008 -> 00000002",
+            "/proc/irq/38/smp_affinity_list: 0-3 -> 2",
+            "/proc/irq/39/smp_affinity_list: 0-3 -> 2",
+            "/proc/irq/40/smp_affinity_list: 0-3 -> 3",
+            "/proc/irq/41/smp_affinity_list: 0-3 -> 3",
+            "/proc/irq/42/smp_affinity_list: 0-3 -> 2",
+            "/proc/irq/43/smp_affinity_list: 0-3 -> 2",
+            "/proc/irq/44/smp_affinity_list: 0-3 -> 3",
+            "/proc/irq/45/smp_affinity_list: 0-3 -> 3",
+            "/sys/class/net/eth0/queues/tx-0/xps_cpus: 00000001 -> 00000004",
+            "/sys/class/net/eth0/queues/tx-1/xps_cpus: 00000002 -> 00000008",
+            "/proc/sys/net/ipv4/tcp_wmem: 4096 16384 4194304 -> 4096 16384 16777216",
+            "/proc/sys/net/ipv4/tcp_slow_start_after_idle: 1 -> 0",
+            "/proc/sys/net/core/netdev_max_backlog: 1000 -> 4096",
+        ];
+        assert_eq!(steps, expected);
+        assert!(remarks.is_empty(), "{remarks:?}");
     }
 
     #[test]

@@ -313,6 +313,8 @@
 //! | why did the node not start | `src/storage/recovery.rs`, `src/ring/probe.rs`; the message says the next step |
 //! | what is in this file | [`log_format`](super::log_format) |
 //! | what do these bytes on 1112 mean | [`wire`](super::wire) |
+//! | when a service manager takes the node for started | `src/node/service.rs` |
+//! | why io_uring is refused, in words | `src/ring/error.rs` |
 //! | what happens to a flipped bit | `src/background/repairer.rs`, `src/storage/repair.rs`, `src/node/mend.rs` |
 //! | who may read this stream | `src/api/access.rs` |
 //! | where does the time of a write go | `stages` above; `src/engine/stopwatch.rs` takes them |

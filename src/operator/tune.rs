@@ -91,6 +91,12 @@ fn report(applied: &Applied, state_file: &Path, tell: &mut dyn FnMut(&str)) -> b
     }
     applied.remarks.iter().for_each(|remark| tell(&format!("remark     {remark}")));
     applied.refused.iter().for_each(|refused| tell(&format!("refused    {}", refused.error)));
+    if !applied.refused.is_empty() {
+        tell(&format!(
+            "{} refused and left as they were, the others do not hang on them; it takes root, and a driver that has the setting",
+            applied.refused.len()
+        ));
+    }
     match applied.done.len() {
         0 => tell("nothing was changed"),
         count => tell(&format!(
@@ -107,7 +113,7 @@ fn take_back(tree: &Tree, state_file: &Path, tell: &mut dyn FnMut(&str)) -> Resu
     done.iter().for_each(|kept| tell(&format!("put back   {}: {}", kept.target, plain(kept.former.trim()))));
     refused.iter().for_each(|refused| tell(&format!("refused    {}", refused.error)));
     if !refused.is_empty() {
-        tell(&format!("what was refused stays in {}", state_file.display()));
+        tell(&format!("what was refused stays in {}: try again as root", state_file.display()));
     }
     Ok(refused.is_empty())
 }
@@ -148,5 +154,45 @@ mod tests {
         assert_eq!(told(Action::DryRun).last().unwrap(), "nothing to change");
         assert!(told(Action::Revert).contains(&"put back   /proc/irq/129/smp_affinity_list: 0-7".to_owned()));
         assert_eq!(contents(folder.path()), before);
+    }
+
+    #[test]
+    fn a_change_that_is_refused_in_the_middle_is_said_and_the_rest_can_be_taken_back() {
+        let (folder, _tree) = unpack("two_cards");
+        let own = crate::machine::testing::Folder::new();
+        let state_file = own.path().join("state.json");
+        let file = |number: u32| folder.path().join(format!("proc/irq/{number}/smp_affinity_list"));
+        // A list of CPUs that nobody can write, not even root.
+        let refuse = |number: u32| {
+            std::fs::remove_file(file(number)).unwrap();
+            std::os::unix::fs::symlink("/sys/devices/system/cpu/possible", file(number)).unwrap();
+        };
+        let mut config = Config::default();
+        (config.int_ip, config.ext_ip) = ("10.1.0.1".parse().unwrap(), "192.168.7.1".parse().unwrap());
+        (config.int_cpus, config.ext_cpus) = (vec![0, 1], vec![4, 5]);
+        let told = |action, is_whole: bool| {
+            let order = Order { action, state_file: state_file.clone(), root: folder.path().to_owned() };
+            let mut lines = Vec::new();
+            assert_eq!(run(&order, &config, &mut |line| lines.push(line.to_owned())).unwrap(), is_whole, "{lines:#?}");
+            lines
+        };
+        let before = contents(folder.path());
+        refuse(130);
+        let lines = told(Action::Apply, false);
+        let refusal = "refused    /proc/irq/130/smp_affinity_list cannot be set to";
+        assert_eq!(lines.iter().filter(|line| line.starts_with("refused")).count(), 1, "{lines:#?}");
+        assert!(lines.iter().any(|line| line.starts_with(refusal)), "{lines:#?}");
+        assert!(lines.iter().any(|line| line.starts_with("1 refused and left as they were")), "{lines:#?}");
+        assert!(lines.iter().any(|line| line.starts_with("set        /proc/sys/net/")), "what comes later is done");
+        // What cannot be put back is kept for another try.
+        std::fs::remove_file(file(130)).unwrap();
+        std::fs::write(file(130), "0-7\n").unwrap();
+        refuse(129);
+        let lines = told(Action::Revert, false);
+        assert!(lines.last().unwrap().contains("what was refused stays in"), "{lines:#?}");
+        std::fs::remove_file(file(129)).unwrap();
+        std::fs::write(file(129), "0\n").unwrap();
+        assert_eq!(told(Action::Revert, true), ["put back   /proc/irq/129/smp_affinity_list: 0-7"]);
+        assert!(contents(folder.path()) == before && !state_file.exists());
     }
 }

@@ -206,7 +206,11 @@ struct Circumstances {
     seccomp: Option<u32>,
     /// The hard limit of locked memory, in bytes or "unlimited".
     locked_memory: Option<String>,
+    /// That limit does not bind this process (CAP_IPC_LOCK).
+    may_lock_memory: bool,
 }
+
+const CAP_IPC_LOCK: u32 = 14;
 
 impl Circumstances {
     fn read() -> Circumstances {
@@ -222,6 +226,9 @@ impl Circumstances {
             disabled: text("/proc/sys/kernel/io_uring_disabled").trim().parse().ok(),
             group: text("/proc/sys/kernel/io_uring_group").trim().parse().ok(),
             seccomp: line("/proc/self/status", "Seccomp:").and_then(|value| value.trim().parse().ok()),
+            may_lock_memory: line("/proc/self/status", "CapEff:")
+                .and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
+                .is_some_and(|bits| bits >> CAP_IPC_LOCK & 1 == 1),
             locked_memory: limit.and_then(|values| values.split_whitespace().nth(1).map(str::to_owned)),
         }
     }
@@ -265,9 +272,11 @@ impl Circumstances {
     }
 
     fn over_limit(&self) -> String {
-        match self.locked_memory.as_deref() {
+        match self.locked_memory.as_deref().filter(|_| !self.may_lock_memory) {
             Some("unlimited") | None => {
-                "locked memory is not limited: look at the memory limit of the container or cgroup".to_owned()
+                "the limit of locked memory does not bind this process, so there was no memory to be had: look at `free`, \
+                 and at the memory limit of the container or cgroup (in a user namespace it does bind: raise it, too)"
+                    .to_owned()
             }
             Some(bytes) => format!(
                 "locked memory (RLIMIT_MEMLOCK) of this user is limited to {bytes} bytes, and rings and their buffers count: \
@@ -298,10 +307,17 @@ mod tests {
 
     /// Files as the kernel has them, by path.
     fn host(disabled: Option<&str>, seccomp: &str, locked: &str) -> Circumstances {
+        host_of(disabled, seccomp, locked, "0000000000000000")
+    }
+
+    fn host_of(disabled: Option<&str>, seccomp: &str, locked: &str, rights: &str) -> Circumstances {
         let files = [
             ("/proc/sys/kernel/io_uring_disabled", disabled.unwrap_or_default().to_owned()),
             ("/proc/sys/kernel/io_uring_group", "-1\n".to_owned()),
-            ("/proc/self/status", format!("Name:\tringstore\nSeccomp:\t{seccomp}\nSeccomp_filters:\t1\n")),
+            (
+                "/proc/self/status",
+                format!("Name:\tringstore\nCapEff:\t{rights}\nSeccomp:\t{seccomp}\nSeccomp_filters:\t1\n"),
+            ),
             (
                 "/proc/self/limits",
                 format!("Max locked memory         {locked}                {locked}      bytes     \n"),
@@ -339,7 +355,9 @@ mod tests {
         check(libc::EPERM, host(None, "2", "65536"), "a seccomp filter forbids it", profile);
         check(libc::EACCES, host(Some("0\n"), "0", "65536"), "neither", "security module");
         check(libc::ENOMEM, host(Some("0\n"), "0", "65536"), "limited to 65536 bytes", "LimitMEMLOCK=infinity");
-        check(libc::ENOMEM, host(Some("0\n"), "0", "unlimited"), "not limited", "cgroup");
+        check(libc::ENOMEM, host(Some("0\n"), "0", "unlimited"), "does not bind", "cgroup");
+        let root = host_of(Some("0\n"), "0", "65536", "000001fffeffffff");
+        check(libc::ENOMEM, root, "does not bind", "cgroup");
         check(libc::ENOSYS, host(None, "2", "65536"), "a seccomp filter hides it", profile);
         check(libc::ENOSYS, host(None, "0", "65536"), "built without io_uring", "Linux 6.1");
         check(libc::EMFILE, host(None, "0", "65536"), "open files", "LimitNOFILE");

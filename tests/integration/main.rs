@@ -4,13 +4,16 @@ mod bench;
 mod bit_flips;
 mod closed;
 mod cluster;
+mod deployment;
 mod disk_full;
 mod flips_everywhere;
 mod frames;
 mod garbage;
 mod operator;
 mod options;
+mod refusals;
 mod secure;
+mod service;
 mod single;
 #[path = "../support/mod.rs"]
 mod support;

@@ -37,7 +37,7 @@ pub(super) fn findings(machine: &Machine, config: &Config) -> Group {
     let access = Access::of_node(config);
     if let Err(error) = &access {
         group.problem(
-            format!("the other nodes can be reached, but not asked: {error}"),
+            format!("the other nodes can only be tried to reach, not asked: {error}"),
             "correct the files: the node does not start with them, either",
         );
     }

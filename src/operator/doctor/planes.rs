@@ -286,8 +286,13 @@ fn host(machine: &Machine, wishes: &[PlaneWish]) -> Group {
             );
         }
     }
+    let hidden = SYSCTLS.iter().zip(&machine.sysctls).filter(|(_, found)| found.is_none());
+    let hidden: Vec<&str> = hidden.map(|(sysctl, _)| sysctl.name).collect();
+    if !hidden.is_empty() {
+        group.fine(format!("not shown here, a network namespace hides it: {}", hidden.join(", ")));
+    }
     if worse == 0 {
-        group.fine(format!("{} network sysctls are as they should be, as far as they can be seen", SYSCTLS.len()));
+        group.fine(format!("{} network sysctls are as they should be", SYSCTLS.len() - hidden.len()));
     }
     group
 }
