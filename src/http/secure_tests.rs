@@ -138,9 +138,14 @@ fn who_is_refused_hears_it_and_so_does_the_other_side() {
         let error = dialled.unwrap().read(vec![0; 8]).await.0.unwrap_err();
         let error = error.downcast::<TlsError>().unwrap();
         assert!(matches!(error, TlsError::Refused { .. }), "{error}");
-        let (dialled, accepted) = meet(&Plane::Open, &plane(&ours, "127.0.0.1")).await;
-        dialled.unwrap().write_all(b"GET / HTTP/1.1\r\n\r\n".to_vec()).await.0.unwrap();
-        drop(accepted);
+        // One that speaks something else.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n".to_vec()).await.0.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let channel = plane(&ours, "127.0.0.1").accepted(LOCAL).unwrap();
+        let words = SecureStream::establish(stream, channel).await.unwrap_err().to_string();
+        assert!(words.contains("does not speak TLS") && words.contains("plain HTTP request"), "{words}");
     });
 }
 
