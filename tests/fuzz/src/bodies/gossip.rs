@@ -92,7 +92,7 @@ fn gossip(n: u8, standing: u8) -> Gossip {
         int_http: address(n, 2112),
         ext_tcp: address(n, 1113),
         ext_http: address(n, 2113),
-        ext_secure_tcp: (n % 2 == 0).then(|| address(n, 1116)),
+        ext_secure_tcp: n.is_multiple_of(2).then(|| address(n, 1116)),
     };
     let options = GossipOptions {
         node: NodeId(Guid([n; 16])),
