@@ -25,6 +25,7 @@ mod load;
 mod machine;
 mod pace;
 mod random_kill;
+mod rejudge;
 mod rounds;
 mod steady;
 mod suite;
@@ -42,7 +43,7 @@ use clap::Parser;
 #[derive(Clone, Debug, Parser)]
 pub(crate) struct Arguments {
     /// sigkill (the leader), sigstop (the leader, for 3 s), follower (one is killed), all (one after the other),
-    /// catchup, random-kill, suite, disk-full, disk-fails
+    /// catchup, random-kill, suite, disk-full, disk-fails, judge (what a suite or random-kill has kept, once more)
     #[arg(long, default_value = "sigkill")]
     mode: String,
     /// Rounds for each mode.
@@ -75,6 +76,9 @@ pub(crate) struct Arguments {
     /// Bytes of log in a chunk file.
     #[arg(long, default_value_t = 4 << 20)]
     chunk_size: u64,
+    /// The folder that a run has kept, for the mode judge.
+    #[arg(long)]
+    data: Option<std::path::PathBuf>,
     /// Keep the data directories.
     #[arg(long)]
     keep: bool,
@@ -112,6 +116,7 @@ fn main() -> ExitCode {
         "catchup" => catchup::run(&arguments, &folder),
         "suite" => suite::run(&arguments, &folder),
         "random-kill" => random_kill::run(&arguments, &folder),
+        "judge" => rejudge::run(&arguments, &folder),
         "disk-full" => full::run(&arguments, &folder),
         "disk-fails" => full::run_failing(&arguments, &folder),
         _ => rounds::run(&arguments, &folder),

@@ -378,7 +378,7 @@ impl Cluster {
 ///
 /// They lie below the range that the kernel gives to outgoing connections, so no client can hold one while its node is
 /// down.
-fn free_ports(ip: Ipv4Addr) -> u16 {
+pub(crate) fn free_ports(ip: Ipv4Addr) -> u16 {
     // Other test programs may run at the same time: begin at a place of our own.
     let mut random = fastrand::Rng::new();
     for _ in 0..200 {
