@@ -7,6 +7,7 @@
 #                                                                      the suite
 #   scripts/fault.sh --mode random-kill [--rounds 500] [--seed N]      kill -9 of a random node at a random moment
 #   scripts/fault.sh --mode disk-full|disk-fails [--seed N]            full disks; a disk that gives errors
+#   scripts/fault.sh --mode judge --data FOLDER                        judges what a run has kept once more
 #
 # Needs root, except random-kill; without it, or without what it needs of the machine, it says so and does nothing.
 # The suite's disks take up to 512 MiB a node and 96 MiB more for each minute (an hour, three nodes: 18.4 GiB).
@@ -32,6 +33,7 @@ while [[ $# -gt 0 ]]; do
     --mode) mode=${2:?a mode}; shift 2 ;;
     --rounds) rounds=${2:?a number}; shift 2 ;;
     --kinds) kinds=${2:?names, with commas between them}; shift 2 ;;
+    --data) more+=(--data "${2:?a folder}"); shift 2 ;;
     --nodes) nodes=${2:?3 or 5}; shift 2 ;;
     --tls) lock=(--tls); shift ;;
     --strict) more+=(--strict); shift ;;
@@ -39,8 +41,8 @@ while [[ $# -gt 0 ]]; do
   esac
 done
 case $mode in
-  suite | random-kill | disk-full | disk-fails) ;;
-  *) die "unknown mode $mode; suite, random-kill, disk-full or disk-fails (failover.sh has the others)" ;;
+  suite | random-kill | disk-full | disk-fails | judge) ;;
+  *) die "unknown mode $mode; suite, random-kill, disk-full, disk-fails or judge (failover.sh has the others)" ;;
 esac
 
 exec cargo test --release --quiet --test fault -- --mode "$mode" --minutes "$minutes" --rounds "$rounds" \

@@ -43,6 +43,11 @@ impl Disk {
     pub(crate) fn in_file(image: PathBuf, mount: PathBuf, mib: u64) -> anyhow::Result<Disk> {
         File::create(&image)?.set_len(mib << 20)?;
         run(&["mkfs.ext4", "-q", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0", text(&image)?])?;
+        Disk::existing(image, mount)
+    }
+
+    /// Mounts the file system that is in a file.
+    pub(crate) fn existing(image: PathBuf, mount: PathBuf) -> anyhow::Result<Disk> {
         fs::create_dir_all(&mount)?;
         let device = run(&["losetup", "--find", "--show", text(&image)?])?.trim().to_owned();
         // From here on dropping it takes the device back.

@@ -17,6 +17,7 @@ mod faults;
 mod full;
 mod lab;
 mod random_kill;
+mod rejudge;
 mod rounds;
 mod suite;
 #[path = "../support/mod.rs"]
@@ -32,7 +33,7 @@ use crate::support::keys::Lock;
 #[derive(Clone, Debug, Parser)]
 pub(crate) struct Arguments {
     /// sigkill (the leader), sigstop (the leader, for 3 s), follower (one is killed), all (one after the other),
-    /// catchup, random-kill, suite, disk-full, disk-fails
+    /// catchup, random-kill, suite, disk-full, disk-fails, judge (what a suite or random-kill has kept, once more)
     #[arg(long, default_value = "sigkill")]
     mode: String,
     /// Rounds for each mode.
@@ -71,6 +72,9 @@ pub(crate) struct Arguments {
     /// They know each other by a secret.
     #[arg(long)]
     secret: bool,
+    /// The folder that a run has kept, for the mode judge.
+    #[arg(long)]
+    data: Option<std::path::PathBuf>,
     /// Keep the data directories.
     #[arg(long)]
     keep: bool,
@@ -115,6 +119,7 @@ fn main() -> ExitCode {
         "catchup" => catchup::run(&arguments, &folder),
         "suite" => suite::run(&arguments, &folder),
         "random-kill" => random_kill::run(&arguments, &folder),
+        "judge" => rejudge::run(&arguments, &folder),
         "disk-full" => full::run(&arguments, &folder),
         "disk-fails" => full::run_failing(&arguments, &folder),
         _ => rounds::run(&arguments, &folder),

@@ -144,6 +144,9 @@ fn a_backup_under_load_is_restored_both_ways() {
     assert!(position(&backup) > first);
     stop.store(true, Ordering::SeqCst);
     let written = writer.join().unwrap();
+    // A follower hears of the last commit a little after the writer.
+    let all = cluster.nodes[leader].figures().unwrap().log_end;
+    wait_until("the follower has all that was acknowledged", LIMIT, || end() >= all).unwrap();
     succeeds(&["backup", text(&backup), "--from", &from]);
     assert!(succeeds(&["verify", text(&backup)]).contains("no damage"));
     let upto = position(&backup);

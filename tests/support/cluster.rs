@@ -123,6 +123,16 @@ pub(crate) struct Home {
     pub(crate) options: Vec<String>,
 }
 
+impl Home {
+    /// Both planes at `ip`, on free ports.
+    pub(crate) fn new(ip: Ipv4Addr, folder: PathBuf, db: PathBuf) -> Home {
+        let first = free_ports(ip);
+        let ports = [first, first + 1, first + 2, first + 3];
+        let (launcher, environment, options) = (Vec::new(), Vec::new(), Vec::new());
+        Home { int_ip: ip, ext_ip: ip, ports, folder, db, launcher, environment, options }
+    }
+}
+
 /// One node: two ports on each of its addresses, a folder, and a process while it runs.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -135,10 +145,8 @@ pub(crate) struct Node {
 
 impl Node {
     fn new(ip: Ipv4Addr, folder: PathBuf) -> Node {
-        let (launcher, environment) = (Vec::new(), Vec::new());
-        let (first, db, options) = (free_ports(ip), folder.join("db"), Vec::new());
-        let ports = [first, first + 1, first + 2, first + 3];
-        Node::at(Home { int_ip: ip, ext_ip: ip, ports, folder, db, launcher, environment, options })
+        let db = folder.join("db");
+        Node::at(Home::new(ip, folder, db))
     }
 
     /// A node at a home, not started.

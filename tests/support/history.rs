@@ -2,9 +2,12 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
 
 use crate::support::known;
 
@@ -110,6 +113,45 @@ impl History {
         out.flush()
     }
 
+    /// Reads what [`History::save`] wrote. Times are rounded there, so operations are taken as a microsecond longer; the
+    /// identifiers are those of run 1; of a subscription the first and the last position are known, the others are the first.
+    ///
+    /// # Errors
+    /// Those of the file, and a line that is not one of ours.
+    pub(crate) fn load(file: &Path) -> anyhow::Result<History> {
+        let mut history = History::default();
+        let lines = BufReader::new(File::open(file).with_context(|| file.display().to_string())?).lines();
+        for (number, line) in lines.enumerate() {
+            let line = line?;
+            history.read_line(&line).with_context(|| format!("line {} of {}: {line}", number + 1, file.display()))?;
+        }
+        let wider = |begin: &mut Moment, end: &mut Moment| {
+            *begin = begin.saturating_sub(ROUNDED);
+            *end = end.saturating_add(ROUNDED);
+        };
+        history.writes.iter_mut().for_each(|write| wider(&mut write.begin, &mut write.end));
+        history.reads.iter_mut().for_each(|read| wider(&mut read.begin, &mut read.end));
+        Ok(history)
+    }
+
+    fn read_line(&mut self, line: &str) -> anyhow::Result<()> {
+        let words = Words(line.split_whitespace().map(|word| word.trim_end_matches([':', ','])).collect());
+        match words.at(0)? {
+            "write" => {
+                let write = words.write(line)?;
+                ensure!(write.to_string() == line, "read as {write}");
+                self.writes.push(write);
+            }
+            "read" => {
+                let read = words.read(line)?;
+                ensure!(read.to_string() == line, "read as {read}");
+                self.reads.push(read);
+            }
+            _ => self.sessions.push(session(line).context("neither a write, a read nor a subscription")?),
+        }
+        Ok(())
+    }
+
     /// The operations on `stream` that were under way between `from` and `to`, at most `count` of each kind.
     pub(crate) fn around(&self, stream: &str, from: Moment, to: Moment, count: usize) -> String {
         let mut lines = Vec::new();
@@ -120,6 +162,104 @@ impl History {
         lines.sort();
         lines.into_iter().map(|(_, line)| line).collect::<Vec<_>>().join("\n")
     }
+}
+
+/// Times in a file are rounded to this, nanoseconds.
+const ROUNDED: Moment = 1_000;
+
+/// The words of a line of a file.
+struct Words<'a>(Vec<&'a str>);
+
+impl Words<'_> {
+    fn at(&self, place: usize) -> anyhow::Result<&str> {
+        self.0.get(place).copied().with_context(|| format!("no word {place}"))
+    }
+
+    fn number<T: FromStr>(&self, place: usize) -> anyhow::Result<T> {
+        let word = self.at(place)?.trim_start_matches('x');
+        word.parse().ok().with_context(|| format!("{word} is no such number"))
+    }
+
+    fn node(&self, place: usize) -> anyhow::Result<usize> {
+        self.number::<usize>(place)?.checked_sub(1).context("node 0")
+    }
+
+    fn moment(&self, place: usize) -> anyhow::Result<Moment> {
+        let word = self.at(place)?;
+        let units = [("ns", 1e0), ("µs", 1e3), ("ms", 1e6), ("s", 1e9)];
+        let unit = units.iter().find_map(|(unit, nanoseconds)| Some((word.strip_suffix(unit)?, nanoseconds)));
+        match unit {
+            _ if word == "never" => Ok(NEVER),
+            Some((number, nanoseconds)) => Ok((number.parse::<f64>()? * nanoseconds).round() as Moment),
+            None => anyhow::bail!("{word} is no time"),
+        }
+    }
+
+    /// `write event C of client N xCOUNT to STREAM expecting V begin T attempt A at node N from T end T OUTCOME`
+    fn write(&self, line: &str) -> anyhow::Result<Write> {
+        let client = self.number(5)?;
+        let outcome = match self.at(22)? {
+            "Unknown" => Outcome::Unknown,
+            "Wrong" => Outcome::Wrong { current: self.number(25)? },
+            "Acknowledged" => Outcome::Acknowledged {
+                first: self.number(25)?,
+                position: in_brackets(line).map(str::parse).transpose()?,
+            },
+            other => anyhow::bail!("{other} is no outcome"),
+        };
+        Ok(Write {
+            client,
+            stream: self.at(8)?.to_owned(),
+            expected: self.number(10)?,
+            id: known::identifier(1, client, self.number(2)?),
+            count: self.number(6)?,
+            begin: self.moment(12)?,
+            attempt_begin: self.moment(19)?,
+            end: self.moment(21)?,
+            attempts: self.number(14)?,
+            node: self.node(17)?,
+            outcome,
+        })
+    }
+
+    /// `read client N of STREAM at node N [as leader] begin T end T COUNT events from FROM [the end]`
+    fn read(&self, line: &str) -> anyhow::Result<Read> {
+        let require_master = self.at(8)? == "as";
+        let rest = if require_master { 10 } else { 8 };
+        Ok(Read {
+            client: self.number(2)?,
+            stream: self.at(4)?.to_owned(),
+            node: self.node(7)?,
+            require_master,
+            begin: self.moment(rest + 1)?,
+            end: self.moment(rest + 3)?,
+            count: self.number(rest + 4)?,
+            from: self.number(rest + 7)?,
+            is_end: line.ends_with(", the end"),
+        })
+    }
+}
+
+fn in_brackets(line: &str) -> Option<&str> {
+    line.split_once("Some(")?.1.split(')').next()
+}
+
+/// `subscription at node N from POSITION: COUNT events, FIRST to LAST`, both `Some((commit, prepare))` or `None`.
+fn session(line: &str) -> Option<Session> {
+    let line = line.strip_prefix("subscription at node ")?;
+    let numbers = line.split(|letter: char| !letter.is_ascii_digit() && letter != '-').filter(|word| !word.is_empty());
+    let numbers: Vec<i64> = numbers.map(str::parse).collect::<Result<_, _>>().ok()?;
+    let (node, confirmed, count) = (usize::try_from(*numbers.first()?).ok()?, *numbers.get(1)?, *numbers.get(2)?);
+    let positions = match (count, numbers.get(3..).unwrap_or_default()) {
+        (0, []) => Vec::new(),
+        (1.., [a, b, c, d]) => {
+            let mut all = vec![(*a, *b); usize::try_from(count).ok()?];
+            *all.last_mut()? = (*c, *d);
+            all
+        }
+        _ => return None,
+    };
+    Some(Session { node: node.checked_sub(1)?, confirmed, positions, is_open: false })
 }
 
 fn time(moment: Moment) -> String {

@@ -234,7 +234,10 @@ fn advertised_is_the_listening_endpoint_unless_told_otherwise() {
         assert_eq!(told, expected, "{options}");
     };
     check("", ["127.0.0.1:1112", "127.0.0.1:2112", "127.0.0.1:1113", "127.0.0.1:2113"]);
-    check("IntIp=10.0.0.1 ExtIp=10.0.0.2 ClusterSecretFile=/s", ["10.0.0.1:1112", "10.0.0.1:2112", "10.0.0.2:1113", "10.0.0.2:2113"]);
+    check(
+        "IntIp=10.0.0.1 ExtIp=10.0.0.2 ClusterSecretFile=/s",
+        ["10.0.0.1:1112", "10.0.0.1:2112", "10.0.0.2:1113", "10.0.0.2:2113"],
+    );
     check(
         "IntIpAdvertiseAs=10.0.0.1 ExtIpAdvertiseAs=::1 IntTcpPortAdvertiseAs=1 IntHttpPortAdvertiseAs=2 \
          ExtTcpPortAdvertiseAs=3 ExtHttpPortAdvertiseAs=4",
