@@ -116,8 +116,13 @@ fn warnings_of_all_sources_arrive() {
         file: Some((DEFAULT_FILE, "RunProjections: None")),
     });
     assert!(!loaded.what_if);
-    let expected =
-        ["MemDb (command line)", "variable EVENTSTORE_PORT", "StatsPeriodSec (env", "RunProjections (config", "UnsafeOpen"];
+    let expected = [
+        "MemDb (command line)",
+        "variable EVENTSTORE_PORT",
+        "StatsPeriodSec (env",
+        "RunProjections (config",
+        "UnsafeOpen",
+    ];
     assert_eq!(loaded.warnings.len(), expected.len(), "{:?}", loaded.warnings);
     for (warning, expected) in loaded.warnings.iter().zip(expected) {
         assert!(warning.contains(expected), "{warning}");

@@ -234,7 +234,10 @@ fn advertised_is_the_listening_endpoint_unless_told_otherwise() {
         assert_eq!(told, expected, "{options}");
     };
     check("", ["127.0.0.1:1112", "127.0.0.1:2112", "127.0.0.1:1113", "127.0.0.1:2113"]);
-    check("IntIp=10.0.0.1 ExtIp=10.0.0.2 ClusterSecretFile=/s", ["10.0.0.1:1112", "10.0.0.1:2112", "10.0.0.2:1113", "10.0.0.2:2113"]);
+    check(
+        "IntIp=10.0.0.1 ExtIp=10.0.0.2 ClusterSecretFile=/s",
+        ["10.0.0.1:1112", "10.0.0.1:2112", "10.0.0.2:1113", "10.0.0.2:2113"],
+    );
     check(
         "IntIpAdvertiseAs=10.0.0.1 ExtIpAdvertiseAs=::1 IntTcpPortAdvertiseAs=1 IntHttpPortAdvertiseAs=2 \
          ExtTcpPortAdvertiseAs=3 ExtHttpPortAdvertiseAs=4",
@@ -342,7 +345,7 @@ fn each_thread_is_placed_by_one_option() {
         "IntCpus is \"0-9999\" (command line), but must be a list of processors from 0 to 1023",
     );
     check_warnings(
-        "IntCpus=0-1 ExtCpus=1-2",
+        "IntCpus=0-1 ExtCpus=1-2 EdgeThreads=0",
         &["IntCpus is \"0-1\" and ExtCpus is \"1-2\", which share 1: clients can"],
     );
     check_warnings("IntCpus=0-1 ExtCpus=2", &[]);
