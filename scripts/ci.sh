@@ -37,7 +37,9 @@ faults() {
 planes() {
   scripts/planes.sh --mode traffic --mib 64 --seed 1 || return
   scripts/planes.sh --mode cuts --seconds 3 --seed 1 || return
-  scripts/planes.sh --mode strangers --seed 1
+  scripts/planes.sh --mode strangers --seed 1 || return
+  scripts/planes.sh --mode flood --seconds 1 --rounds 1 --mib 16 --seed 1 || return
+  scripts/planes.sh --mode traffic --open --mib 16 --seed 1
 }
 
 # A short run of each fuzz target; its corpus is part of the tests in any case.
@@ -63,13 +65,13 @@ benches() {
 # The scripts read well: by bash always, by shellcheck where it is installed; Python files compile.
 scripts_read() {
   local script
-  for script in scripts/*.sh .ci/run; do
+  for script in scripts/*.sh scripts/*/*.sh .ci/run; do
     bash -n "$script" || return
   done
   python3 -c 'import ast, sys; [ast.parse(open(name).read(), name) for name in sys.argv[1:]]' \
-    scripts/*.py tests/compat/*.py || return
+    scripts/*.py scripts/*/*.py tests/compat/*.py || return
   if command -v shellcheck >/dev/null; then
-    shellcheck --severity=warning --external-sources --source-path=scripts scripts/*.sh .ci/run
+    shellcheck --severity=warning --external-sources --source-path=scripts scripts/*.sh scripts/*/*.sh .ci/run
   else
     say "shellcheck is not installed; bash -n only"
   fi
@@ -87,6 +89,6 @@ need python3 python3
 ! wanted clients || step "real clients" scripts/compat.sh
 ! wanted failover || step "failover, 2 rounds a mode" failover
 ! wanted faults || step "faults, 1 minute, and disks" faults
-! wanted planes || step "planes: traffic, cuts, strangers" planes
+! wanted planes || step "planes: traffic, cuts, strangers, a short flood" planes
 ! wanted benches || step "benches, small" benches
 steps_end

@@ -9,8 +9,8 @@
 #   flood      the replication round trip while strangers flood the external side, with and without; clients' writes while
 #              a follower that missed --mib MiB catches up, with and without
 #   strangers  nodes with wrong keys, a client on the wrong port, requests without a proof, repeated handshakes
-#   kill       the leader killed --rounds times (failover.sh's tests, on loopback), and writes a second, both with the
-#              internal plane closed and open
+#   kill       the leader killed --rounds times (failover.sh's tests, on loopback) with the internal plane closed or open as
+#              is asked for here; then writes a second, open and closed in turn
 #
 # The internal plane is closed by a cluster secret; with --tls by certificates, with --open not at all. Needs root and
 # `ip`; without them it says so and does nothing. Everything that it makes has a name that begins with rsp-; Ctrl-C takes

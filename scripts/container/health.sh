@@ -1,7 +1,7 @@
 #!/bin/bash
 # Is the node in this container alive? Exit status 0 when its /health/live answers, else 1. Without curl: the image has none.
-# Where ExtIp is neither 0.0.0.0 nor 127.0.0.1, EVENTSTORE_EXT_IP says it, as it does to the node; RINGSTORE_HEALTH is
-# HOST:PORT of any other place.
+# RINGSTORE_HEALTH is HOST:PORT of ExtIp and ExtHttpPort: needed where a configuration file has them, which is not read here,
+# or an ExtDevice. Else EVENTSTORE_EXT_IP and EVENTSTORE_EXT_HTTP_PORT say it, as they do to the node.
 ip=${EVENTSTORE_EXT_IP:-127.0.0.1}
 [ "$ip" = 0.0.0.0 ] && ip=127.0.0.1
 place=${RINGSTORE_HEALTH:-$ip:${EVENTSTORE_EXT_HTTP_PORT:-2113}}

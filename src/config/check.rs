@@ -10,6 +10,7 @@ use crate::config::raw::{RawOptions, Source};
 use crate::config::report::Adjusted;
 use crate::config::security;
 use crate::config::settings::{AdvertiseAs, Config, DnsDiscovery, Heartbeat, OnExt};
+use crate::config::unused;
 use crate::config::values::Values;
 
 /// The default of ClusterDns in v5, which stands for "none" in files that were copied from its documentation.
@@ -35,6 +36,7 @@ pub(super) fn check(raw: &RawOptions) -> Result<Checked, ConfigError> {
     check_discovery(values, &mut checked)?;
     check_advertised(&mut checked)?;
     security::check(values, &mut checked)?;
+    unused::warn(values, &mut checked);
     check_sizes(values, &mut checked)?;
     check_processors(values, &mut checked)?;
     warn_of_dangers(&mut checked);

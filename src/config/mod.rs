@@ -23,6 +23,7 @@ mod security;
 mod settings;
 mod suggest;
 pub mod table;
+mod unused;
 mod values;
 
 use std::ffi::OsString;

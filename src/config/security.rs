@@ -80,10 +80,8 @@ fn missing(values: Values<'_>, option: &'static str, needs: &'static str) -> Con
 
 /// Nobody opens the internal plane to a network by accident.
 pub(super) fn check(values: Values<'_>, checked: &mut Checked) -> Result<(), ConfigError> {
-    warn_of_what_is_unused(values, checked);
     let config = &checked.config;
-    let is_closed = config.security.internal.identity.is_some() || config.security.internal.secret.is_some();
-    if is_closed || config.int_ip.to_canonical().is_loopback() {
+    if config.is_internal_closed() || config.int_ip.to_canonical().is_loopback() {
         return Ok(());
     }
     if !config.security.is_open_by_intent {
@@ -95,28 +93,6 @@ pub(super) fn check(values: Values<'_>, checked: &mut Checked) -> Result<(), Con
         config.int_ip
     ));
     Ok(())
-}
-
-/// Who sets these means to have TLS.
-fn warn_of_what_is_unused(values: Values<'_>, checked: &mut Checked) {
-    let security = &checked.config.security;
-    if security.internal.identity.is_some() {
-        return;
-    }
-    if security.int_tcp_port != 0 {
-        checked.warnings.push(format!(
-            "IntSecureTcpPort is {}, but is not opened: UseInternalSsl is false, so nodes connect to IntTcpPort without TLS; \
-             set UseInternalSsl on all nodes, or remove it",
-            security.int_tcp_port
-        ));
-    }
-    if security.external.is_none() && !values.text("CertificateFile").is_empty() {
-        checked.warnings.push(format!(
-            "CertificateFile is \"{}\", but nothing uses it; set UseInternalSsl, ExtSecureTcpPort or ExtSecureHttpPort, or \
-             remove it",
-            values.text("CertificateFile")
-        ));
-    }
 }
 
 #[cfg(test)]

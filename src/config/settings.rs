@@ -12,8 +12,9 @@ use crate::security::PlaneFiles;
 /// The options as the server uses them: typed, checked once, and trusted afterwards.
 ///
 /// Made by [`crate::config::load`], or by [`Config::default`] with nothing but defaults. Invariants: no two listeners
-/// share a port, no thread is placed by two options, `chunk_size_bytes` is a multiple of 4096 and at least twice `append_size_max_bytes`, and in a cluster
-/// the advertised addresses can be connected to and there is a way to find the others.
+/// share a port, no thread is placed by two options, `chunk_size_bytes` is a multiple of 4096 and at least twice
+/// `append_size_max_bytes`, and in a cluster the advertised addresses can be connected to and there is a way to find the
+/// others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The file that was read, if any.
@@ -96,7 +97,7 @@ pub struct Config {
 /// What the clients' HTTP port serves of what need not be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OnExt {
-    /// `/admin` and `/web`.
+    /// `AdminOnExt`: only the words of a refusal hang on it, for there is nothing at `/admin` and `/web` there.
     pub admin: bool,
     /// `/stats`.
     pub stats: bool,
@@ -168,6 +169,12 @@ impl Config {
     #[must_use]
     pub fn int_tcp(&self) -> SocketAddr {
         SocketAddr::new(self.int_ip, self.int_tcp_port)
+    }
+
+    /// True when nobody speaks on the internal plane without a certificate or the secret.
+    #[must_use]
+    pub fn is_internal_closed(&self) -> bool {
+        self.security.internal.identity.is_some() || self.security.internal.secret.is_some()
     }
 
     /// Where to listen for gossip and elections.

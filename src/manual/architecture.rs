@@ -39,8 +39,8 @@
 //!   protocol and serves no reads. For an append its engine neither takes memory nor frees any (`tests/allocations.rs`
 //!   counts): the request brings its own, and goes back with the answer.
 //! - **Edge threads** serve clients. Each has its own listeners on 1113 and 2113 (`SO_REUSEPORT`), and on the ports with
-//!   TLS where there are any, its own connections and subscriptions. An edge decodes a request, encodes the body of the record, which is the costly part, and sends
-//!   it to the log thread over a bounded queue. It answers reads from the [`index`](crate::index) and the chunk files.
+//!   TLS where there are any, its own connections and subscriptions. An edge decodes a request, encodes the body of the
+//!   record, which is the costly part, and sends it to the log thread over a bounded queue. It answers reads from the [`index`](crate::index) and the chunk files.
 //!   It answers a write when its index has applied it, so a client reads its own writes at that node.
 //! - The **control thread** has the internal HTTP on 2112: gossip, elections, administration, DNS. It carries what the
 //!   log thread decides. A node on its own has that port for `ringstore admin` and `ringstore backup` only, takes no other
@@ -84,7 +84,7 @@
 //!
 //! | stage | from | until | counted |
 //! | --- | --- | --- | --- |
-//! | `queue` | an edge hands a write over, as of its last look at the clock (after each wait) | the log thread decides on it; waiting for room in the log buffer is included | each write |
+//! | `queue` | an edge hands a write over (by its last look at the clock) | the log thread decides on it; waits for room included | each write |
 //! | `batchWait` | in the log buffer | the disk write that contains it is submitted | each append |
 //! | `write` | a disk write is submitted | the log thread sees it complete | each disk write, on followers, too |
 //! | `flush` | a flush is submitted | the log thread sees it complete | each flush, on followers, too |

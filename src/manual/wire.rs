@@ -120,3 +120,7 @@
 //! handed over. A release that writes something into the log that the one before cannot read does so only when every
 //! member's greeting has said the new version, and the way back ends there. (Version 1 of the link and of the elections was
 //! in no release, so version 2 is the oldest that is understood.)
+//!
+//! How the internal plane is closed is no version, and there is no mixed mode: nodes that differ in it refuse each other, so it
+//! changes with all nodes stopped. Nor does a node start with an open plane beyond loopback, as earlier releases did, unless
+//! `UnsafeOpenInternalPlane` says so: the changelog has the steps of that upgrade.

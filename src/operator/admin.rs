@@ -1,4 +1,4 @@
-//! `ringstore admin`: what the cluster is, and changes of members and leadership.
+//! `ringstore admin`: what the cluster is, a node's figures, and changes of members and leadership.
 //!
 //! Every change says first what it does to the quorum, goes to the leader wherever it is asked for, and is judged there.
 //! Whatever was interrupted is asked for again: what is done already is seen and not done twice.
@@ -35,6 +35,8 @@ pub(super) enum AdminCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Prints the figures of the node that is asked, as JSON: what GET /stats of its internal port answers.
+    Stats,
     /// Makes a clone a voting member, once it has caught up.
     Add {
         /// The clone: the beginning of its id, or its internal address
@@ -111,6 +113,7 @@ pub(super) fn run(asked: Option<&str>, access: Access, command: &AdminCommand) -
     let asked = &Asked { address, access };
     match command {
         AdminCommand::Status { json } => show_status(asked, *json),
+        AdminCommand::Stats => show_stats(asked),
         AdminCommand::Add { node, change } => {
             let status = leader_status(asked)?;
             let node = status.find(node)?;
@@ -149,7 +152,7 @@ fn show_status(asked: &Asked, as_json: bool) -> Result<(), OperatorError> {
             .and_then(|leader| asked.access.get(leader, "/admin/status").ok());
         let stats = asked.get("/stats")?;
         let all = json!({ "asked": status, "leader": leader, "storage": stats["storage"], "index": stats["index"] });
-        println!("{}", serde_json::to_string_pretty(&all).expect("a JSON value has a text form"));
+        print_json(&all);
         return Ok(());
     }
     let own = asked.status()?;
@@ -158,6 +161,15 @@ fn show_status(asked: &Asked, as_json: bool) -> Result<(), OperatorError> {
     let stats = asked.get("/stats").unwrap_or(Value::Null);
     own.lines(leader.as_ref(), &stats).iter().for_each(|line| println!("{line}"));
     Ok(())
+}
+
+fn show_stats(asked: &Asked) -> Result<(), OperatorError> {
+    print_json(&asked.get("/stats")?);
+    Ok(())
+}
+
+fn print_json(value: &Value) {
+    println!("{}", serde_json::to_string_pretty(value).expect("a JSON value has a text form"));
 }
 
 /// The status of the leader, as the leader itself says.

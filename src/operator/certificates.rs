@@ -1,7 +1,8 @@
-//! `ringstore certificates`: an authority and certificates of nodes, for test clusters.
+//! `ringstore certificates`: an authority and certificates of nodes.
 //!
 //! Writes PEM files into one folder, overwrites none, and prints what goes into each node's options. When something fails
-//! nothing of it is left. The certificates are made by [`crate::security`]; a cluster that matters has an authority of its own.
+//! nothing of it is left. The certificates are made by [`crate::security`]. The authority lives longer than they do, and signs
+//! none that would outlive it: such a certificate ends with it, and says otherwise.
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
@@ -17,11 +18,16 @@ use crate::security::{Authority, Issued, SecurityError, Validity};
 use crate::types::WallTime;
 
 const AUTHORITY: &str = "ca";
-const AUTHORITY_NAME: &str = "ringstore test authority";
+const AUTHORITY_NAME: &str = "ringstore cluster authority";
 
 /// Permissions of keys; only their owner reads them.
 const KEY_MODE: u32 = 0o600;
 const CERTIFICATE_MODE: u32 = 0o644;
+
+/// A hundred years.
+const DAYS_MAX: i64 = 36_500;
+/// An authority that is exchanged is work on all nodes; certificates are exchanged one by one.
+const AUTHORITY_LIVES_LONGER: u32 = 10;
 
 /// What is to be made.
 #[derive(Clone, Debug, clap::Args)]
@@ -32,9 +38,13 @@ pub(super) struct CertificatesCommand {
     /// A node: its name, and the addresses and host names that others reach it by; IntIp must be among them
     #[arg(long = "node", value_name = "NAME=IP[,IP|DNS...]", required = true)]
     nodes: Vec<String>,
-    /// How long they are valid, from now on
-    #[arg(long, value_name = "DAYS", default_value = "365", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    /// How long the nodes' certificates are valid, from now on
+    #[arg(long, value_name = "DAYS", default_value = "365", value_parser = clap::value_parser!(u32).range(1..=DAYS_MAX))]
     days: u32,
+    /// How long the authority is [default: ten times as long]
+    #[arg(long, value_name = "DAYS", conflicts_with = "add",
+          value_parser = clap::value_parser!(u32).range(1..=DAYS_MAX))]
+    authority_days: Option<u32>,
     /// Signs with the authority that is in the folder (ca.pem, ca.key): for a node that comes later
     #[arg(long)]
     add: bool,
@@ -59,21 +69,47 @@ pub(super) fn make(command: &CertificatesCommand) -> Result<Vec<String>, Operato
     let nodes = nodes(&command.nodes)?;
     fs::create_dir_all(&command.out).map_err(file_failed(&command.out, "made"))?;
     let out = fs::canonicalize(&command.out).map_err(file_failed(&command.out, "looked at"))?;
-    let validity = Validity::days(SystemTime::now(), command.days);
+    let now = SystemTime::now();
+    let validity = Validity::days(now, command.days);
     let mut planned = Vec::new();
     let authority = if command.add {
         existing_authority(&out)?
     } else {
-        let made = Authority::new(AUTHORITY_NAME, validity).map_err(failed)?;
+        let made = Authority::new(AUTHORITY_NAME, Validity::days(now, authority_days(command))).map_err(failed)?;
         plan(&mut planned, &out, AUTHORITY, made.own());
         made
     };
+    let end = authority.not_after().map_err(failed)?;
+    outlives(end, validity, now)?;
     for Node { name, names } in &nodes {
         plan(&mut planned, &out, name, &authority.issue(name, names, validity).map_err(failed)?);
     }
     write(&planned)?;
     files::sync_folder(&out)?;
-    Ok(summary(&out, &nodes, validity, &planned))
+    Ok(summary(&out, &nodes, (validity, end), &planned))
+}
+
+fn authority_days(command: &CertificatesCommand) -> u32 {
+    let longer = command.days.saturating_mul(AUTHORITY_LIVES_LONGER).min(DAYS_MAX as u32);
+    command.authority_days.unwrap_or(longer)
+}
+
+/// Refuses a certificate that would end after its authority.
+fn outlives(end: WallTime, validity: Validity, now: SystemTime) -> Result<(), OperatorError> {
+    let until = WallTime::from_system(validity.until);
+    // Certificates count whole seconds, these are ticks of 100 ns.
+    if until.0 / 10_000_000 <= end.0 / 10_000_000 {
+        return Ok(());
+    }
+    let now = WallTime::from_system(now);
+    let left = if end > now { end.distance(now).as_secs() / 86_400 } else { 0 };
+    let next = match left {
+        0 => "make a new authority in another --out, and bring it to all nodes beside the old one before new certificates \
+              (the README has the order)"
+            .to_owned(),
+        days => format!("give --days {days} or fewer, or make a longer authority in another --out"),
+    };
+    Err(refused(format!("the authority is valid until {end}, and the certificates would be until {until}; {next}")))
 }
 
 /// `NAME=IP[,IP|DNS...]`, several.
@@ -152,9 +188,13 @@ fn write_new(file: &Planned) -> io::Result<()> {
     written
 }
 
-fn summary(out: &Path, nodes: &[Node], validity: Validity, planned: &[Planned]) -> Vec<String> {
-    let until = WallTime::from_system(validity.until);
-    let mut lines = vec![format!("made {} files in {}, valid until {until}:", planned.len(), out.display())];
+fn summary(out: &Path, nodes: &[Node], ends: (Validity, WallTime), planned: &[Planned]) -> Vec<String> {
+    let (until, authority_until) = (WallTime::from_system(ends.0.until), ends.1);
+    let mut lines = vec![format!(
+        "made {} files in {}, valid until {until}, the authority until {authority_until}:",
+        planned.len(),
+        out.display()
+    )];
     for file in planned {
         let name = file.path.file_name().unwrap_or_default().to_string_lossy();
         lines.push(format!("  {name}{}", if file.mode == KEY_MODE { "  (private: only for its owner)" } else { "" }));
@@ -173,7 +213,9 @@ fn summary(out: &Path, nodes: &[Node], validity: Validity, planned: &[Planned]) 
     }
     lines.push(String::new());
     lines.push(
-        "For tests. ca.key signs further nodes: keep it off the nodes, and do not let others read it.".to_owned(),
+        "ca.key signs further nodes, and whoever has it gets into the cluster: keep it off the nodes, where others do not \
+         read it."
+            .to_owned(),
     );
     lines
 }

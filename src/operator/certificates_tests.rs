@@ -1,6 +1,7 @@
 //! What the command makes is what nodes take.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
 use super::*;
 use crate::security::{Identity, IdentityFiles, TlsChannel, Trust};
@@ -8,7 +9,7 @@ use crate::storage::memory::TempDirectory;
 
 fn command(out: &Path, nodes: &[&str], add: bool) -> CertificatesCommand {
     let nodes = nodes.iter().map(|node| (*node).to_owned()).collect();
-    CertificatesCommand { out: out.to_owned(), nodes, days: 10, add }
+    CertificatesCommand { out: out.to_owned(), nodes, days: 10, authority_days: None, add }
 }
 
 fn identity(out: &Path, name: &str) -> IdentityFiles {
@@ -102,4 +103,38 @@ fn a_node_without_an_address_is_told_what_it_needs() {
     let directory = TempDirectory::new();
     let words = make(&command(directory.path(), &["a=cluster.internal"], false)).unwrap().join("\n");
     assert!(words.contains("SslTargetHost"), "{words}");
+}
+
+fn authority_end(out: &Path) -> WallTime {
+    let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
+    Authority::load(&Issued { certificate: read("ca.pem"), key: read("ca.key") }).unwrap().not_after().unwrap()
+}
+
+#[test]
+fn the_authority_lives_longer_and_signs_nothing_that_outlives_it() {
+    let directory = TempDirectory::new();
+    make(&command(directory.path(), &["node1=10.0.0.1"], false)).unwrap();
+    let days = authority_end(directory.path()).distance(WallTime::from_system(SystemTime::now())).as_secs() / 86_400;
+    assert!((99..=100).contains(&days), "{days}, and certificates have 10");
+    let longer = CertificatesCommand { days: 101, ..command(directory.path(), &["node2=10.0.0.2"], true) };
+    let error = make(&longer).unwrap_err().to_string();
+    assert!(error.contains("the authority is valid until") && error.contains("--days 99 or fewer"), "{error}");
+    assert!(!directory.path().join("node2.pem").exists());
+    make(&CertificatesCommand { days: 99, ..longer }).unwrap();
+    let other = TempDirectory::new();
+    let shorter = CertificatesCommand { authority_days: Some(9), ..command(other.path(), &["node1=10.0.0.1"], false) };
+    let error = make(&shorter).unwrap_err().to_string();
+    assert!(error.contains("--days") && fs::read_dir(other.path()).unwrap().count() == 0, "{error}");
+}
+
+#[test]
+fn an_authority_that_has_ended_signs_nothing() {
+    let directory = TempDirectory::new();
+    let now = SystemTime::now();
+    let past = Validity { from: now - Duration::from_secs(7200), until: now - Duration::from_secs(3600) };
+    let authority = Authority::new("gone", past).unwrap();
+    fs::write(directory.path().join("ca.pem"), &authority.own().certificate).unwrap();
+    fs::write(directory.path().join("ca.key"), &authority.own().key).unwrap();
+    let error = make(&command(directory.path(), &["node2=10.0.0.2"], true)).unwrap_err().to_string();
+    assert!(error.contains("make a new authority"), "{error}");
 }

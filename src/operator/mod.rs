@@ -62,7 +62,7 @@ Commands, each with its own --help:
   ringstore backup DIR             copies the log of a running node, only what is new the next time
   ringstore restore BACKUP         makes a data directory from a backup
   ringstore verify DIR             checks a backup, or the data directory of a stopped node
-  ringstore certificates           makes an authority and certificates of nodes, for a test cluster
+  ringstore certificates           makes an authority and certificates of nodes
   ringstore doctor                 looks at host, cards and other nodes as the node with these options needs them
   ringstore tune                   shows, makes or takes back settings of this host for both planes
 ";
@@ -77,7 +77,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Shows the cluster; adds, removes and replaces members; hands leadership over.
+    /// Shows the cluster and a node's figures; adds, removes and replaces members; hands leadership over.
     ///
     /// Asks a running node over its internal HTTP, and through it the leader. Every change says first what it does to the
     /// quorum and asks for confirmation.
@@ -136,10 +136,10 @@ enum Command {
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
-    /// Makes an authority and certificates of nodes, for a test cluster; prints what goes into the options.
+    /// Makes an authority and certificates of nodes; prints what goes into the options.
     ///
     /// Writes NAME.pem and NAME.key for each node, ca.pem for all of them, and ca.key, which signs further nodes (--add).
-    /// Overwrites nothing. A cluster that matters has an authority of its own.
+    /// Overwrites nothing. The authority is of no other use than this cluster; whoever has ca.key gets into it.
     Certificates(CertificatesCommand),
     /// Looks at what a node with these options needs of its host, its cards and the other nodes; changes nothing.
     ///

@@ -1,4 +1,4 @@
-//! Makes an authority and certificates: for `ringstore certificates`, which is for test clusters, and for tests.
+//! Makes an authority and certificates: for `ringstore certificates`, and for tests.
 //!
 //! Keys are ECDSA on P-256. Nothing is written to a file here.
 
@@ -12,7 +12,9 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use super::certificate;
 use super::error::SecurityError;
+use crate::types::WallTime;
 
 /// When a certificate counts.
 #[derive(Clone, Copy, Debug)]
@@ -110,6 +112,17 @@ impl Authority {
     #[must_use]
     pub fn own(&self) -> &Issued {
         &self.own
+    }
+
+    /// It counts until here.
+    ///
+    /// # Errors
+    /// When its certificate is none.
+    pub fn not_after(&self) -> Result<WallTime, SecurityError> {
+        let der = CertificateDer::from_pem_slice(self.own.certificate.as_bytes()).map_err(|error| error.to_string());
+        let read = der.and_then(|der| certificate::read(&der));
+        let failed = |reason| SecurityError::Making { what: "a certificate with this authority".to_owned(), reason };
+        read.map(|(names, _)| names.not_after).map_err(failed)
     }
 
     /// A certificate of a node with these names and addresses, for server and client.

@@ -3,7 +3,7 @@
 //! | the plane has | a connection to 1112 | a connection to 2112 |
 //! | --- | --- | --- |
 //! | [`Plane::Open`] | as it comes | as it comes |
-//! | [`Plane::Secret`] | nonces and proofs around the greeting ([`LinkDialler`], [`LinkAnswerer`]) | a challenge, then each request and answer proven ([`HttpOpening`], [`HttpCaller`], [`HttpAnswerer`]) |
+//! | [`Plane::Secret`] | proofs around the greeting ([`LinkDialler`]) | a challenge, then each request proven ([`HttpCaller`]) |
 //! | [`Plane::Tls`] | mutual TLS 1.3 ([`TlsChannel`]), then the greeting | HTTPS with certificates on both sides |
 //! | [`Plane::Both`] | TLS, and the proofs inside of it | TLS, and the proofs inside of it |
 //!

@@ -110,7 +110,10 @@ pub enum TlsError {
         reason: String,
     },
     /// The stream ended without a goodbye: bytes at its end may be missing.
-    #[error("the TLS connection with {peer} ended without close_notify{}: what was sent last may be missing", if *established { "" } else { ", during the handshake" })]
+    #[error(
+        "the TLS connection with {peer} ended without close_notify{}: what was sent last may be missing",
+        if *established { "" } else { ", during the handshake" }
+    )]
     Truncated {
         /// The other side.
         peer: IpAddr,

@@ -83,6 +83,9 @@ fn a_node_with_a_secret_answers_those_that_have_it() {
     let options = format!("IntIp: {ip}\nIntHttpPort: {port}\nClusterSecretFile: {}\n", text(&good));
     fs::write(&config, options).unwrap();
     succeeds(&["admin", "--config", text(&config), "status"]);
+    let figures: serde_json::Value =
+        serde_json::from_str(&succeeds(&["admin", "--config", text(&config), "stats"])).expect("JSON");
+    assert_eq!(figures["planes"]["internal"], "closed by the cluster's secret (not encrypted)");
     succeeds(&["backup", text(&backup), "--config", text(&config)]);
 
     fails(&["admin", "--node", &asked, "status"], "--cluster-secret-file");

@@ -96,7 +96,7 @@ fn the_example_configuration_is_accepted() {
     let folder = scratch("example");
     let alternative: String = text("scripts/eventstore.conf.example")
         .lines()
-        .filter(|line| !line.starts_with("UseInternalSsl"))
+        .filter(|line| !line.starts_with("UseInternalSsl") && !line.starts_with("CertificateAuthorityFile"))
         .map(|line| {
             let is_option = line.strip_prefix("# ").is_some_and(|rest| {
                 let name = rest.split(':').next().unwrap_or_default();
@@ -115,6 +115,112 @@ fn the_example_configuration_is_accepted() {
     fs::remove_dir_all(folder).unwrap();
 }
 
+/// The README's code blocks of one language, without the spaces that a list puts before them.
+fn blocks(language: &str) -> Vec<String> {
+    let (mut found, mut inside): (Vec<String>, Option<bool>) = (Vec::new(), None);
+    for line in text("README.md").lines().map(str::trim_end) {
+        match (line.trim_start().strip_prefix("```"), inside) {
+            (Some(name), None) => {
+                inside = Some(name == language);
+                found.extend((name == language).then(String::new));
+            }
+            (Some(_), Some(_)) => inside = None,
+            (None, Some(true)) => {
+                let block = found.last_mut().expect("one was begun");
+                block.push_str(line.strip_prefix("  ").filter(|_| line.starts_with("  ")).unwrap_or(line));
+                block.push('\n');
+            }
+            (None, _) => {}
+        }
+    }
+    found
+}
+
+/// The commands of the shell blocks, each in one line and without its comment.
+fn commands() -> Vec<String> {
+    let joined = blocks("sh").concat().replace("\\\n", " ");
+    let lines = joined.lines().map(|line| line.split(" #").next().unwrap_or_default().trim().to_owned());
+    lines.filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
+}
+
+fn accepted(what: &str, arguments: &[&str]) {
+    let output = command().arg("--what-if").args(arguments).output().unwrap();
+    let words = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !words.contains("warning"), "{what}\n{words}");
+}
+
+#[test]
+fn the_readme_starts_nodes_that_start() {
+    let starts: Vec<String> = commands().into_iter().filter(|line| line.starts_with("ringstore --int-ip")).collect();
+    assert!(!starts.is_empty(), "the README starts no node by flags");
+    for line in starts {
+        accepted(&line, &line.split_whitespace().skip(1).collect::<Vec<_>>());
+    }
+    let folder = scratch("readme");
+    let conf = folder.join("conf");
+    let (files, plane) = (blocks("yaml"), "IntIp: 10.0.0.1");
+    assert!(files.len() >= 4 && files.iter().any(|file| file.contains(plane)), "{files:?}");
+    for file in files {
+        fs::write(&conf, &file).unwrap();
+        accepted(&file, &["--config", conf.to_str().unwrap()]);
+    }
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn what_the_readme_makes_is_what_the_example_configuration_reads() {
+    let (commands, folder) = (commands(), scratch("hosts"));
+    let begun = |word: &str| commands.iter().filter(move |line| line.starts_with(word)).collect::<Vec<_>>();
+    // Certificates: the command works, and each file that is installed has been made.
+    let made = begun("target/release/ringstore certificates").into_iter().chain(begun("ringstore certificates"));
+    let made: Vec<&String> = made.collect();
+    assert_eq!(made.len(), 2, "{made:?}");
+    for (index, line) in made.iter().enumerate() {
+        let place = folder.join(index.to_string());
+        fs::create_dir(&place).unwrap();
+        let words = line.split_whitespace().skip(1);
+        let output = command().args(words).current_dir(&place).output().unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        for name in ["ca.pem", "ca.key", "node1.pem", "node1.key", "node3.key"] {
+            assert!(place.join("certificates").join(name).is_file(), "{line} makes no {name}");
+        }
+    }
+    // The key is its user's, and everything is where the options say.
+    let installs = begun("install ");
+    let options: Vec<String> = blocks("yaml").concat().lines().map(str::to_owned).collect();
+    let example = text("scripts/eventstore.conf.example");
+    for key in ["CertificateFile", "CertificatePrivateKeyFile", "CertificateAuthorityFile", "ClusterSecretFile"] {
+        let named: BTreeSet<&str> = options
+            .iter()
+            .map(String::as_str)
+            .chain(example.lines().map(|line| line.trim_start_matches("# ")))
+            .filter_map(|line| line.strip_prefix(key)?.strip_prefix(": "))
+            .filter_map(|value| value.split_whitespace().next())
+            .collect();
+        assert_eq!(named.len(), 1, "{key} has one place: {named:?}");
+        let place = named.first().unwrap();
+        assert!(commands.iter().any(|line| line.contains(place)), "nothing brings {place} there");
+    }
+    let keys: Vec<_> = installs.iter().filter(|line| line.ends_with("/etc/eventstore/node.key")).collect();
+    assert_eq!(keys.len(), 2, "{installs:?}");
+    assert!(keys.iter().all(|line| line.contains("-o ringstore -g ringstore -m 600")), "{keys:?}");
+    // The example is made that of each host.
+    let edit = commands.iter().find(|line| line.starts_with("sed ")).expect("the example is edited");
+    let edit = edit.replace("/etc/eventstore/eventstore.conf", "made.conf");
+    for n in ["1", "2", "3"] {
+        fs::copy(path("scripts/eventstore.conf.example"), folder.join("eventstore.conf.example")).unwrap();
+        let shell = Command::new("bash").args(["-c", &edit]).env("n", n).current_dir(&folder).status().unwrap();
+        assert!(shell.success(), "{edit}");
+        let conf = folder.join("made.conf");
+        let words = fs::read_to_string(&conf).unwrap();
+        for expected in [format!("IntIp: 10.1.0.{n}\n"), format!("ExtIp: 192.168.7.{n}\n")] {
+            assert!(words.contains(&expected), "{expected} is not in {words}");
+        }
+        accepted(&edit, &["--config", conf.to_str().unwrap()]);
+    }
+    fs::remove_dir_all(folder).unwrap();
+}
+
 #[test]
 fn the_container_takes_what_is_there() {
     let file = text("scripts/container/Containerfile");
@@ -128,6 +234,10 @@ fn the_container_takes_what_is_there() {
     }
     let user = file.lines().filter_map(|line| line.strip_prefix("USER ")).next_back();
     assert!(user.is_some_and(|user| user != "root"), "{user:?}");
+    // The command asks for the node's health where the example configuration has it.
+    let example = text("scripts/eventstore.conf.example");
+    let ext_ip = example.lines().find_map(|line| line.strip_prefix("ExtIp: ")).expect("ExtIp");
+    assert!(file.contains(&format!("-e RINGSTORE_HEALTH={ext_ip}:2113 ")), "{ext_ip}");
     // The program is built with the toolchain that it asks for.
     let manifest = text("Cargo.toml");
     let version = manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).unwrap().trim_matches('"');

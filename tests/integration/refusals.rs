@@ -119,13 +119,22 @@ fn the_sysctl_is_named() {
     fs::remove_dir_all(folder).unwrap();
 }
 
-/// The program where any user may run it.
-fn program_for_all() -> PathBuf {
+/// A folder with the program, where any user may run it; removed at the end, whichever that is.
+struct ForAll(PathBuf);
+
+impl Drop for ForAll {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn program_for_all() -> ForAll {
     let folder = std::env::temp_dir().join(format!("ringstore-for-all-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
-    fs::set_permissions(&folder, PermissionsExt::from_mode(0o777)).unwrap();
-    fs::copy(program(), folder.join("ringstore")).unwrap();
-    folder
+    let made = ForAll(folder);
+    fs::set_permissions(&made.0, PermissionsExt::from_mode(0o777)).unwrap();
+    fs::copy(program(), made.0.join("ringstore")).unwrap();
+    made
 }
 
 /// Linux counts the rings as locked memory since 6.14.
@@ -138,7 +147,8 @@ fn counts_rings() -> bool {
 /// The limit does not bind the privileged, so root becomes somebody else first.
 #[test]
 fn little_locked_memory_is_named() {
-    let folder = program_for_all();
+    let made = program_for_all();
+    let folder = &made.0;
     let is_root = rustix::process::geteuid().is_root();
     let launch = |arguments: &[&str]| {
         let mut command = Command::new("prlimit");
@@ -156,7 +166,7 @@ fn little_locked_memory_is_named() {
         eprintln!("skipped: prlimit and setpriv cannot be used here");
     } else if counts_rings() {
         check(
-            &folder,
+            folder,
             launch,
             &["io_uring_setup was refused (no memory", "limited to 65536 bytes", "LimitMEMLOCK=infinity"],
         );
@@ -169,5 +179,4 @@ fn little_locked_memory_is_named() {
         assert!(text.contains("advice   limits    locked memory: 64.0 KiB"), "{text}");
         eprintln!("the server was not tried: this kernel does not count rings as locked memory");
     }
-    fs::remove_dir_all(folder).unwrap();
 }

@@ -3,13 +3,13 @@
 
 use std::fmt;
 use std::net::Ipv4Addr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -21,8 +21,12 @@ const EVERYTHING: u16 = 0x0003;
 
 const IPV4: u16 = 0x0800;
 const ARP: u16 = 0x0806;
+const IPV6: u16 = 0x86dd;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+/// Router and neighbour solicitations and advertisements, and redirects.
+const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
 
 /// Frames wait here while this program is not on a processor.
 const BUFFER_BYTES: usize = 256 << 20;
@@ -36,9 +40,21 @@ const FOUND_MAX: usize = 10;
 /// A frame, as far as it is of interest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Frame<'a> {
-    Arp { sender: Ipv4Addr, target: Ipv4Addr },
-    Ip { source: Ipv4Addr, destination: Ipv4Addr, ports: Option<(u16, u16)>, segment: &'a [u8] },
-    Other { kind: u16 },
+    Arp {
+        sender: Ipv4Addr,
+        target: Ipv4Addr,
+    },
+    Ip {
+        source: Ipv4Addr,
+        destination: Ipv4Addr,
+        ports: Option<(u16, u16)>,
+        segment: &'a [u8],
+    },
+    /// IPv6 neighbour discovery: IPv6 is off in all namespaces, but not every kernel can be told so.
+    Neighbours,
+    Other {
+        kind: u16,
+    },
 }
 
 impl Frame<'_> {
@@ -59,6 +75,9 @@ impl Frame<'_> {
                 let segment = bytes.get(14 + head..end).unwrap_or_default();
                 Some(Frame::Ip { source: address(26)?, destination: address(30)?, ports, segment })
             }
+            IPV6 if *bytes.get(20)? == ICMPV6 && NEIGHBOUR_DISCOVERY.contains(bytes.get(54)?) => {
+                Some(Frame::Neighbours)
+            }
             kind => Some(Frame::Other { kind }),
         }
     }
@@ -67,7 +86,7 @@ impl Frame<'_> {
         match self {
             Frame::Arp { sender, target } => Some((*sender, *target)),
             Frame::Ip { source, destination, .. } => Some((*source, *destination)),
-            Frame::Other { .. } => None,
+            Frame::Neighbours | Frame::Other { .. } => None,
         }
     }
 }
@@ -80,6 +99,7 @@ impl fmt::Display for Frame<'_> {
                 write!(f, "{source}:{from} to {destination}:{to}")
             }
             Frame::Ip { source, destination, .. } => write!(f, "{source} to {destination}"),
+            Frame::Neighbours => f.write_str("IPv6 neighbour discovery"),
             Frame::Other { kind } => write!(f, "a frame of the kind {kind:#06x}"),
         }
     }
@@ -113,6 +133,56 @@ impl Tap {
             Err(error) => Err(error).context("reading a packet socket"),
         }
     }
+
+    /// Frames that the kernel had no room for, since this was asked the last time.
+    #[expect(unsafe_code, reason = "no crate here has this socket option")]
+    fn drops(&self) -> anyhow::Result<u32> {
+        // `struct tpacket_stats`: packets, drops.
+        let mut counts = [0u32; 2];
+        let mut length = libc::socklen_t::try_from(size_of_val(&counts))?;
+        // SAFETY: the kernel writes at most `length` bytes to `counts`, which has as many and lives until it returns.
+        let result = unsafe {
+            libc::getsockopt(
+                self.0.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                counts.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        ensure!(result == 0, "asking a packet socket for its drops: {}", std::io::Error::last_os_error());
+        Ok(counts[1])
+    }
+}
+
+/// What is wrong with a frame: what `judge` says, and whatever nobody here has a reason to send.
+fn complaint(bytes: &[u8], judge: impl Fn(&Frame<'_>) -> Option<&'static str>) -> Option<String> {
+    match Frame::parse(bytes) {
+        None => Some(format!("a frame that cannot be read: {bytes:02x?}")),
+        Some(frame @ Frame::Other { .. }) => Some(format!("{frame}: nobody here speaks that")),
+        Some(Frame::Neighbours) => None,
+        Some(frame) => judge(&frame).map(|why| format!("{frame}: {why}")),
+    }
+}
+
+/// Frames of kinds that are no traffic of this test must be complained about, those that keep a network going must not.
+pub(crate) fn self_test() -> anyhow::Result<()> {
+    let frame = |kind: u16, more: &[(usize, u8)]| {
+        let mut bytes = vec![0; 80];
+        bytes[12..14].copy_from_slice(&kind.to_be_bytes());
+        bytes[14] = 0x45;
+        more.iter().for_each(|(at, byte)| bytes[*at] = *byte);
+        bytes
+    };
+    let (vlan, ipv6_tcp) = (frame(0x8100, &[]), frame(IPV6, &[(20, TCP)]));
+    for bytes in [&vlan[..], &ipv6_tcp, &vlan[..13], &frame(IPV4, &[])[..20]] {
+        ensure!(complaint(bytes, |_| None).is_some(), "nothing is said about {bytes:02x?}");
+    }
+    let solicitation = frame(IPV6, &[(20, ICMPV6), (54, 135)]);
+    for bytes in [frame(ARP, &[]), frame(IPV4, &[]), solicitation] {
+        ensure!(complaint(&bytes, |_| None).is_none(), "{:?}", complaint(&bytes, |_| None));
+    }
+    Ok(())
 }
 
 /// What was seen.
@@ -150,18 +220,19 @@ impl Capture {
                 let Some((bytes, length)) = tap.next(&mut buffer, !over)? else {
                     // All that waited has been looked at.
                     if over {
+                        let drops = tap.drops()?;
+                        ensure!(drops == 0, "the kernel had no room for {drops} frames: nothing is known of them");
                         return Ok(seen);
                     }
                     continue;
                 };
                 seen.frames += 1;
                 seen.bytes += length as u64;
-                let Some(frame) = Frame::parse(bytes) else { continue };
-                if let Some(why) = judge(&frame) {
+                if let Some(what) = complaint(bytes, &judge) {
                     seen.wrong += 1;
                     wrong_so_far.store(seen.wrong, Ordering::Relaxed);
                     if seen.first_wrong.len() < FOUND_MAX {
-                        seen.first_wrong.push(format!("{frame}: {why}"));
+                        seen.first_wrong.push(what);
                     }
                 }
             }

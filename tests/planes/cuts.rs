@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -90,8 +89,8 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     let house = House::start(folder, arguments.lock(), &[])?;
     let load = Workload::start(&house.cluster, arguments.seed, CLIENT_COUNT, LIMIT);
     let probes = (0..NODES).map(|node| Probe::start(load.shared(), node)).collect();
-    let (interrupted, machine) = (Arc::new(AtomicBool::new(false)), Machine::watch(folder)?);
-    let mut scene = Scene { house, load, probes, interrupted, machine, compared: 0, broken: Vec::new() };
+    let machine = Machine::watch(folder)?;
+    let mut scene = Scene { house, load, probes, machine, compared: 0, broken: Vec::new() };
     let span = Duration::from_secs(arguments.seconds);
     let cuts = scene.steady().rest(Duration::from_secs(1));
     let cuts = cuts.and_then(|()| {
@@ -107,7 +106,6 @@ struct Scene {
     load: Workload,
     probes: Vec<Probe>,
     house: House,
-    interrupted: Arc<AtomicBool>,
     machine: Machine,
     /// The logs are equal up to here.
     compared: u64,
@@ -117,8 +115,10 @@ struct Scene {
 
 impl Scene {
     fn steady(&mut self) -> Steady<'_> {
-        let (cluster, interrupted) = (&mut self.house.cluster, &*self.interrupted);
-        Steady { cluster, load: &self.load, interrupted, chunk_size: CHUNK_SIZE }
+        // Signals end this program (`main`), so nothing sets it.
+        static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+        let cluster = &mut self.house.cluster;
+        Steady { cluster, load: &self.load, interrupted: &INTERRUPTED, chunk_size: CHUNK_SIZE }
     }
 
     fn cut(&mut self, lock: Lock, cut: Cut, span: Duration) -> anyhow::Result<()> {
@@ -263,7 +263,7 @@ impl Found {
             self.cut.name(),
             self.leader + 1,
             self.now + 1,
-            self.after - self.term,
+            i128::from(self.after) - i128::from(self.term),
             millis(self.served, "never"),
             self.pause.as_millis(),
             self.quiet.as_millis(),
@@ -288,6 +288,9 @@ impl Found {
         }
         if self.served.is_none() {
             broken.push("a node that was not cut off acknowledged nothing".to_owned());
+        }
+        if self.after < self.term {
+            broken.push(format!("the term went back from {} to {}", self.term, self.after));
         }
         broken.extend(if self.cut.is_internal() { self.broken_inside() } else { self.broken_outside() });
         broken

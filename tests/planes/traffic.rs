@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 
 use crate::Arguments;
-use crate::capture::{Capture, Frame, Seen};
+use crate::capture::{self, Capture, Frame, Seen};
 use crate::counters::Counters;
 use crate::house::{CLIENTS, House, NODES};
 use crate::load::{self, Sent};
@@ -37,6 +37,7 @@ const NOBODY: usize = 249;
 
 /// Runs it.
 pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
+    capture::self_test().context("the capture's judgement")?;
     let lock = arguments.lock();
     let house = House::start(folder, lock, &[])?;
     let leader = house.cluster.leader()?;

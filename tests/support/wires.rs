@@ -103,7 +103,8 @@ impl Wires {
             if !shape.is_one_hub || plane == Plane::Internal {
                 wires.add_namespace(&hub)?;
             }
-            ip(&format!("-n {hub} link add {bridge} type bridge"))?;
+            // Without snooping it joins no group of its own, and says so to nobody.
+            ip(&format!("-n {hub} link add {bridge} type bridge mcast_snooping 0"))?;
             ip(&format!("-n {hub} link set {bridge} up"))?;
             if shape.is_one_hub {
                 let (first, second) = shape.network;

@@ -345,7 +345,7 @@ fn each_thread_is_placed_by_one_option() {
         "IntCpus is \"0-9999\" (command line), but must be a list of processors from 0 to 1023",
     );
     check_warnings(
-        "IntCpus=0-1 ExtCpus=1-2",
+        "IntCpus=0-1 ExtCpus=1-2 EdgeThreads=0",
         &["IntCpus is \"0-1\" and ExtCpus is \"1-2\", which share 1: clients can"],
     );
     check_warnings("IntCpus=0-1 ExtCpus=2", &[]);

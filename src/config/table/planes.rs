@@ -11,8 +11,9 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         example: "eth1",
         group: Group::Interface,
         help: "Network device for traffic between the nodes: the internal ports take connections that arrive on it only \
-            (or come from this machine to an address of it), and all connections to other nodes leave by it, whatever the routes say. None leaves it to \
-            the routes; where these take another device than the one with IntIp, the log and /stats say so.",
+            (or come from this machine to an address of it), and all connections to other nodes leave by it, whatever the \
+            routes say. None leaves it to the routes; where these take another device than the one with IntIp, the log and \
+            /stats say so.",
         is_secret: false,
         support: Support::Present,
     },
@@ -58,8 +59,9 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         default: "true",
         example: "false",
         group: Group::Interface,
-        help: "Serve /admin and /web on the client port. What changes the cluster (`ringstore admin`), elections and \
-            the gossip of the nodes are on the internal port only, whatever this says.",
+        help: "Of v5, accepted and without effect: in this version there is nothing at /admin and /web on the client port, \
+            whatever it says. What changes the cluster (`ringstore admin`), elections and the gossip of the nodes are on \
+            the internal port only.",
         is_secret: false,
         support: Support::Present,
     },
@@ -69,7 +71,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         default: "true",
         example: "false",
         group: Group::Interface,
-        help: "Serve /stats on the client port; it is always on the internal one.",
+        help: "Serve /stats on the client port; it is always on the internal one (`ringstore admin stats`).",
         is_secret: false,
         support: Support::Present,
     },

@@ -7,7 +7,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         name: "CertificateFile",
         kind: Kind::Path,
         default: "",
-        example: "/etc/ringstore/node.pem",
+        example: "/etc/eventstore/node.pem",
         group: Group::Interface,
         help: "Certificate of this node, PEM, with its chain behind it: for the TLS ports, and for traffic \
             between the nodes with UseInternalSsl. PKCS#12, which v5 takes, is turned into PEM by openssl \
@@ -19,7 +19,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         name: "CertificatePrivateKeyFile",
         kind: Kind::Path,
         default: "",
-        example: "/etc/ringstore/node.key",
+        example: "/etc/eventstore/node.key",
         group: Group::Interface,
         help: "Private key of CertificateFile, PEM, not protected by a password.",
         is_secret: false,
@@ -29,7 +29,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         name: "CertificateAuthorityFile",
         kind: Kind::Path,
         default: "",
-        example: "/etc/ringstore/ca.pem",
+        example: "/etc/eventstore/ca.pem",
         group: Group::Interface,
         help: "Certificates, PEM, of the authorities that the other nodes' certificates must chain to. Needed \
             with UseInternalSsl. Use an authority that signs nothing but nodes of this cluster.",
@@ -84,7 +84,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         name: "ClusterSecretFile",
         kind: Kind::Path,
         default: "",
-        example: "/etc/ringstore/secret",
+        example: "/etc/eventstore/cluster.secret",
         group: Group::Interface,
         help: "File with a secret of at least 32 bytes that all nodes have: each connection between nodes \
             begins with a proof of it from both sides, and requests to IntHttpPort are signed. Keeps \
