@@ -24,7 +24,7 @@ mod sysctls;
 pub(crate) mod testing;
 mod tree;
 
-pub use apply::{Applied, Kept, Refusal, State, apply, revert};
+pub use apply::{Applied, Kept, Refusal, Reverted, State, apply, revert};
 pub use cpus::{Cpus, Node, Topology};
 pub use devices::{Device, Queue};
 pub use error::MachineError;
