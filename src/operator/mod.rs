@@ -145,7 +145,7 @@ enum Command {
     ///
     /// Takes the options of the server: flags, environment, and the file of --config. Prints one line a finding: fine, advice
     /// or problem, the group, what was found, and the next step. The groups: options, kernel (io_uring, and who denies it),
-    /// limits, clock, data (file system, room, measured flushes), internal and external (device, queues, interrupts, MTU,
+    /// limits, clock, keys (certificates and the secret: files, names, expiry), data (file system, room, measured flushes), internal and external (device, queues, interrupts, MTU,
     /// coalescing), host, and peers (reachability, round trip, settings).
     #[command(after_help = DOCTOR_EXIT_HELP)]
     Doctor {
