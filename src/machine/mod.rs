@@ -17,7 +17,6 @@ mod ethtool;
 mod file_system;
 mod interrupts;
 mod kernel;
-mod netlink;
 mod plan;
 mod sysctls;
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod ledger;
 mod limits;
 mod memory;
 mod mirror;
+pub(crate) mod netlink;
 mod operation;
 mod probe;
 mod read_map;
