@@ -67,7 +67,8 @@ mod tests {
             fs::write(file, node).unwrap();
         };
         // Not known of the first one.
-        (put("eno1", "-1\n"), put("eno2", "1\n"));
+        put("eno1", "-1\n");
+        put("eno2", "1\n");
         check(&Machine::read(&tree).unwrap(), "bond0.20", Some(1));
     }
 

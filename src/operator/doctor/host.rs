@@ -127,13 +127,13 @@ fn locked_memory(group: &mut Group, kernel: &Kernel, hard: Option<u64>) {
             group.fine(format!("locked memory: the node raises its limit to {}", size(hard)));
         }
         Some(hard) if kernel.may_lock_memory => group.fine(format!(
-            "locked memory: at most {}, which does not bind a process with CAP_IPC_LOCK as this one; a node that runs as another user \
+            "locked memory: {}, which does not bind a process with CAP_IPC_LOCK as this one; a node that runs as another user \
              is bound by the limit that it is given",
             size(hard)
         )),
         Some(hard) if hard < RINGS_BYTES && counts_rings => group.problem(
             format!(
-                "locked memory: at most {}, and this kernel counts the rings of a node as such, which take up to {}: the node is \
+                "locked memory: {}, and this kernel counts the rings of a node as such, which take up to {}: the node is \
                  refused its rings, or some of them",
                 size(hard),
                 size(RINGS_BYTES)
@@ -142,7 +142,7 @@ fn locked_memory(group: &mut Group, kernel: &Kernel, hard: Option<u64>) {
         ),
         Some(hard) => group.advice(
             format!(
-                "locked memory: at most {}, and registering the log buffer takes {}: zero-copy sends have to pin their pages each \
+                "locked memory: {}, and registering the log buffer takes {}: zero-copy sends have to pin their pages each \
                  time",
                 size(hard),
                 size(needed)
@@ -152,7 +152,8 @@ fn locked_memory(group: &mut Group, kernel: &Kernel, hard: Option<u64>) {
     }
 }
 
-const MEMLOCK_REMEDY: &str = "raise the hard limit, RLIMIT_MEMLOCK: LimitMEMLOCK=infinity in systemd, --ulimit memlock=-1 for containers, ulimit -Hl";
+const MEMLOCK_REMEDY: &str =
+    "raise RLIMIT_MEMLOCK: LimitMEMLOCK=infinity in systemd, --ulimit memlock=-1 for containers, ulimit -l";
 
 fn clock(kernel: &Kernel) -> Group {
     let mut group = Group::new("clock");

@@ -110,7 +110,7 @@ mod tests {
         let cluster = TestCluster::new();
         let mut config = Config { int_ip: "10.1.0.1".parse().unwrap(), ..Config::default() };
         check(&config, &[], "the internal plane is open");
-        let files = cluster.files("node", &cluster.issue(&["10.1.0.1", "*.cluster"], today()));
+        let files = cluster.files("node", &cluster.issue(&["10.1.0.1", "node1.cluster"], today()));
         config.security.internal.identity = Some(files.clone());
         check(&config, &[], "is for 10.1.0.1 (IntIp)");
         check(&config, &[], "more days");
@@ -129,6 +129,15 @@ mod tests {
         check(&config, &[Grade::Problem], "the files of the internal plane cannot be used");
         std::fs::remove_file(files.key).unwrap();
         check(&config, &[Grade::Problem], "the files of the internal plane cannot be used");
+    }
+
+    #[test]
+    fn a_star_stands_for_one_word() {
+        let check = |name: &str, expected: bool| assert_eq!(is_for(name, "node1.cluster.example"), expected, "{name}");
+        check("Node1.cluster.example", true);
+        check("*.cluster.example", true);
+        check("*.example", false);
+        check("cluster.example", false);
     }
 
     #[test]

@@ -88,7 +88,7 @@ fn look_at(
     routes: Option<&mut Routes>,
     peer: SocketAddr,
 ) {
-    let taken = access.map_or_else(Way::default, |access| access.way.clone());
+    let taken = access.map_or_else(|| Access::way_of(config), |access| access.way.clone());
     let reached = match reach(&taken, peer) {
         Ok(reached) => reached,
         Err(error) => {

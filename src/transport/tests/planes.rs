@@ -410,12 +410,12 @@ fn who_only_looks_whether_the_port_is_there_is_no_stranger() {
         let directories = Directories::new();
         let node = single_on(&directories, plane.clone());
         drop(TcpStream::connect(node.address).unwrap());
-        wait_for(&node, &["left without a word"]);
         // One that began to speak is.
         let mut stream = TcpStream::connect(node.address).unwrap();
         stream.write_all(if plane.trust().is_some() { &[0x16, 3] } else { b"RS" }).unwrap();
+        let address = stream.local_addr().unwrap().to_string();
         drop(stream);
-        wait_for(&node, &["connection on the internal port refused", "found half of one"]);
+        wait_for(&node, &["connection on the internal port refused", "found half of one", &address]);
         assert_eq!(lines_with(&node.log(), &["connection on the internal port refused"]), 1, "{}", node.log());
         node.stop().unwrap();
     }
