@@ -55,13 +55,16 @@ impl fmt::Display for Target {
     }
 }
 
+#[cfg(test)]
+pub(super) type BeforeSet = fn(&Path, &Target, &str) -> io::Result<()>;
+
 /// A root below which `/proc` and `/sys` are read.
 #[derive(Clone, Debug)]
 pub struct Tree {
     root: PathBuf,
     /// What a driver would do first when a setting is written, or why it refuses.
     #[cfg(test)]
-    pub(super) before_set: Option<fn(&Path, &Target, &str) -> io::Result<()>>,
+    pub(super) before_set: Option<BeforeSet>,
 }
 
 impl Tree {
