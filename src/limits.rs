@@ -208,6 +208,9 @@ pub const EDGE_HANDSHAKES_MAX: usize = 1024;
 /// What a client's handshake may take.
 pub const EDGE_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Connections of clients that the kernel completes ahead of an edge, where `net.core.somaxconn` allows as many.
+pub const EDGE_BACKLOG: u16 = 1024;
+
 /// HTTP connections of one edge; one more is closed at once.
 pub const EDGE_HTTP_CONNECTIONS_MAX: usize = 1024;
 

@@ -8,10 +8,8 @@ use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::limits::EDGE_BACKLOG;
 use crate::ring::{bind_device, keep_alive};
-
-/// Connections that the kernel completes ahead of an edge.
-const BACKLOG: i32 = 1024;
 
 /// A port cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +61,7 @@ fn listen(address: SocketAddr, device: Option<&str>) -> io::Result<TcpListener> 
     // Every connection that it accepts inherits this.
     keep_alive(&socket)?;
     socket.bind(&SockAddr::from(address))?;
-    socket.listen(BACKLOG)?;
+    socket.listen(i32::from(EDGE_BACKLOG))?;
     Ok(socket.into())
 }
 

@@ -72,8 +72,8 @@ pub struct RouteWatchLinks<S> {
 pub struct RouteWatch<S> {
     links: RouteWatchLinks<S>,
     expected: Option<String>,
-    /// What was found last.
-    known: BTreeMap<SocketAddr, PeerRoute>,
+    /// What was found last, and whether the operator was warned of it.
+    known: BTreeMap<SocketAddr, (PeerRoute, bool)>,
     all_due: Option<Instant>,
     /// That the kernel does not answer was said.
     complained: bool,
@@ -120,22 +120,30 @@ impl<S: RouteSource> RouteWatch<S> {
         let found = self.links.source.route(peer.ip(), Some(self.links.int_ip));
         let device = found.as_ref().ok().map(|route| route.device.clone());
         let is_here = found.as_ref().is_ok_and(|route| route.is_local);
-        let is_wrong =
+        let is_elsewhere =
             !is_here && matches!((&device, &self.expected), (Some(found), Some(expected)) if found != expected);
-        let before = self.known.insert(peer, PeerRoute { peer, device: device.clone(), is_wrong });
-        let was_wrong = before.as_ref().is_some_and(|before| before.is_wrong);
-        let is_news = before.is_none_or(|before| before.device != device || before.is_wrong != is_wrong);
+        let is_bound = self.links.device.is_some();
+        let route = PeerRoute { peer, device: device.clone(), is_wrong: is_elsewhere && !is_bound };
+        let before = self.known.insert(peer, (route, is_elsewhere));
+        let was_elsewhere = before.as_ref().is_some_and(|(_, was)| *was);
+        let is_news = before.is_none_or(|(before, was)| before.device != device || was != is_elsewhere);
         let expected = self.expected.as_deref().unwrap_or("?");
         match device {
             _ if !is_news => {}
             None => tracing::debug!(%peer, error = ?found.err(), "no route to a node"),
-            Some(found) if is_wrong => tracing::warn!(
+            Some(found) if is_elsewhere && is_bound => tracing::warn!(
+                %peer, expected, found,
+                "the routes to a node name network device {found}; connections are bound to {expected} (IntDevice), and reach \
+                 the node only if it is on that link: give the route to {expected} (`ip route get {}`)",
+                peer.ip()
+            ),
+            Some(found) if is_elsewhere => tracing::warn!(
                 %peer, expected, found,
                 "the route to a node leaves by network device {found}, not by {expected} of the internal plane: replication \
                  would share it with clients; correct the routes (`ip route get {}`), or IntIp and IntDevice",
                 peer.ip()
             ),
-            Some(found) if was_wrong => {
+            Some(found) if was_elsewhere => {
                 tracing::info!(%peer, expected, found, "the route to a node leaves by the internal plane's device again");
             }
             Some(found) => tracing::debug!(%peer, expected, found, "the route to a node"),
@@ -165,7 +173,9 @@ impl<S: RouteSource> Chore for RouteWatch<S> {
             }
         }
         if is_changed {
-            self.links.routes.replace(self.expected.clone(), self.known.values().cloned().collect());
+            self.links
+                .routes
+                .replace(self.expected.clone(), self.known.values().map(|(route, _)| route.clone()).collect());
         }
         Next::After(NEW_PEERS_INTERVAL)
     }
@@ -264,12 +274,14 @@ mod tests {
         assert_eq!(shown(&routes).len(), 1);
         directory.replace(vec![known(1), known(2), known(3)], "".into());
         watch.step(start + NEW_PEERS_INTERVAL);
-        let wrong = |n| (n, Some("eth1".to_owned()), true);
-        assert_eq!(shown(&routes), [wrong(2), wrong(3)], "IntDevice is what is expected");
+        let bound = |n| (n, Some("eth1".to_owned()), false);
+        assert_eq!(routes.read().0.as_deref(), Some("bond1"), "IntDevice is what is expected");
+        assert_eq!(shown(&routes), [bound(2), bound(3)], "connections are bound to it, whatever the routes say");
+        assert!(watch.known.values().all(|(_, is_elsewhere)| *is_elsewhere), "but it is said");
         assert_eq!(*source.asked.lock(), 2);
         directory.replace(vec![known(1)], "".into());
         watch.step(start + 2 * NEW_PEERS_INTERVAL);
-        assert_eq!(shown(&routes), [wrong(2)], "the seed stays");
+        assert_eq!(shown(&routes), [bound(2)], "the seed stays");
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub struct PeerRoute {
     pub peer: SocketAddr,
     /// The device that the kernel would take; `None` when there is no route now.
     pub device: Option<String>,
-    /// It is not the device of the internal plane.
+    /// It is not the device of the internal plane, and connections take it all the same: they are not bound to one.
     pub is_wrong: bool,
 }
 

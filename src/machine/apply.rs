@@ -1,16 +1,22 @@
 //! Makes the changes of a plan and puts back what was there before.
 //!
-//! What was there is on disk before anything is changed, so a run that is cut off can be put back. A second run keeps
+//! What was there is in a file before anything is changed, so a run that is cut off can be put back. A second run keeps
 //! the values of the first one. A setting that the kernel refuses does not hinder the others.
+//!
+//! Settings end with the boot, and so does what a file keeps of them: one of an earlier boot counts as none. This runs as
+//! root, so it follows no link to the file and trusts none that belongs to somebody else.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::Machine;
 use super::error::MachineError;
+use super::interrupts;
 use super::plan::{Plan, PlaneWish, Step, plan};
 use super::tree::{Target, Tree};
 
@@ -19,6 +25,9 @@ const FORMAT: u32 = 1;
 const STATE_BYTES_MAX: u64 = 16 << 20;
 /// What a plan may touch below the root: a state file that names something else is refused.
 const FOLDERS: [&str; 3] = ["proc/irq/", "proc/sys/net/", "sys/class/net/"];
+
+/// Which boot it is: another text after the next one.
+const BOOT_ID: &str = "proc/sys/kernel/random/boot_id";
 
 /// A setting as it was before the first change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +39,9 @@ pub struct Kept {
     pub former: String,
     /// What was written.
     pub written: String,
+    /// Of an interrupt: whose it is. The kernel may give its number to another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interrupt: Option<String>,
 }
 
 /// The state file: what was there before.
@@ -39,6 +51,8 @@ pub struct State {
     format: u32,
     /// The root that the settings are of.
     pub root: PathBuf,
+    /// The boot that they were made in; empty where the root does not show it.
+    boot: String,
     /// In the order of the changes.
     pub kept: Vec<Kept>,
 }
@@ -63,18 +77,44 @@ pub struct Applied {
     pub remarks: Vec<String>,
 }
 
+/// What was put back.
+#[derive(Debug, Default)]
+pub struct Reverted {
+    /// As they were before.
+    pub done: Vec<Kept>,
+    /// Not there any more, so that there was nothing to put back, with the reason.
+    pub gone: Vec<(Kept, String)>,
+    /// Refused; they stay in the state file.
+    pub refused: Vec<Refusal>,
+}
+
+/// What a state file holds for a machine as it is now.
+#[derive(Debug)]
+enum Found {
+    Nothing,
+    /// Settings that the last boot has undone.
+    OtherBoot,
+    Of(State),
+}
+
 impl State {
+    fn empty(tree: &Tree) -> State {
+        State { format: FORMAT, root: tree.root().to_owned(), boot: boot_of(tree), kept: Vec::new() }
+    }
+
     /// Reads the state file; none where there is none.
     ///
     /// # Errors
-    /// When it cannot be read, is not one, or names what no plan touches.
+    /// When it cannot be read, is not one, is somebody else's, or names what no plan touches.
     pub fn load(path: &Path) -> Result<Option<State>, MachineError> {
         let failed = |source| MachineError::StateFile { path: path.to_owned(), attempt: "read", source };
-        let text = match fs::File::open(path) {
-            Ok(file) => io::read_to_string(io::Read::take(file, STATE_BYTES_MAX)).map_err(failed)?,
+        let file = match fs::OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path) {
+            Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed(error)),
         };
+        check_owner(&file).map_err(failed)?;
+        let text = io::read_to_string(io::Read::take(file, STATE_BYTES_MAX)).map_err(failed)?;
         let invalid = |words: String| failed(io::Error::new(io::ErrorKind::InvalidData, words));
         let state: State = serde_json::from_str(&text).map_err(|error| invalid(error.to_string()))?;
         if state.format != FORMAT {
@@ -86,13 +126,13 @@ impl State {
         }
     }
 
-    fn load_for(path: &Path, tree: &Tree) -> Result<Option<State>, MachineError> {
-        let state = State::load(path)?;
-        if let Some(state) = state.as_ref().filter(|state| state.root != tree.root()) {
-            let (kept, root) = (state.root.clone(), tree.root().to_owned());
-            return Err(MachineError::OtherRoot { path: path.to_owned(), kept, root });
+    fn load_for(path: &Path, tree: &Tree) -> Result<Found, MachineError> {
+        let Some(state) = State::load(path)? else { return Ok(Found::Nothing) };
+        if state.root != tree.root() {
+            let root = tree.root().to_owned();
+            return Err(MachineError::OtherRoot { path: path.to_owned(), kept: state.root, root });
         }
-        Ok(state)
+        Ok(if state.boot == boot_of(tree) { Found::Of(state) } else { Found::OtherBoot })
     }
 
     /// Writes the file so that it is whole whatever happens; without anything kept it goes.
@@ -108,7 +148,14 @@ impl State {
         fs::create_dir_all(folder).map_err(failed)?;
         let fresh = path.with_extension("new");
         let write = || {
-            let mut file = fs::File::create(&fresh)?;
+            // What a run that was cut off has left; a link goes, not what it names.
+            match fs::remove_file(&fresh) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut options = fs::OpenOptions::new();
+            options.write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+            let mut file = options.open(&fresh)?;
             file.write_all(&serde_json::to_vec_pretty(self)?)?;
             file.write_all(b"\n")?;
             file.sync_all()?;
@@ -133,15 +180,41 @@ impl Kept {
     }
 }
 
+fn boot_of(tree: &Tree) -> String {
+    tree.text(BOOT_ID).unwrap_or_default()
+}
+
+/// Root does what the file says: only root, or whoever runs this, may have written it.
+fn check_owner(file: &fs::File) -> io::Result<()> {
+    let found = file.metadata()?;
+    let own = rustix::process::geteuid().as_raw();
+    let words = if !found.is_file() {
+        "it is no file".to_owned()
+    } else if found.uid() != 0 && found.uid() != own {
+        format!("it belongs to user {}, expected root or user {own}", found.uid())
+    } else if found.mode() & 0o002 != 0 {
+        format!("everybody may write it (mode {:o})", found.mode() & 0o777)
+    } else {
+        return Ok(());
+    };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, words))
+}
+
 /// Plans for `wishes` and makes the changes, keeping in `state_file` what was there before.
 ///
 /// # Errors
 /// When the machine or the state file cannot be used; then nothing was changed that is not kept. What the kernel refuses
 /// is in the answer.
 pub fn apply(tree: &Tree, wishes: &[PlaneWish], state_file: &Path) -> Result<Applied, MachineError> {
-    let empty = || State { format: FORMAT, root: tree.root().to_owned(), kept: Vec::new() };
-    let mut state = State::load_for(state_file, tree)?.unwrap_or_else(empty);
     let mut applied = Applied::default();
+    let found = State::load_for(state_file, tree)?;
+    if matches!(found, Found::OtherBoot) {
+        applied.remarks.push(format!(
+            "{} was of an earlier boot, which has undone what it kept: it is begun anew",
+            state_file.display()
+        ));
+    }
+    let mut state = if let Found::Of(state) = found { state } else { State::empty(tree) };
     let first = plan(&Machine::read(tree)?, wishes);
     let channels: Vec<Step> = first.steps.into_iter().filter(Step::is_channels).collect();
     carry_out(tree, &channels, &mut state, state_file, &mut applied)?;
@@ -149,7 +222,7 @@ pub fn apply(tree: &Tree, wishes: &[PlaneWish], state_file: &Path) -> Result<App
     let Plan { steps, remarks } = plan(&Machine::read(tree)?, wishes);
     let rest: Vec<Step> = steps.into_iter().filter(|step| !step.is_channels()).collect();
     carry_out(tree, &rest, &mut state, state_file, &mut applied)?;
-    applied.remarks = remarks;
+    applied.remarks.extend(remarks);
     Ok(applied)
 }
 
@@ -164,8 +237,9 @@ fn carry_out(
         return Ok(());
     }
     let before = state.kept.len();
+    let names = interrupt_names(tree);
     for step in steps {
-        keep(tree, step, state);
+        keep(tree, step, &names, state);
     }
     state.save(state_file)?;
     let mut undone = Vec::new();
@@ -193,42 +267,82 @@ fn carry_out(
 }
 
 /// Remembers what is there now, unless an earlier run has changed it already.
-fn keep(tree: &Tree, step: &Step, state: &mut State) {
+fn keep(tree: &Tree, step: &Step, names: &BTreeMap<u32, String>, state: &mut State) {
     let target = step.target.to_string();
     match state.kept.iter_mut().find(|kept| kept.target == target) {
         Some(kept) => kept.written.clone_from(&step.value),
         None => {
             let former = tree.value(&step.target).unwrap_or_else(|_| step.found.clone());
-            state.kept.push(Kept { target, former, written: step.value.clone() });
+            let interrupt = interrupt_of(&step.target).and_then(|number| names.get(&number).cloned());
+            state.kept.push(Kept { target, former, written: step.value.clone(), interrupt });
         }
     }
 }
 
-/// Puts back everything in `state_file`, and removes it when nothing is left in it.
+/// The number of the interrupt that a target places.
+fn interrupt_of(target: &Target) -> Option<u32> {
+    let Target::File(path) = target else { return None };
+    path.strip_prefix("proc/irq/")?.split('/').next()?.parse().ok()
+}
+
+fn interrupt_names(tree: &Tree) -> BTreeMap<u32, String> {
+    let lines = interrupts::parse(&tree.text("proc/interrupts").unwrap_or_default());
+    lines.into_iter().map(|line| (line.number, line.name)).collect()
+}
+
+/// Puts back everything in `state_file` that is still there, and removes it when nothing is left in it.
 ///
 /// # Errors
-/// When there is no state file, or it cannot be used. What the kernel refuses is in the answer, and stays in the file.
-pub fn revert(tree: &Tree, state_file: &Path) -> Result<(Vec<Kept>, Vec<Refusal>), MachineError> {
-    let missing = || MachineError::NothingKept { path: state_file.to_owned() };
-    let mut state = State::load_for(state_file, tree)?.ok_or_else(missing)?;
-    // The number of queues first: the driver gives new ones its own settings.
-    state.kept.sort_by_key(|kept| !kept.is_channels());
-    let (mut done, mut refused, mut left) = (Vec::new(), Vec::new(), Vec::new());
-    for kept in state.kept {
-        let target = Target::parse(&kept.target).expect("checked when it was loaded");
-        match tree.set(&target, &kept.former) {
-            Ok(()) => done.push(kept),
-            Err(source) => {
-                let error =
-                    MachineError::Write { target: kept.target.clone(), value: kept.former.trim().to_owned(), source };
-                refused.push(Refusal { target, error });
-                left.push(kept);
-            }
+/// When there is no state file of this boot, or it cannot be used. What the kernel refuses is in the answer, and stays in
+/// the file.
+pub fn revert(tree: &Tree, state_file: &Path) -> Result<Reverted, MachineError> {
+    let path = || state_file.to_owned();
+    let mut state = match State::load_for(state_file, tree)? {
+        Found::Of(state) => state,
+        Found::Nothing => return Err(MachineError::NothingKept { path: path() }),
+        Found::OtherBoot => return Err(MachineError::OtherBoot { path: path() }),
+    };
+    // The number of queues first: the driver gives new ones its own settings. Then backwards: what was changed last could be
+    // changed only because of what was changed before it.
+    let (channels, rest): (Vec<Kept>, Vec<Kept>) = state.kept.drain(..).partition(Kept::is_channels);
+    let mut reverted = Reverted::default();
+    let none = BTreeMap::new();
+    for kept in channels {
+        put_back(tree, kept, &none, &mut state.kept, &mut reverted);
+    }
+    // Interrupts may be others now.
+    let names = interrupt_names(tree);
+    for kept in rest.into_iter().rev() {
+        put_back(tree, kept, &names, &mut state.kept, &mut reverted);
+    }
+    // In the order of the changes again.
+    state.kept.reverse();
+    state.save(state_file)?;
+    Ok(reverted)
+}
+
+fn put_back(tree: &Tree, kept: Kept, names: &BTreeMap<u32, String>, left: &mut Vec<Kept>, reverted: &mut Reverted) {
+    let target = Target::parse(&kept.target).expect("checked when it was loaded");
+    if let (Some(number), Some(name)) = (interrupt_of(&target), &kept.interrupt) {
+        let found = names.get(&number);
+        if found != Some(name) {
+            let found = found.map_or("nobody's".to_owned(), |found| format!("that of {found}"));
+            let reason = format!("interrupt {number} was that of {name} and is {found} now");
+            reverted.gone.push((kept, reason));
+            return;
         }
     }
-    state.kept = left;
-    state.save(state_file)?;
-    Ok((done, refused))
+    match tree.set(&target, &kept.former) {
+        Ok(()) => reverted.done.push(kept),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV) => {
+            reverted.gone.push((kept, "it is not there any more".to_owned()));
+        }
+        Err(source) => {
+            let (words, value) = (kept.target.clone(), kept.former.trim().to_owned());
+            reverted.refused.push(Refusal { target, error: MachineError::Write { target: words, value, source } });
+            left.push(kept);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -261,8 +375,9 @@ mod tests {
             assert_eq!(plan(&Machine::read(&tree).unwrap(), &wishes).steps, [], "{name}");
             fs::write(folder.path().join("proc/sys/net/core/somaxconn"), "128\n").unwrap();
             assert_eq!(apply(&tree, &wishes, &file).unwrap().done.len(), 1, "{name}");
-            let (done, refused) = revert(&tree, &file).unwrap();
-            assert_eq!((done.len(), refused.len()), (applied.done.len() + 1, 0), "{name}");
+            let reverted = revert(&tree, &file).unwrap();
+            assert_eq!(reverted.done.len(), applied.done.len() + 1, "{name}: {reverted:?}");
+            assert!(reverted.refused.is_empty() && reverted.gone.is_empty(), "{name}: {reverted:?}");
             fs::write(folder.path().join("proc/sys/net/core/somaxconn"), "4096\n").unwrap();
             assert_eq!(contents(folder.path()), before, "{name}");
             assert!(!file.exists(), "{name}");
@@ -282,7 +397,7 @@ mod tests {
         fs::remove_file(&refusing).unwrap();
         fs::create_dir(&refusing).unwrap();
         machine.devices.clear();
-        let mut state = State { format: FORMAT, root: tree.root().to_owned(), kept: Vec::new() };
+        let mut state = State::empty(&tree);
         let mut applied = Applied::default();
         carry_out(&tree, &steps, &mut state, &file, &mut applied).unwrap();
         assert_eq!((applied.refused.len(), applied.done.len()), (1, steps.len() - 1));
@@ -299,9 +414,10 @@ mod tests {
         let own = Folder::new();
         let file = own.path().join("state.json");
         apply(&tree, &wishes("ens1f0np0", "ens2f0np0"), &file).unwrap();
-        fs::remove_file(folder.path().join("proc/irq/129/smp_affinity_list")).unwrap();
-        let (_, refused) = revert(&tree, &file).unwrap();
-        assert_eq!(refused.len(), 1);
+        let refusing = folder.path().join("proc/irq/129/smp_affinity_list");
+        fs::remove_file(&refusing).unwrap();
+        fs::create_dir(&refusing).unwrap();
+        assert_eq!(revert(&tree, &file).unwrap().refused.len(), 1);
         let kept = State::load(&file).unwrap().unwrap().kept;
         assert_eq!(
             kept.iter().map(|kept| kept.target.as_str()).collect::<Vec<_>>(),
@@ -321,9 +437,102 @@ mod tests {
             assert!(file.exists());
         };
         check("{}", "missing field");
-        check(r#"{"format":2,"root":"/","kept":[]}"#, "it has format 2, expected 1");
-        check(r#"{"format":1,"root":"/elsewhere","kept":[]}"#, "keeps settings of the root /elsewhere");
+        check(r#"{"format":2,"root":"/","boot":"","kept":[]}"#, "it has format 2, expected 1");
+        check(r#"{"format":1,"root":"/elsewhere","boot":"","kept":[]}"#, "keeps settings of the root /elsewhere");
         let kept = r#"[{"target":"/etc/shadow","former":"","written":""}]"#;
-        check(&format!(r#"{{"format":1,"root":"/","kept":{kept}}}"#), "\"/etc/shadow\" is nothing that a plan changes");
+        check(
+            &format!(r#"{{"format":1,"root":"/","boot":"","kept":{kept}}}"#),
+            "\"/etc/shadow\" is nothing that a plan changes",
+        );
+    }
+
+    /// A card that takes queues away when their number falls, and whose driver takes no times while it chooses them itself.
+    fn as_a_card(root: &Path, target: &Target, value: &str) -> io::Result<()> {
+        match target {
+            Target::Ethtool { group, .. } if group == "channels" && value.trim() == "4" => {
+                fs::remove_dir_all(root.join("sys/class/net/ens1f0np0/queues/tx-1"))?;
+                fs::remove_dir_all(root.join("proc/irq/132"))?;
+                let shown = root.join("proc/interrupts");
+                let lines = fs::read_to_string(&shown)?.replace("mlx5_comp2@pci:0000:3b:00.0", "nvme7q1");
+                fs::write(shown, lines)
+            }
+            Target::Ethtool { device, field, .. } if field == "rx-usecs" => {
+                let adaptive = fs::read_to_string(root.join(format!("ethtool/{device}/coalesce/adaptive-rx")))?;
+                let refused = io::Error::from_raw_os_error(libc::EINVAL);
+                if adaptive.trim() == "on" { Err(refused) } else { Ok(()) }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    #[test]
+    fn what_a_card_has_no_more_is_not_put_back_and_the_rest_backwards() {
+        let (folder, mut tree) = unpack("two_cards");
+        tree.before_set = Some(as_a_card);
+        let own = Folder::new();
+        let file = own.path().join("state.json");
+        let wishes = [PlaneWish { cpus: Cpus::parse_list("0-5"), ..wishes("ens1f0np0", "x")[0].clone() }];
+        let applied = apply(&tree, &wishes, &file).unwrap();
+        assert!(applied.refused.is_empty() && applied.done[0].is_channels(), "{applied:?}");
+        let reverted = revert(&tree, &file).unwrap();
+        assert!(reverted.refused.is_empty() && !file.exists(), "{reverted:?}");
+        let mut gone: Vec<_> = reverted.gone.iter().map(|(kept, why)| format!("{}: {why}", kept.target)).collect();
+        gone.sort();
+        let expected = [
+            "/proc/irq/131/smp_affinity_list: interrupt 131 was that of mlx5_comp2@pci:0000:3b:00.0 and is that of nvme7q1 now",
+            "/proc/irq/132/smp_affinity_list: it is not there any more",
+            "/sys/class/net/ens1f0np0/queues/tx-1/xps_cpus: it is not there any more",
+        ];
+        assert_eq!(gone, expected);
+        let text = |path: &str| fs::read_to_string(folder.path().join(path)).unwrap();
+        assert_eq!(text("ethtool/ens1f0np0/coalesce/rx-usecs"), "64\n");
+        assert_eq!(text("ethtool/ens1f0np0/coalesce/adaptive-rx"), "on\n");
+        assert_eq!(text("proc/irq/131/smp_affinity_list"), "2\n", "another's by now");
+    }
+
+    #[test]
+    fn what_an_earlier_boot_has_kept_counts_for_nothing() {
+        let (folder, tree) = unpack("two_cards");
+        let own = Folder::new();
+        let file = own.path().join("state.json");
+        let boot = |id: &str| {
+            let path = folder.path().join(BOOT_ID);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, id).unwrap();
+        };
+        boot("first\n");
+        let wishes = wishes("ens1f0np0", "ens2f0np0");
+        apply(&tree, &wishes, &file).unwrap();
+        boot("second\n");
+        let before = contents(folder.path());
+        assert!(matches!(revert(&tree, &file), Err(MachineError::OtherBoot { .. })));
+        assert_eq!(contents(folder.path()), before);
+        let usecs = folder.path().join("ethtool/ens1f0np0/coalesce/rx-usecs");
+        fs::write(&usecs, "50\n").unwrap();
+        let applied = apply(&tree, &wishes, &file).unwrap();
+        assert!(applied.remarks[0].contains("of an earlier boot"), "{applied:?}");
+        assert_eq!(State::load(&file).unwrap().unwrap().kept.len(), 1);
+        revert(&tree, &file).unwrap();
+        assert_eq!(fs::read_to_string(usecs).unwrap(), "50\n");
+    }
+
+    #[test]
+    fn no_link_is_followed_and_nobody_elses_file_is_believed() {
+        let (_folder, tree) = unpack("two_cards");
+        let own = Folder::new();
+        let (file, other) = (own.path().join("state.json"), own.path().join("precious"));
+        fs::write(&other, "precious").unwrap();
+        std::os::unix::fs::symlink(&other, own.path().join("state.new")).unwrap();
+        let wishes = wishes("ens1f0np0", "ens2f0np0");
+        apply(&tree, &wishes, &file).unwrap();
+        assert_eq!(fs::read_to_string(&other).unwrap(), "precious");
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o606)).unwrap();
+        let words = revert(&tree, &file).unwrap_err().to_string();
+        assert!(words.contains("everybody may write it (mode 606)"), "{words}");
+        fs::rename(&file, own.path().join("moved.json")).unwrap();
+        std::os::unix::fs::symlink("moved.json", &file).unwrap();
+        let words = revert(&tree, &file).unwrap_err().to_string();
+        assert!(words.contains("cannot be read"), "{words}");
     }
 }

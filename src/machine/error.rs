@@ -47,6 +47,16 @@ pub enum MachineError {
         /// The file.
         path: PathBuf,
     },
+    /// What the state file keeps was undone by a boot.
+    #[error(
+        "the state file {} is of an earlier boot, and the settings that were made then went with it: there is nothing to put \
+         back; remove it, or let `ringstore tune --apply` begin it anew",
+        path.display()
+    )]
+    OtherBoot {
+        /// The file.
+        path: PathBuf,
+    },
     /// The state file is of another root.
     #[error(
         "the state file {} keeps settings of the root {}, not of {}; name the state file of this root with --state-file",

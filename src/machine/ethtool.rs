@@ -5,8 +5,8 @@ use std::io;
 
 use rustix::net::netlink::GENERIC;
 
-use super::netlink;
 use super::tree::{Target, Tree};
+use crate::ring::netlink::{self, Message, Netlink};
 
 /// The family that knows the numbers of the others.
 const CONTROL_FAMILY: u16 = 0x10;
@@ -111,7 +111,7 @@ impl Channels {
 /// A field of a device of this host.
 pub(super) fn read_field(device: &str, group: &str, field: &str) -> io::Result<String> {
     let (group, number, form) = find(group, field)?;
-    let answer = netlink::ask(Some(GENERIC), family()?, 0, &question(group.get, device))?;
+    let answer = ask(family()?, &question(group.get, device))?;
     let shown = answer.iter().find_map(|message| shown(&message.body, number, form));
     shown.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{device} does not show {field}")))
 }
@@ -130,7 +130,11 @@ pub(super) fn write_field(device: &str, group: &str, field: &str, value: &str) -
             netlink::put(&mut body, number, &netlink::number(text.parse().map_err(|_| invalid())?));
         }
     }
-    netlink::ask(Some(GENERIC), family()?, 0, &body).map(drop)
+    ask(family()?, &body).map(drop)
+}
+
+fn ask(family: u16, body: &[u8]) -> io::Result<Vec<Message>> {
+    Netlink::open(Some(GENERIC))?.ask(family, 0, body)
 }
 
 fn find(group: &str, field: &str) -> io::Result<(&'static Group, u16, Form)> {
@@ -151,8 +155,7 @@ fn question(command: u8, device: &str) -> Vec<u8> {
 }
 
 fn shown(body: &[u8], number: u16, form: Form) -> Option<String> {
-    let attributes = netlink::attributes(body.get(HEADER_BYTES..)?);
-    let (_, value) = attributes.into_iter().find(|(kind, _)| *kind == number)?;
+    let value = netlink::attribute(body.get(HEADER_BYTES..)?, number)?;
     match form {
         Form::Number => netlink::word(value).map(|number| number.to_string()),
         Form::Switch => value.first().map(|bit| if *bit == 0 { "off" } else { "on" }.to_owned()),
@@ -163,11 +166,8 @@ fn shown(body: &[u8], number: u16, form: Form) -> Option<String> {
 fn family() -> io::Result<u16> {
     let mut body = vec![CONTROL_GET_FAMILY, 1, 0, 0];
     netlink::put(&mut body, FAMILY_NAME, b"ethtool\0");
-    let answer = netlink::ask(Some(GENERIC), CONTROL_FAMILY, 0, &body)?;
-    let id = |body: &[u8]| {
-        let attributes = netlink::attributes(body.get(HEADER_BYTES..)?);
-        attributes.into_iter().find(|(kind, _)| *kind == FAMILY_ID).and_then(|(_, value)| netlink::half(value))
-    };
+    let answer = ask(CONTROL_FAMILY, &body)?;
+    let id = |body: &[u8]| netlink::half(netlink::attribute(body.get(HEADER_BYTES..)?, FAMILY_ID)?);
     let missing = || io::Error::new(io::ErrorKind::Unsupported, "the kernel has no ethtool over netlink");
     answer.iter().find_map(|message| id(&message.body)).ok_or_else(missing)
 }

@@ -17,14 +17,13 @@ mod ethtool;
 mod file_system;
 mod interrupts;
 mod kernel;
-mod netlink;
 mod plan;
 mod sysctls;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tree;
 
-pub use apply::{Applied, Kept, Refusal, State, apply, revert};
+pub use apply::{Applied, Kept, Refusal, Reverted, State, apply, revert};
 pub use cpus::{Cpus, Node, Topology};
 pub use devices::{Device, Queue};
 pub use error::MachineError;

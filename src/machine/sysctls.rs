@@ -29,6 +29,8 @@ pub enum Wish {
 const SOCKET_BUFFER_BYTES: u64 = 16 << 20;
 
 const _: () = assert!(SOCKET_BUFFER_BYTES >= crate::limits::REPLICATION_WINDOW_BYTES);
+// The words of somaxconn say so.
+const _: () = assert!(crate::limits::EDGE_BACKLOG == 1024);
 
 /// All that are looked at. Not among them, because they would change nothing: `net.core.rmem_max` and `wmem_max` (the node asks
 /// for no buffer sizes but leaves them to the kernel), and `tcp_max_syn_backlog` (without effect while SYN cookies are on).
@@ -57,8 +59,8 @@ pub const SYSCTLS: [Sysctl; 5] = [
     Sysctl {
         name: "net.core.somaxconn",
         path: "proc/sys/net/core/somaxconn",
-        wish: Wish::AtLeast(4096),
-        reason: "bounds the connections that wait to be accepted; all clients come back at once when a leader is lost",
+        wish: Wish::AtLeast(crate::limits::EDGE_BACKLOG as u64),
+        reason: "bounds the connections that wait to be accepted, of which a listener of clients asks for 1024; all clients come back at once when a leader is lost",
     },
     Sysctl {
         name: "net.core.netdev_max_backlog",
@@ -105,6 +107,13 @@ mod tests {
         check(Wish::ThirdAtLeast(9), "1\t2\t3", Some("1\t2\t9"));
         check(Wish::ThirdAtLeast(9), "1 2 9", None);
         check(Wish::ThirdAtLeast(9), "1 2", None);
+    }
+
+    #[test]
+    fn a_longer_queue_than_listeners_ask_for_is_not_wished() {
+        let somaxconn = SYSCTLS.iter().find(|sysctl| sysctl.name == "net.core.somaxconn").unwrap();
+        assert_eq!(somaxconn.better("128").as_deref(), Some("1024"));
+        assert_eq!(somaxconn.better("1024"), None);
     }
 
     #[test]

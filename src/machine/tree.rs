@@ -55,23 +55,33 @@ impl fmt::Display for Target {
     }
 }
 
+#[cfg(test)]
+pub(super) type BeforeSet = fn(&Path, &Target, &str) -> io::Result<()>;
+
 /// A root below which `/proc` and `/sys` are read.
 #[derive(Clone, Debug)]
 pub struct Tree {
     root: PathBuf,
+    /// What a driver would do first when a setting is written, or why it refuses.
+    #[cfg(test)]
+    pub(super) before_set: Option<BeforeSet>,
 }
 
 impl Tree {
     /// The machine that this runs on.
     #[must_use]
     pub fn real() -> Tree {
-        Tree { root: PathBuf::from("/") }
+        Tree::at(Path::new("/"))
     }
 
     /// A folder; `/` is the machine that this runs on.
     #[must_use]
     pub fn at(root: &Path) -> Tree {
-        Tree { root: root.to_owned() }
+        Tree {
+            root: root.to_owned(),
+            #[cfg(test)]
+            before_set: None,
+        }
     }
 
     /// The folder.
@@ -125,6 +135,8 @@ impl Tree {
 
     /// Changes a setting that is there.
     pub(super) fn set(&self, target: &Target, value: &str) -> io::Result<()> {
+        #[cfg(test)]
+        self.before_set.map_or(Ok(()), |card| card(&self.root, target, value))?;
         let path = match target {
             Target::File(path) => path.clone(),
             Target::Ethtool { device, group, field } if self.is_real() => {

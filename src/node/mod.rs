@@ -13,7 +13,6 @@ mod sockets;
 mod store;
 mod threads;
 
-use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
@@ -59,7 +58,7 @@ pub fn run(loaded: &Loaded) -> Result<(), NodeError> {
     let starting = Arc::new(AtomicBool::new(true));
     let loaded_keys = Arc::new(OnceLock::new());
     watch_signals(events.clone(), Arc::clone(&starting), Arc::clone(&loaded_keys))?;
-    raise_file_limit();
+    raise_limits();
     // Before anything is made or read: a refused io_uring must not be found out after minutes of recovery.
     ring::probe().map_err(LogThreadError::from)?;
     let mut config = loaded.config.clone();
@@ -151,19 +150,11 @@ fn leave(status: i32) -> ! {
     std::process::exit(status)
 }
 
-/// Connections and chunk files are file descriptors; the usual soft limit of 1,024 is not meant for servers.
-fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    if let Err(error) = raised {
-        tracing::warn!(%error, "the limit of open files stays at {:?}", limit.current);
-    }
-    // RLIMIT_MEMLOCK bounds what a ring may register; fs is asked only so that the line below can say how much it is.
-    if let Ok(limits) = fs::read_to_string("/proc/self/limits")
-        && let Some(line) = limits.lines().find(|line| line.starts_with("Max locked memory"))
-    {
-        tracing::debug!("{}", line.split_whitespace().collect::<Vec<_>>().join(" "));
+/// Before anything is opened, or a ring is made.
+fn raise_limits() {
+    for ring::NotRaised { what, limit, error } in ring::raise_limits() {
+        let limit = limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
+        tracing::warn!(%error, "the limit of {what} stays at {limit}");
     }
 }
 

@@ -1,17 +1,27 @@
 //! The NUMA node of the internal network device, so that the log thread's memory can come from it.
 
-use std::fs;
-use std::path::Path;
-
+use crate::machine::{Machine, Tree};
 use crate::ring::prefer_memory_node;
-
-/// Devices below a device that are looked at: a bond of VLANs of a bond is not meant.
-const DEPTH_MAX: usize = 4;
 
 /// Has the memory of the calling thread come from the NUMA node of this device, on a machine that has several, and says so.
 pub(super) fn take_memory_near(device: &str) {
-    let root = Path::new("/sys");
-    let Some(node) = node_near(root, device) else { return };
+    let machine = match Machine::read(&Tree::real()) {
+        Ok(machine) => machine,
+        Err(error) => {
+            return tracing::info!(%error, "on which NUMA node network device {device} is cannot be found out");
+        }
+    };
+    let nodes = machine.topology.nodes.len();
+    if nodes < 2 {
+        return;
+    }
+    let Some(node) = node_of(&machine, device) else {
+        tracing::info!(
+            "the machine has {nodes} NUMA nodes and does not show on which network device {device} is: the log thread's memory \
+             comes from anywhere"
+        );
+        return;
+    };
     match prefer_memory_node(node) {
         Ok(()) => {
             tracing::info!("the log thread's memory comes from NUMA node {node}, where network device {device} is")
@@ -24,56 +34,49 @@ pub(super) fn take_memory_near(device: &str) {
     }
 }
 
-/// The node of a device, on a machine with several; `root` is that of `/sys`.
-fn node_near(root: &Path, device: &str) -> Option<usize> {
-    let online = fs::read_to_string(root.join("devices/system/node/online")).ok()?;
-    // "0" is one node; "0-1" and "0,2" are several.
-    online.contains(['-', ',']).then(|| node_of(root, device, DEPTH_MAX)).flatten()
-}
-
-/// A bond, bridge or VLAN has no node of its own: that of the first device below it counts.
-fn node_of(root: &Path, device: &str, depth: usize) -> Option<usize> {
-    let folder = root.join("class/net").join(device);
-    let own = fs::read_to_string(folder.join("device/numa_node")).ok();
-    // -1 where the machine does not say.
-    if let Some(node) = own.and_then(|text| text.trim().parse().ok()) {
-        return Some(node);
-    }
-    let names = fs::read_dir(&folder).ok().filter(|_| depth > 0)?;
-    let mut below: Vec<String> =
-        names.filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_prefix("lower_").map(str::to_owned)).collect();
-    below.sort_unstable();
-    below.iter().find_map(|lower| node_of(root, lower, depth - 1))
+/// A bond, bridge or VLAN has no node of its own: that of the first device by name which does its work and shows one.
+fn node_of(machine: &Machine, device: &str) -> Option<usize> {
+    let mut working = machine.working_devices(device);
+    working.sort_by(|one, other| one.name.cmp(&other.name));
+    working.iter().find_map(|device| device.node)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::machine::testing::unpack;
 
     #[test]
-    fn the_node_is_that_of_the_device_or_of_one_below_it() {
-        let root = std::env::temp_dir().join(format!("ringstore-numa-{}", std::process::id()));
-        let put = |path: &str, text: &str| {
-            let path = root.join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
+    fn the_node_is_that_of_the_device_or_of_one_that_does_its_work() {
+        let check = |machine: &Machine, device: &str, expected: Option<usize>| {
+            assert_eq!(node_of(machine, device), expected, "{device}");
         };
-        put("devices/system/node/online", "0-1\n");
-        put("class/net/eth0/device/numa_node", "1\n");
-        put("class/net/eth1/device/numa_node", "-1\n");
-        put("class/net/bond0/lower_eth1", "");
-        put("class/net/bond0/lower_eth0", "");
-        put("class/net/bond0.20/lower_bond0", "");
-        put("class/net/loop/lower_loop", "");
-        let check = |device: &str, expected: Option<usize>| assert_eq!(node_near(&root, device), expected, "{device}");
-        check("eth0", Some(1));
-        check("eth1", None);
-        check("bond0", Some(1));
-        check("bond0.20", Some(1));
-        check("loop", None);
-        check("nothing", None);
-        put("devices/system/node/online", "0\n");
-        check("eth0", None);
-        fs::remove_dir_all(&root).unwrap();
+        let (_folder, tree) = unpack("two_cards");
+        let machine = Machine::read(&tree).unwrap();
+        assert_eq!(machine.topology.nodes.len(), 2);
+        check(&machine, "ens1f0np0", Some(0));
+        check(&machine, "ens2f0np0", Some(1));
+        check(&machine, "lo", None);
+        check(&machine, "nothing", None);
+        let (folder, tree) = unpack("bonded");
+        let put = |device: &str, node: &str| {
+            let file = folder.path().join(format!("sys/class/net/{device}/device/numa_node"));
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, node).unwrap();
+        };
+        // Not known of the first one.
+        put("eno1", "-1\n");
+        put("eno2", "1\n");
+        check(&Machine::read(&tree).unwrap(), "bond0.20", Some(1));
+    }
+
+    /// It has it in its parent, which the tree has beside it.
+    #[test]
+    fn a_virtio_card_is_where_its_parent_is() {
+        let (folder, tree) = unpack("virtual");
+        fs::write(folder.path().join("sys/class/net/eth0/numa_node"), "1\n").unwrap();
+        assert_eq!(node_of(&Machine::read(&tree).unwrap(), "eth0"), Some(1));
     }
 }

@@ -89,15 +89,22 @@ impl Access {
     /// As the node with these options calls the others.
     pub(super) fn of_node(config: &Config) -> Result<Access, OperatorError> {
         let mut access = Access::load(&config.security.internal)?;
-        // Its certificate is valid for that address. On a machine that does not have it, the system chooses one.
-        let is_here = |ip: &IpAddr| !ip.is_unspecified() && UdpSocket::bind((*ip, 0)).is_ok();
-        if !access.plane.is_open() {
-            access.way.from = Some(config.int_ip).filter(is_here);
-            access.way.device = config.int_device.as_deref().filter(|_| access.way.from.is_some()).map(Arc::from);
+        // On loopback an open plane has no way to keep to.
+        if !access.plane.is_open() || !config.int_ip.is_loopback() {
+            access.way = Access::way_of(config);
         }
         let ip = if config.int_ip.is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { config.int_ip };
         access.own = Some(SocketAddr::new(ip, config.int_http_port));
         Ok(access)
+    }
+
+    /// The way that the node's connections take: its certificate is valid for that address, and the network of clients need
+    /// not lead to the others. On a machine that does not have the address, the system chooses one.
+    pub(super) fn way_of(config: &Config) -> Way {
+        let is_here = |ip: &IpAddr| !ip.is_unspecified() && UdpSocket::bind((*ip, 0)).is_ok();
+        let from = Some(config.int_ip).filter(is_here);
+        let device = config.int_device.as_deref().filter(|_| from.is_some()).map(Arc::from);
+        Way { from, device, ..Way::default() }
     }
 
     fn load(files: &PlaneFiles) -> Result<Access, OperatorError> {

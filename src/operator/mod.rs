@@ -145,7 +145,7 @@ enum Command {
     ///
     /// Takes the options of the server: flags, environment, and the file of --config. Prints one line a finding: fine, advice
     /// or problem, the group, what was found, and the next step. The groups: options, kernel (io_uring, and who denies it),
-    /// limits, clock, data (file system, room, measured flushes), internal and external (device, queues, interrupts, MTU,
+    /// limits, clock, keys (certificates and the secret: files, names, expiry), data (file system, room, measured flushes), internal and external (device, queues, interrupts, MTU,
     /// coalescing), host, and peers (reachability, round trip, settings).
     #[command(after_help = DOCTOR_EXIT_HELP)]
     Doctor {
@@ -170,11 +170,11 @@ enum Command {
         /// Make the changes, and keep what was there before in the state file
         #[arg(long)]
         apply: bool,
-        /// Put back what the state file has
+        /// Put back what the state file has, as far as it is still there; takes none of the server's options
         #[arg(long)]
         revert: bool,
-        /// Where the former settings are kept
-        #[arg(long, value_name = "FILE", default_value = "/var/lib/ringstore/tune.json")]
+        /// Where the former settings are kept: root's, and like them gone after the next boot
+        #[arg(long, value_name = "FILE", default_value = "/run/ringstore-tune.json")]
         state_file: PathBuf,
         /// Read and change /proc and /sys below this folder: what was captured on another host
         #[arg(long, value_name = "DIR", default_value = "/")]
@@ -262,8 +262,12 @@ fn node_options(options: Vec<OsString>) -> Result<Box<Loaded>, ConfigError> {
 
 fn carry_out_tune(order: &Order, options: Vec<OsString>) -> Result<u8, OperatorError> {
     let usage = |error: ConfigError| OperatorError::Usage { words: error::chain(&error) };
-    let loaded = node_options(options).map_err(usage)?;
-    let is_done = tune::run(order, &loaded.config, &mut |line| println!("{line}"))?;
+    let mut tell = |line: &str| println!("{line}");
+    let is_done = match order.action {
+        // What is put back stands in the state file alone: options that cannot be used must not keep it there.
+        Action::Revert => tune::take_back(order, &mut tell)?,
+        Action::DryRun | Action::Apply => tune::run(order, &node_options(options).map_err(usage)?.config, &mut tell)?,
+    };
     Ok(if is_done { 0 } else { EXIT_REFUSED })
 }
 
@@ -368,5 +372,6 @@ mod tests {
         check("tune --dry-run --no-such-option 1", 1);
         check("tune --dry-run --root /proc/self/nothing", 2);
         check("tune --revert --state-file /proc/self/nothing.json", 2);
+        check("tune --revert --state-file /proc/self/nothing.json --cluster-size 99", 2);
     }
 }

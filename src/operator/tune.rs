@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::OperatorError;
 use crate::config::Config;
-use crate::machine::{Applied, Cpus, Machine, Plan, PlaneKind, PlaneWish, Tree, apply, plan, revert};
+use crate::machine::{Applied, Cpus, Machine, Plan, PlaneKind, PlaneWish, Reverted, Tree, apply, plan, revert};
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,12 +39,9 @@ pub(super) fn wishes(machine: &Machine, config: &Config) -> Vec<PlaneWish> {
     planes.into_iter().filter_map(wish).collect()
 }
 
-/// Does it, and says so line by line. True when nothing was refused.
+/// Shows or makes the changes, and says so line by line. True when nothing was refused.
 pub(super) fn run(order: &Order, config: &Config, tell: &mut dyn FnMut(&str)) -> Result<bool, OperatorError> {
     let tree = Tree::at(&order.root);
-    if order.action == Action::Revert {
-        return take_back(&tree, &order.state_file, tell);
-    }
     let machine = Machine::read(&tree)?;
     let wishes = wishes(&machine, config);
     for (kind, address) in [(PlaneKind::Internal, config.int_ip), (PlaneKind::External, config.ext_ip)] {
@@ -108,9 +105,12 @@ fn report(applied: &Applied, state_file: &Path, tell: &mut dyn FnMut(&str)) -> b
     applied.refused.is_empty()
 }
 
-fn take_back(tree: &Tree, state_file: &Path, tell: &mut dyn FnMut(&str)) -> Result<bool, OperatorError> {
-    let (done, refused) = revert(tree, state_file)?;
+/// Puts back what the state file has. True when nothing was refused.
+pub(super) fn take_back(order: &Order, tell: &mut dyn FnMut(&str)) -> Result<bool, OperatorError> {
+    let state_file = &order.state_file;
+    let Reverted { done, gone, refused } = revert(&Tree::at(&order.root), state_file)?;
     done.iter().for_each(|kept| tell(&format!("put back   {}: {}", kept.target, plain(kept.former.trim()))));
+    gone.iter().for_each(|(kept, why)| tell(&format!("gone       {}: {why}; nothing to put back", kept.target)));
     refused.iter().for_each(|refused| tell(&format!("refused    {}", refused.error)));
     if !refused.is_empty() {
         tell(&format!("what was refused stays in {}: try again as root", state_file.display()));
@@ -141,7 +141,10 @@ mod tests {
         let told = |action| {
             let order = Order { action, state_file: state_file.clone(), root: folder.path().to_owned() };
             let mut lines = Vec::new();
-            assert!(run(&order, &config, &mut |line| lines.push(line.to_owned())).unwrap());
+            let mut tell = |line: &str| lines.push(line.to_owned());
+            let is_whole =
+                if action == Action::Revert { take_back(&order, &mut tell) } else { run(&order, &config, &mut tell) };
+            assert!(is_whole.unwrap());
             lines
         };
         let shown = told(Action::DryRun);
@@ -173,7 +176,10 @@ mod tests {
         let told = |action, is_whole: bool| {
             let order = Order { action, state_file: state_file.clone(), root: folder.path().to_owned() };
             let mut lines = Vec::new();
-            assert_eq!(run(&order, &config, &mut |line| lines.push(line.to_owned())).unwrap(), is_whole, "{lines:#?}");
+            let mut tell = |line: &str| lines.push(line.to_owned());
+            let found =
+                if action == Action::Revert { take_back(&order, &mut tell) } else { run(&order, &config, &mut tell) };
+            assert_eq!(found.unwrap(), is_whole, "{lines:#?}");
             lines
         };
         let before = contents(folder.path());

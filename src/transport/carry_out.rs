@@ -7,7 +7,7 @@ use crate::engine::{Action, Answer, ControlOutput, Role, WriteSource};
 use crate::ring::{Completion, Failure, Outcome, Source};
 use crate::types::{Guid, LogPosition};
 
-use super::connections::Stage;
+use super::connections::{Greeting, Stage};
 use super::error::LogThreadError;
 use super::files::FlushOrder;
 use super::tag::{ConnectionId, Tag};
@@ -195,6 +195,10 @@ impl LogThread {
         match (&connection.stage, result) {
             (Stage::Control(_), result) => return self.handle_control_bytes(id, buffer, result),
             (Stage::Closing { .. }, _) => {}
+            // A greeting begins with a letter.
+            (Stage::Greeting(Greeting::Hello), Err(Failure::EndedEarly)) if buffer.first() == Some(&0) => {
+                self.left_in_silence(id);
+            }
             (_, Err(failure)) => self.broken(id, &failure.to_string()),
             (Stage::Greeting(_), Ok(_)) => self.handle_greeting(id, &buffer),
             (Stage::Opening(_), Ok(_)) => self.handle_welcome(id, &buffer),

@@ -293,6 +293,13 @@ impl LogThread {
         }
     }
 
+    /// An accepted connection ended before a byte came: somebody only looked whether the port is there.
+    pub(super) fn left_in_silence(&mut self, id: ConnectionId) {
+        let Some(address) = self.connections.get(id).map(|connection| connection.address) else { return };
+        tracing::debug!(%address, "connection on the internal port left without a word");
+        self.close(id);
+    }
+
     /// An accepted connection ended before its greeting was good.
     pub(super) fn greeting_broken(&mut self, id: ConnectionId, reason: &str) {
         let Some(connection) = self.connections.get(id) else { return };

@@ -42,6 +42,8 @@ pub(super) struct Tls {
     pub(super) channel: TlsChannel,
     /// There is a connection under it.
     is_started: bool,
+    /// Something came over it.
+    has_heard: bool,
     /// Sealed, not being sent yet.
     pub(super) sealed: Vec<u8>,
     /// The stage's buffers that are in `sealed`.
@@ -64,6 +66,7 @@ impl Tls {
         Tls {
             channel,
             is_started: false,
+            has_heard: false,
             sealed: Vec::new(),
             waiting: Vec::new(),
             is_sending: false,
@@ -201,6 +204,10 @@ impl LogThread {
             return Ok(());
         }
         let count = match result {
+            Ok(0) | Err(_) if !tls.has_heard && matches!(connection.stage, Stage::Greeting(_)) => {
+                self.left_in_silence(id);
+                return Ok(());
+            }
             Ok(0) => {
                 let reason = tls.channel.ended().map_or_else(|error| error.to_string(), |()| CLOSED.to_owned());
                 self.broken(id, &reason);
@@ -212,6 +219,7 @@ impl LogThread {
                 return Ok(());
             }
         };
+        tls.has_heard = true;
         let was_established = tls.channel.is_established();
         let opened = tls.channel.receive(&buffer[..count], &mut tls.plain);
         let is_new = tls.channel.is_established() && !was_established;

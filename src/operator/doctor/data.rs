@@ -60,6 +60,11 @@ pub(super) fn findings(config: &Config) -> Group {
         // Of memory it was said already that it is none.
         Ok(_) if mounted.is_some_and(|found| found.is_in_memory()) => group.fine("flush: memory has none to measure"),
         Ok(flushes) => flush_time(&mut group, &flushes, config.int_tcp_heartbeat.timeout, config.is_cluster()),
+        Err(error) if folder != config.db && is_forbidden(&error) => group.advice(
+            format!("flush: cannot be measured before {} is made: {error} in {}", config.db.display(), folder.display()),
+            "the service manager makes it (StateDirectory= in the unit), or make it and give it to the node's user; then run the \
+             doctor again",
+        ),
         Err(error) => group.problem(
             format!("no file can be written and flushed in {}: {error}", folder.display()),
             "give the node's user the directory, and run the doctor as that user",
@@ -72,6 +77,10 @@ pub(super) fn findings(config: &Config) -> Group {
         );
     }
     group
+}
+
+fn is_forbidden(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// The directory, or the nearest one above it that is there.
@@ -234,6 +243,18 @@ mod tests {
         check("nfs4", Grade::Advice);
         check("overlay", Grade::Advice);
         check("btrfs", Grade::Advice);
+    }
+
+    #[test]
+    fn a_directory_that_somebody_else_makes_is_no_problem_yet() {
+        // Nobody can make a file there, not even root.
+        let check = |db: &str, expected: Grade, words: &str| {
+            let group = findings(&Config { db: db.into(), ..Config::default() });
+            let found = group.findings.iter().find(|finding| finding.what.contains(words)).map(|finding| finding.grade);
+            assert_eq!(found, Some(expected), "{group:?}");
+        };
+        check("/sys/kernel/not-made-yet", Grade::Advice, "cannot be measured before /sys/kernel/not-made-yet is made");
+        check("/sys/kernel", Grade::Problem, "no file can be written and flushed in /sys/kernel");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::finding::Group;
 use crate::limits::LOG_BUFFER_BYTES;
 use crate::machine::{Kernel, Limits, Machine};
 use crate::operator::progress::size;
-use crate::ring::{Capabilities, RingError, probe};
+use crate::ring::{Capabilities, Driver, RingError, probe, raise_limits};
 
 /// Connections of some thousand clients, and chunk files.
 const OPEN_FILES_LEAST: u64 = 16 << 10;
@@ -16,8 +16,13 @@ const KERNEL_OLDEST: (u32, u32) = (6, 1);
 /// Clocks that are read without leaving the process.
 const FAST_CLOCKS: [&str; 5] = ["tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page", "timebase"];
 
-pub(super) fn findings(machine: &Machine) -> Vec<Group> {
-    vec![kernel(&machine.kernel, &probe()), limits(&machine.kernel, &machine.limits), clock(&machine.kernel)]
+/// `busy_poll_us` is IntBusyPollUs, where the options can be used.
+pub(super) fn findings(machine: &Machine, busy_poll_us: u32) -> Vec<Group> {
+    // As the node does it; what stays as it is the probe shows.
+    let _ = raise_limits();
+    let mut kernel = kernel(&machine.kernel, &probe());
+    busy_poll(&mut kernel, &machine.kernel, busy_poll_us, &try_busy_poll);
+    vec![kernel, limits(&machine.kernel, &machine.limits), clock(&machine.kernel)]
 }
 
 fn kernel(kernel: &Kernel, probed: &Result<Capabilities, RingError>) -> Group {
@@ -64,6 +69,29 @@ fn kernel(kernel: &Kernel, probed: &Result<Capabilities, RingError>) -> Group {
     group
 }
 
+/// On a ring of its own, which goes again.
+fn try_busy_poll(microseconds: u32) -> Result<(), String> {
+    let driver = Driver::new().map_err(|error| error.to_string());
+    driver?.poll_busily(microseconds).map_err(|failure| failure.to_string())
+}
+
+fn busy_poll(group: &mut Group, kernel: &Kernel, microseconds: u32, attempt: &dyn Fn(u32) -> Result<(), String>) {
+    if microseconds == 0 {
+        return;
+    }
+    let words = format!("IntBusyPollUs is {microseconds}");
+    match attempt(microseconds) {
+        Ok(()) => group.fine(format!("{words}, and this kernel lets a ring poll the cards (NAPI busy polling)")),
+        Err(error) => group.advice(
+            format!(
+                "{words}, but Linux {} refuses NAPI busy polling for a ring ({error}): links are served by interrupts",
+                kernel.release
+            ),
+            "take Linux 6.9 or newer with CONFIG_NET_RX_BUSY_POLL, or set IntBusyPollUs to 0",
+        ),
+    }
+}
+
 fn seccomp_words(kernel: &Kernel) -> &'static str {
     match kernel.seccomp {
         Some(0) => "no seccomp filter",
@@ -94,8 +122,10 @@ fn locked_memory(group: &mut Group, kernel: &Kernel, hard: Option<u64>) {
     let needed = LOG_BUFFER_BYTES as u64;
     let counts_rings = kernel.version().is_none_or(|version| version >= KERNEL_COUNTS_RINGS);
     match hard {
-        None => group.fine("locked memory: unlimited"),
-        Some(hard) if hard >= needed + RINGS_BYTES => group.fine(format!("locked memory: {}", size(hard))),
+        None => group.fine("locked memory: the node raises its limit to unlimited"),
+        Some(hard) if hard >= needed + RINGS_BYTES => {
+            group.fine(format!("locked memory: the node raises its limit to {}", size(hard)));
+        }
         Some(hard) if kernel.may_lock_memory => group.fine(format!(
             "locked memory: {}, which does not bind a process with CAP_IPC_LOCK as this one; a node that runs as another user \
              is bound by the limit that it is given",
@@ -177,7 +207,7 @@ mod tests {
     #[test]
     fn this_kernel_is_fit_to_run_the_tests() {
         let machine = Machine::read(&crate::machine::Tree::real()).unwrap();
-        let groups = findings(&machine);
+        let groups = findings(&machine, 0);
         assert_eq!(groups.len(), 3);
         assert!(groups.iter().flat_map(shown).all(|(grade, _)| grade < Grade::Problem));
     }
@@ -198,6 +228,34 @@ mod tests {
         check(Some(64 << 10), false, "6.12.9", Grade::Advice);
         let line = check(Some(64 << 10), false, "6.18.0", Grade::Problem);
         assert!(line.contains("LimitMEMLOCK") && line.contains("64"), "{line}");
+    }
+
+    /// The soft limit of this process is no hindrance: the doctor is to find what the node finds.
+    #[test]
+    fn the_node_raises_soft_limits_and_the_doctor_says_so() {
+        let limit = |hard| Some(Limit { soft: Some(64 << 10), hard });
+        let found = Limits { locked_memory: limit(None), open_files: limit(Some(1 << 20)) };
+        let lines = shown(&limits(&Kernel { release: "6.18.0".to_owned(), ..Kernel::default() }, &found));
+        assert!(
+            lines.iter().all(|(grade, line)| *grade == Grade::Fine && line.contains("the node raises its limit to"))
+        );
+        assert_eq!(lines.len(), 2, "{lines:?}");
+    }
+
+    #[test]
+    fn busy_polling_is_told_where_it_is_asked_for() {
+        let check = |microseconds: u32, outcome: Result<(), String>, expected: Option<Grade>| {
+            let mut group = Group::new("kernel");
+            busy_poll(&mut group, &Kernel::default(), microseconds, &|_| outcome.clone());
+            assert_eq!(group.findings.first().map(|finding| finding.grade), expected, "{group:?}");
+        };
+        check(0, Ok(()), None);
+        check(50, Ok(()), Some(Grade::Fine));
+        check(50, Err("not supported".to_owned()), Some(Grade::Advice));
+        // This kernel may or may not; it is asked, not guessed.
+        if let Err(words) = try_busy_poll(50) {
+            assert!(!words.is_empty());
+        }
     }
 
     #[test]

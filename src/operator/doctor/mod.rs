@@ -6,6 +6,7 @@
 mod data;
 mod finding;
 mod host;
+mod keys;
 mod peers;
 mod planes;
 
@@ -26,8 +27,10 @@ pub(super) fn run(
 ) -> Result<bool, OperatorError> {
     let machine = Machine::read(&Tree::real())?;
     let mut groups = vec![options_group(options)];
-    groups.extend(host::findings(&machine));
+    let busy_poll_us = options.as_ref().map_or(0, |loaded| loaded.config.int_busy_poll_us);
+    groups.extend(host::findings(&machine, busy_poll_us));
     if let Ok(loaded) = options {
+        groups.push(keys::findings(&loaded.config));
         groups.push(data::findings(&loaded.config));
         groups.extend(planes::findings(&machine, &loaded.config));
         groups.push(peers::findings(&machine, &loaded.config));
@@ -59,7 +62,7 @@ fn options_group(options: &Result<Box<Loaded>, ConfigError>) -> Group {
         Err(error) => {
             group.problem(
                 chain(error),
-                "correct it and run the doctor again: data directory, planes and peers were not looked at",
+                "correct it and run the doctor again: keys, data directory, planes and peers were not looked at",
             );
         }
     }
@@ -93,7 +96,7 @@ mod tests {
     fn a_node_on_its_own_has_a_page() {
         let folder = std::env::temp_dir().join("ringstore-doctor-page");
         let (_, lines) = told(&["--db", folder.to_str().unwrap()], false);
-        for group in ["options", "kernel", "limits", "clock", "data", "internal", "external", "host", "peers"] {
+        for group in ["options", "kernel", "limits", "clock", "keys", "data", "internal", "external", "host", "peers"] {
             assert!(lines.iter().any(|line| line.split_whitespace().nth(1) == Some(group)), "{group}: {lines:#?}");
         }
         assert!(lines.last().unwrap().contains(" fine, "), "{lines:#?}");

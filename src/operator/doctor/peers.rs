@@ -1,7 +1,7 @@
 //! Findings about the other nodes: can they be reached, how long does a round trip take, do their settings go with ours.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -11,6 +11,7 @@ use super::finding::Group;
 use crate::config::Config;
 use crate::machine::Machine;
 use crate::operator::access::Access;
+use crate::ring::{Route, Routes, Way};
 
 /// Connections that are timed.
 const CONNECTS: usize = 5;
@@ -41,8 +42,9 @@ pub(super) fn findings(machine: &Machine, config: &Config) -> Group {
             "correct the files: the node does not start with them, either",
         );
     }
+    let mut routes = Routes::open().ok();
     for peer in peers.into_iter().take(PEERS_MAX) {
-        look_at(&mut group, machine, config, access.as_ref().ok(), peer);
+        look_at(&mut group, machine, config, access.as_ref().ok(), routes.as_mut(), peer);
     }
     group
 }
@@ -73,24 +75,33 @@ fn is_own(machine: &Machine, config: &Config, address: SocketAddr) -> bool {
     if address == config.int_http() || address == config.advertised().int_http {
         return true;
     }
-    // Nodes on loopback share a device with all others of this host.
+    // Another node may have another address of this host: only one that listens on all of them has them all.
     let is_here = !address.ip().is_loopback() && machine.device_with(address.ip()).is_some();
-    is_here && address.port() == config.int_http_port
+    config.int_ip.is_unspecified() && is_here && address.port() == config.int_http_port
 }
 
-fn look_at(group: &mut Group, machine: &Machine, config: &Config, access: Option<&Access>, peer: SocketAddr) {
-    let reached = match reach(peer) {
+fn look_at(
+    group: &mut Group,
+    machine: &Machine,
+    config: &Config,
+    access: Option<&Access>,
+    routes: Option<&mut Routes>,
+    peer: SocketAddr,
+) {
+    let taken = access.map_or_else(|| Access::way_of(config), |access| access.way.clone());
+    let reached = match reach(&taken, peer) {
         Ok(reached) => reached,
         Err(error) => {
             group.problem(
-                format!("{peer} cannot be reached: {error}"),
-                "is the node running, is that its IntIp:IntHttpPort, and does a firewall let it through?",
+                format!("{peer} cannot be reached{}: {error}", words_of(&taken)),
+                "is the node running, is that its IntIp:IntHttpPort, does a firewall let it through, and is there a route?",
             );
             return;
         }
     };
     round_trip(group, config, peer, &reached);
-    way(group, machine, config, peer, &reached);
+    let route = routes.and_then(|routes| routes.route(peer.ip(), Some(config.int_ip)).ok());
+    way(group, machine, config, peer, route.as_ref(), reached.segment);
     let Some(access) = access else { return };
     let status = match access.get(peer, "/admin/status") {
         Ok(status) => status,
@@ -113,27 +124,32 @@ fn look_at(group: &mut Group, machine: &Machine, config: &Config, access: Option
     settings(group, config, peer, &status["settings"]);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     clocks(group, config, peer, &status, now, reached.slowest);
-    replication_port(group, peer, &status);
+    replication_port(group, &taken, peer, &status);
+}
+
+/// How the way leaves this host, where the node keeps to something.
+fn words_of(way: &Way) -> String {
+    let from = way.from.map(|from| format!(" from {from}")).unwrap_or_default();
+    let device = way.device.as_deref().map(|device| format!(" over {device}")).unwrap_or_default();
+    format!("{from}{device}")
 }
 
 /// What connecting showed.
 struct Reached {
     fastest: Duration,
     slowest: Duration,
-    /// The address that the kernel connects from by itself.
-    from: Option<IpAddr>,
     /// Bytes that TCP puts in one packet.
     segment: Option<u32>,
 }
 
-fn reach(peer: SocketAddr) -> io::Result<Reached> {
-    let mut reached = Reached { fastest: Duration::MAX, slowest: Duration::ZERO, from: None, segment: None };
+/// By the way that the node's own connections take.
+fn reach(way: &Way, peer: SocketAddr) -> io::Result<Reached> {
+    let mut reached = Reached { fastest: Duration::MAX, slowest: Duration::ZERO, segment: None };
     for _ in 0..CONNECTS {
         let start = Instant::now();
-        let stream = TcpStream::connect_timeout(&peer, CONNECT_LIMIT)?;
+        let stream = way.connect(peer, CONNECT_LIMIT)?;
         let took = start.elapsed();
         (reached.fastest, reached.slowest) = (reached.fastest.min(took), reached.slowest.max(took));
-        reached.from = stream.local_addr().ok().map(|address| address.ip());
         reached.segment = socket2::SockRef::from(&stream).tcp_mss().ok();
     }
     Ok(reached)
@@ -157,23 +173,42 @@ fn round_trip(group: &mut Group, config: &Config, peer: SocketAddr, reached: &Re
     }
 }
 
-/// By which device, and in packets of which size.
-fn way(group: &mut Group, machine: &Machine, config: &Config, peer: SocketAddr, reached: &Reached) {
-    let Some(from) = reached.from else { return };
-    let device = machine.device_with(from);
-    let own = config.int_device.as_deref().and_then(|name| machine.device(name));
-    let own = own.or_else(|| machine.device_with(config.int_ip));
-    if let (Some(device), Some(own)) = (device, own)
-        && device.name != own.name
+/// By which device, and in packets of which size. `route` is what the kernel would do by itself; sockets of a node with
+/// IntDevice are bound to that, whatever the routes say.
+fn way(
+    group: &mut Group,
+    machine: &Machine,
+    config: &Config,
+    peer: SocketAddr,
+    route: Option<&Route>,
+    segment: Option<u32>,
+) {
+    let named = route.filter(|route| !route.is_local).and_then(|route| machine.device(&route.device));
+    let bound = config.int_device.as_deref().and_then(|name| machine.device(name));
+    let own = bound.or_else(|| machine.device_with(config.int_ip));
+    if let (Some(named), Some(own)) = (named, own)
+        && named.name != own.name
     {
-        group.problem(
-            format!("the way to {peer} leaves by {} ({from}), but the internal plane is on {}", device.name, own.name),
-            format!("mend the route: `ip route get {}`; or correct IntIp", peer.ip()),
-        );
+        let (found, expected, ip) = (&named.name, &own.name, peer.ip());
+        if bound.is_some() {
+            group.advice(
+                format!(
+                    "the routes to {peer} name {found}; the node's connections are bound to {expected} (IntDevice), and reach \
+                     it as long as it is on that link"
+                ),
+                format!("give the route to {expected}: `ip route get {ip}`"),
+            );
+        } else {
+            group.problem(
+                format!("the way to {peer} leaves by {found}, but the internal plane is on {expected}"),
+                format!("mend the route: `ip route get {ip} from {}`; or correct IntIp", config.int_ip),
+            );
+        }
     }
+    let device = bound.or(named);
     let headers = if peer.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
     let mtu = device.filter(|device| !device.is_loopback()).and_then(|device| device.mtu);
-    if let (Some(mtu), Some(segment)) = (mtu, reached.segment) {
+    if let (Some(mtu), Some(segment)) = (mtu, segment) {
         if segment + headers < mtu {
             group.advice(
                 format!("packets to {peer} carry {segment} bytes, MTU {mtu} here would take {}", mtu - headers),
@@ -223,7 +258,7 @@ fn clocks(group: &mut Group, config: &Config, peer: SocketAddr, status: &Value, 
 }
 
 /// Gossip may come through where replication does not.
-fn replication_port(group: &mut Group, peer: SocketAddr, status: &Value) {
+fn replication_port(group: &mut Group, way: &Way, peer: SocketAddr, status: &Value) {
     let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
     let own = nodes.iter().find(|node| node["node"] == status["node"]);
     let address = own.and_then(|node| node["intTcp"].as_str()).and_then(|text| text.parse::<SocketAddr>().ok());
@@ -231,7 +266,7 @@ fn replication_port(group: &mut Group, peer: SocketAddr, status: &Value) {
         group.fine(format!("{peer} does not say where its replication port is"));
         return;
     };
-    match TcpStream::connect_timeout(&address, CONNECT_LIMIT) {
+    match way.connect(address, CONNECT_LIMIT) {
         Ok(_) => group.fine(format!("{address}, the replication port of {peer}, can be reached")),
         Err(error) => group.problem(
             format!("{address}, the replication port of {peer}, cannot be reached: {error}"),
@@ -291,7 +326,7 @@ mod tests {
         clock(60, Grade::Fine);
         clock(61, Grade::Problem);
         let trip = |slowest: Duration, expected| {
-            let reached = Reached { fastest: Duration::ZERO, slowest, from: None, segment: None };
+            let reached = Reached { fastest: Duration::ZERO, slowest, segment: None };
             let found = graded(|group, config| round_trip(group, config, peer(), &reached));
             assert_eq!(found[0].0, expected, "{found:?}");
         };
@@ -304,21 +339,33 @@ mod tests {
     fn the_way_must_be_the_internal_device_with_its_packets() {
         let (_folder, tree) = crate::machine::testing::unpack("two_cards");
         let machine = Machine::read(&tree).unwrap();
-        let check = |from: &str, segment: u32, expected: &[Grade]| {
-            let reached = Reached {
-                fastest: Duration::ZERO,
-                slowest: Duration::ZERO,
-                from: Some(from.parse().unwrap()),
-                segment: Some(segment),
-            };
-            let mut config = Config { int_ip: "10.1.0.1".parse().unwrap(), ..Config::default() };
-            config.cluster_size = 3;
-            let found = graded(|group, _| way(group, &machine, &config, peer(), &reached));
+        let check = |bound: Option<&str>, device: &str, segment: u32, expected: &[Grade]| {
+            let route = Route { device: device.to_owned(), is_local: device == "lo" };
+            let mut config = Config { int_ip: "10.1.0.1".parse().unwrap(), cluster_size: 3, ..Config::default() };
+            config.int_device = bound.map(str::to_owned);
+            let found = graded(|group, _| way(group, &machine, &config, peer(), Some(&route), Some(segment)));
             assert_eq!(found.iter().map(|(grade, _)| *grade).collect::<Vec<_>>(), expected, "{found:?}");
         };
-        check("10.1.0.1", 8948, &[Grade::Fine]);
-        check("10.1.0.1", 1448, &[Grade::Advice]);
-        check("192.168.7.1", 1448, &[Grade::Problem, Grade::Fine]);
+        check(None, "ens1f0np0", 8948, &[Grade::Fine]);
+        check(None, "ens1f0np0", 1448, &[Grade::Advice]);
+        check(None, "ens2f0np0", 1448, &[Grade::Problem, Grade::Fine]);
+        check(None, "lo", 1448, &[]);
+        // Bound to its device the node works, whatever the routes say; the packets are those of the device.
+        check(Some("ens1f0np0"), "ens2f0np0", 8948, &[Grade::Advice, Grade::Fine]);
+    }
+
+    #[test]
+    fn others_are_reached_by_the_nodes_own_way() {
+        let listener = std::net::TcpListener::bind("127.0.0.92:0").unwrap();
+        let way = Way { from: Some("127.0.0.93".parse().unwrap()), ..Way::default() };
+        reach(&way, listener.local_addr().unwrap()).unwrap();
+        let status =
+            json!({ "node": "a", "nodes": [{ "node": "a", "intTcp": listener.local_addr().unwrap().to_string() }] });
+        let found = graded(|group, _| replication_port(group, &way, peer(), &status));
+        assert_eq!(found[0].0, Grade::Fine, "{found:?}");
+        for _ in 0..=CONNECTS {
+            assert_eq!(listener.accept().unwrap().1.ip(), way.from.unwrap());
+        }
     }
 
     #[test]
@@ -333,13 +380,19 @@ mod tests {
         };
         let found = peers(&mut Group::new("peers"), &machine, &config);
         assert_eq!(found, ["10.1.0.2:2112".parse().unwrap(), "10.1.0.3:2112".parse().unwrap()]);
+        let is_own = |int_ip: &str, address: &str| {
+            let config = Config { int_ip: int_ip.parse().unwrap(), ..Config::default() };
+            is_own(&machine, &config, address.parse().unwrap())
+        };
+        assert!(is_own("0.0.0.0", "192.168.7.1:2112") && !is_own("0.0.0.0", "192.168.7.9:2112"));
+        assert!(!is_own("10.1.0.1", "192.168.7.1:2112"), "another node on this host");
     }
 
     #[test]
     fn nobody_is_a_problem() {
         let nobody = std::net::TcpListener::bind("127.0.0.91:0").unwrap().local_addr().unwrap();
         let machine = Machine::default();
-        let found = graded(|group, config| look_at(group, &machine, config, Some(&Access::default()), nobody));
+        let found = graded(|group, config| look_at(group, &machine, config, Some(&Access::default()), None, nobody));
         assert!(found[0].0 == Grade::Problem && found[0].1.contains("cannot be reached"), "{found:?}");
     }
 }

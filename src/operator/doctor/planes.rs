@@ -240,6 +240,18 @@ fn memory_node(group: &mut Group, machine: &Machine, device: &Device, cpus: Opti
     }
 }
 
+/// The cards that do the work of both planes: two VLANs may be of one bond.
+fn shared(machine: &Machine, first: &PlaneWish, second: &PlaneWish) -> Option<String> {
+    let (first, second) = (machine.working_devices(&first.device), machine.working_devices(&second.device));
+    let mut names: Vec<&str> = first
+        .into_iter()
+        .filter(|device| !device.is_loopback() && second.iter().any(|other| other.name == device.name))
+        .map(|device| device.name.as_str())
+        .collect();
+    names.sort_unstable();
+    (!names.is_empty()).then(|| names.join(" and "))
+}
+
 /// What both planes share.
 fn host(machine: &Machine, wishes: &[PlaneWish]) -> Group {
     let mut group = Group::new("host");
@@ -251,11 +263,10 @@ fn host(machine: &Machine, wishes: &[PlaneWish]) -> Group {
         topology.nodes.len()
     ));
     if let [first, second] = wishes
-        && !machine.device(&first.device).is_some_and(Device::is_loopback)
-        && first.device == second.device
+        && let Some(shared) = shared(machine, first, second)
     {
         group.advice(
-            format!("both planes are on {}: clients can take the room of replication", first.device),
+            format!("both planes are on {shared}: clients can take the room of replication"),
             "give each plane a card of its own",
         );
     }
@@ -347,6 +358,21 @@ mod tests {
         check(&lines, Grade::Fine, "bond0.20 hands its work to");
         check(&lines, Grade::Advice, "eno1: 2 interrupts of queues, taken by CPU 0: one CPU does it all");
         check(&lines, Grade::Advice, "eno2: RPS hands packets to CPU 0-3 although there are 2 queues");
+    }
+
+    #[test]
+    fn planes_that_share_their_cards_are_found() {
+        let (_folder, tree) = unpack("bonded");
+        let machine = Machine::read(&tree).unwrap();
+        let wish = |device: &str| PlaneWish { kind: PlaneKind::Internal, device: device.to_owned(), cpus: None };
+        let check = |first: &str, second: &str, expected: Option<&str>| {
+            let found = shared(&machine, &wish(first), &wish(second));
+            assert_eq!(found.as_deref(), expected, "{first} {second}");
+        };
+        check("bond0", "bond0.20", Some("eno1 and eno2"));
+        check("ens1f0", "ens1f0", Some("ens1f0"));
+        check("ens1f0", "bond0.20", None);
+        check("lo", "lo", None);
     }
 
     #[test]

@@ -404,6 +404,24 @@ fn connections_that_forward_go_to_an_edge_with_their_channel() {
 }
 
 #[test]
+fn who_only_looks_whether_the_port_is_there_is_no_stranger() {
+    let certificates = TestCluster::new();
+    for plane in [secret(b'a'), certified(&certificates)] {
+        let directories = Directories::new();
+        let node = single_on(&directories, plane.clone());
+        drop(TcpStream::connect(node.address).unwrap());
+        // One that began to speak is.
+        let mut stream = TcpStream::connect(node.address).unwrap();
+        stream.write_all(if plane.trust().is_some() { &[0x16, 3] } else { b"RS" }).unwrap();
+        let address = stream.local_addr().unwrap().to_string();
+        drop(stream);
+        wait_for(&node, &["connection on the internal port refused", "found half of one", &address]);
+        assert_eq!(lines_with(&node.log(), &["connection on the internal port refused"]), 1, "{}", node.log());
+        node.stop().unwrap();
+    }
+}
+
+#[test]
 fn garbage_in_tls_closes_the_link_only() {
     let (directories, certificates) = (Directories::new(), TestCluster::new());
     let plane = certified(&certificates);
