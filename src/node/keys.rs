@@ -22,7 +22,7 @@ impl Keys {
     /// # Errors
     /// When one of them cannot be used.
     pub(super) fn load(config: &Config) -> Result<Keys, NodeError> {
-        let plane = Plane::load(&config.security.internal)?;
+        let plane = Plane::load_for(&config.security.internal, Some(config.advertised().int_tcp.ip()))?;
         let external = config.security.external.clone();
         let external = external.map(|(certificate, key)| ExternalTrust::load(certificate, key)).transpose()?;
         let keys = Keys { plane, external: external.map(Arc::new) };
@@ -109,6 +109,18 @@ mod tests {
         cluster.files("node", &cluster.issue(&["127.0.0.1", "fourth"], over));
         keys.reload();
         assert_eq!(names().0, "second", "its time is over");
+        // Somebody has copied another node's pair.
+        let own = Some("127.0.0.1".parse().unwrap());
+        cluster.files("node", &cluster.issue(&["127.0.0.1", "fifth"], today()));
+        let trust = Arc::new(Trust::load_for(files.clone(), None, own).unwrap());
+        let keys = Keys { plane: Plane::Tls(trust.clone()), external: None };
+        cluster.files("node", &cluster.issue(&["10.9.9.9"], today()));
+        keys.reload();
+        assert_eq!(trust.expiry().names.names[1], "fifth", "no peer would take the other");
+        let error = Trust::load_for(files.clone(), None, own).unwrap_err().to_string();
+        assert!(["10.9.9.9", "others ask for 127.0.0.1", "IntIp"].iter().all(|word| error.contains(word)), "{error}");
+        assert!(Trust::load_for(files.clone(), Some("10.9.9.9"), own).is_ok(), "all nodes have one");
+        assert!(Trust::load_for(files, None, Some("0.0.0.0".parse().unwrap())).is_ok(), "it is not known");
         // Nothing at all to read again is fine, too.
         Keys::default().reload();
     }

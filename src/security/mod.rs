@@ -68,6 +68,7 @@ mod files;
 mod http_proof;
 mod identity;
 mod link_proof;
+mod places;
 mod plane;
 mod secret;
 #[cfg(test)]
@@ -84,6 +85,7 @@ pub use self::error::SecurityError;
 pub use self::http_proof::{CHALLENGE_PATH, HttpAnswerer, HttpCaller, HttpOpening, PROOF_HEADER};
 pub use self::identity::{Identity, IdentityFiles};
 pub use self::link_proof::{CHALLENGE_BYTES, LinkAnswerer, LinkDialler, NONCE_BYTES, PROOF_BYTES};
+pub use self::places::{Place, PlaceLimits};
 pub use self::plane::{Plane, PlaneFiles};
 pub use self::secret::{ClusterSecret, ProofError};
 pub use self::tls_error::TlsError;

@@ -21,6 +21,7 @@ mod files;
 mod greeting;
 pub mod messages;
 mod opening;
+mod places;
 mod strangers;
 mod tag;
 #[cfg(test)]
