@@ -23,7 +23,6 @@ use crate::api::forward_greeting::{GREETING_TIMEOUT, GreetingError, greet};
 use crate::api::heartbeat::{Beat, Heartbeat};
 use crate::api::inbox;
 use crate::api::receive::{ReceiveBuffer, Received};
-use crate::api::seldom::Seldom;
 use crate::api::session::Session;
 use crate::api::work::{Asked, Outcome, Work};
 use crate::codec::client::frame::{FLAG_TRUSTED_WRITE, LENGTH_BYTES, frame_bytes, put_frame, put_package};
@@ -34,6 +33,7 @@ use crate::codec::client::{Command, CredentialsView, Package, PackageView, respo
 use crate::engine::Answer;
 use crate::http::{SecureReadHalf, SecureStream, connect};
 use crate::limits::{FORWARD_QUEUE_BYTES, FRAME_MAX_BYTES};
+use crate::security::Seldom;
 use crate::types::{Guid, LogPosition, NodeId};
 
 /// Time for the leader to accept the connection.

@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::codec::link::{HELLO_BYTES, Hello, LinkError, Purpose, REFUSAL, TLS_HANDSHAKE, Welcome, put_frame, shorten};
 use crate::codec::record::MembershipBody;
@@ -304,7 +304,7 @@ impl LogThread {
         if self.options.plane.is_open() {
             return tracing::warn!(%address, reason, "{WORDS}");
         }
-        match self.strangers.note(self.now) {
+        match self.strangers.may_say(Instant::now()) {
             Some(0) => tracing::warn!(%address, reason, "{WORDS}"),
             Some(unsaid) => tracing::warn!(%address, reason, unsaid, "{WORDS}; others before it were not logged"),
             None => tracing::debug!(%address, reason, "{WORDS}"),

@@ -22,7 +22,6 @@ mod greeting;
 pub mod messages;
 mod opening;
 mod places;
-mod strangers;
 mod tag;
 #[cfg(test)]
 mod tests;

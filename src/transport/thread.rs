@@ -13,7 +13,7 @@ use crate::gossip::Directory;
 use crate::limits::{LINK_BUFFER_BYTES, LINK_BUFFER_COUNT};
 use crate::queue::Queue;
 use crate::ring::{Completion, Driver, FileId, GroupId, Wait, Way, monotonic_now, pin_thread};
-use crate::security::Plane;
+use crate::security::{Plane, Seldom};
 use crate::storage::{ChunkLayout, DamageReports, DurableMark, FileDisk, Renewal};
 use crate::types::{LogPosition, NodeId, Term, Ticks, WallTime};
 
@@ -22,7 +22,6 @@ use super::edges::Outboxes;
 use super::error::LogThreadError;
 use super::files::{AtRest, LogFiles};
 use super::places::Places;
-use super::strangers::Strangers;
 use super::tag::{ConnectionId, Tag, Waker};
 use super::wire::PutAside;
 
@@ -178,7 +177,7 @@ pub struct LogThread {
     /// Steps of handshakes of this turn.
     pub(super) handshakes: usize,
     /// Who was refused, for the log.
-    pub(super) strangers: Strangers,
+    pub(super) strangers: Seldom,
     /// The log buffer is registered with the kernel, or that was tried.
     pub(super) buffer_registered: bool,
     pub(super) now: Ticks,
@@ -277,7 +276,7 @@ impl LogThread {
             places: Places::default(),
             put_aside: VecDeque::new(),
             handshakes: 0,
-            strangers: Strangers::default(),
+            strangers: Seldom::default(),
             stalling: None,
             buffer_registered: false,
             now: monotonic_now(),
