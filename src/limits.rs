@@ -101,8 +101,22 @@ pub const LINK_BUFFER_COUNT: u16 = 32;
 /// Bytes of one of them: several completions share a buffer, and one completion can be large.
 pub const LINK_BUFFER_BYTES: u32 = 512 << 10;
 
-/// Connections on the internal port that have not said who they are; one more is closed.
+/// Connections on the internal port that have not proven who they are, of one host where a node of the cluster lives; one
+/// more is closed.
 pub const GREETINGS_MAX: usize = 64;
+
+/// Those of all such hosts.
+pub const KNOWN_GREETINGS_MAX: usize = 4 * GREETINGS_MAX;
+
+/// Those of all other hosts: they never take the places of the cluster's nodes.
+pub const STRANGERS_MAX: usize = 48;
+
+/// Those of one other host. A node whose address is not known yet has a few links for each edge, and tries again.
+pub const STRANGERS_PER_HOST_MAX: usize = 16;
+
+/// Steps of handshakes that the log thread takes in one turn for those who have not proven who they are: each may cost
+/// a signature and some checks of one.
+pub const HANDSHAKES_PER_TURN: usize = 4;
 
 /// Nodes that may have links to this one; a cluster has few, and clones are not many.
 pub const FOLLOWERS_MAX: usize = 64;
@@ -269,7 +283,11 @@ pub const CERTIFICATE_WARNING: Duration = Duration::from_secs(30 * 86_400);
 pub const TLS_RECORD_OVERHEAD_BYTES: usize = 64;
 
 /// Most that a peer may send before a TLS handshake is complete, bytes: certificates and their chains have a few KiB.
-pub const TLS_HANDSHAKE_MAX_BYTES: usize = 256 << 10;
+pub const TLS_HANDSHAKE_MAX_BYTES: usize = 32 << 10;
+
+/// Most certificates behind a node's own in its chain: each costs the peer the check of a signature, before it knows whose
+/// they are.
+pub const CERTIFICATE_CHAIN_MAX: usize = 4;
 
 /// Most bytes of one TLS record's content.
 pub const TLS_RECORD_BYTES: usize = 16 << 10;

@@ -479,14 +479,56 @@ fn silence_and_nonsense_hold_nothing() {
     let cluster = TestCluster::new();
     let plane = tls(&cluster);
     let node = lonely(&plane);
-    // A handshake that is never finished does not keep others out, and a connection that only looks is nobody's refusal.
-    let silent: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(node.address).unwrap()).collect();
+    // A connection that only looks is nobody's refusal: what comes behind it is the first.
     drop(TcpStream::connect(node.address).unwrap());
-    assert_eq!(refused(&plane, &node), 0);
     let mut nonsense = TcpStream::connect(node.address).unwrap();
     nonsense.write_all(&[0x16, 3, 1, 0x40, 0]).unwrap();
     nonsense.write_all(&[7; 0x4000]).unwrap();
     wait_until("the node has counted it", || refused(&plane, &node) == 1);
     let _ = nonsense.read_to_end(&mut Vec::new());
-    drop(silent);
+    assert_eq!(refused(&plane, &node), 1);
+}
+
+/// Hosts that nobody knows, as many as like: what they hold is not what nodes need, and the operator hears of it.
+#[test]
+fn strangers_do_not_take_the_places_of_nodes() {
+    let cluster = TestCluster::new();
+    for plane in [secret(b'a'), tls(&cluster)] {
+        let node = lonely(&plane);
+        let from = |host: u8| {
+            let way = Way { from: Some(IpAddr::from([127, 0, 0, host])), ..Way::default() };
+            way.connect(node.address, LIMIT).unwrap()
+        };
+        let one: Vec<TcpStream> = (0..64).map(|_| from(50)).collect();
+        // Another stranger gets its words: plain HTTP without TLS, or without a proof.
+        let mut other = from(51);
+        other.set_read_timeout(Some(LIMIT)).unwrap();
+        other.write_all(b"GET /admin/status HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        let _ = other.read_to_string(&mut answer);
+        has(&answer, &["this port is for the nodes of the cluster"]);
+        wait_until("it is counted", || refused(&plane, &node) >= 48);
+        let many: Vec<TcpStream> = (60..65).flat_map(|host| (0..64).map(move |_| host)).map(from).collect();
+        // It answers those of the cluster.
+        assert_eq!(reached(&plane, &node).0, 1);
+        drop((one, many));
+    }
+}
+
+#[test]
+fn who_proves_nothing_has_one_answer_and_sends_no_bodies() {
+    let plane = secret(b'a');
+    let node = lonely(&plane);
+    let ask = |request: &[u8]| {
+        let mut stream = TcpStream::connect(node.address).unwrap();
+        stream.set_read_timeout(Some(LIMIT / 2)).unwrap();
+        stream.write_all(request).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("the node ends the connection at once");
+        answer
+    };
+    has(&ask(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"), &["HTTP/1.1 200", "Connection: close"]);
+    // None of the body is there, and none is waited for.
+    let answer = ask(b"POST /gossip HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
+    has(&answer, &["HTTP/1.1 401", "this port is for the nodes of the cluster"]);
 }

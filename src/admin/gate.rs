@@ -89,6 +89,16 @@ impl Gate {
         }
     }
 
+    /// True while a peer has not asked for the challenge: what it sends is refused, or asks whether the process lives.
+    pub(super) fn awaits_challenge(&self) -> bool {
+        matches!(self.stage, Stage::New(_))
+    }
+
+    /// True when the request that was let in last was proven.
+    pub(super) fn is_proven(&self) -> bool {
+        self.is_proven
+    }
+
     /// True when the peer was given the proof of this side, and has not given one. Whoever has another secret goes then.
     pub(super) fn was_left(&self) -> bool {
         matches!(self.stage, Stage::Challenged(_)) && !self.was_proven

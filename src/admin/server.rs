@@ -2,7 +2,6 @@
 //! where the plane is closed ([`gate`](super::gate)).
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -19,12 +18,18 @@ use crate::gossip::EXCHANGE_MAX_BYTES;
 use crate::http::{
     HttpError, Limits, Method, Request, Response, SecureStream, read_request, speaks_tls, write_response,
 };
-use crate::security::{Plane, TlsChannel, TlsError};
+use crate::security::{Place, PlaceLimits, Plane, ProofError, TlsChannel, TlsError};
 
-/// Connections open at once. The cluster itself needs a few for each node.
+/// Connections open at once whose peer is known to be of the cluster: it needs a few for each node.
 const CONNECTIONS_MAX: usize = 256;
-/// Connections from one address: no single host can take all.
-const CONNECTIONS_PER_ADDRESS_MAX: usize = 64;
+
+/// On an open plane nobody proves anything: no single host can take all.
+const OPEN_LIMITS: PlaceLimits =
+    PlaceLimits { known: CONNECTIONS_MAX, known_of_host: 64, strangers: CONNECTIONS_MAX, strangers_of_host: 64 };
+
+/// Of those who have not proven who they are.
+const CLOSED_LIMITS: PlaceLimits = PlaceLimits { known: 256, known_of_host: 64, strangers: 64, strangers_of_host: 16 };
+
 /// A request must have arrived after this time, counted from the answer before it.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// An answer must have been taken after this time.
@@ -37,7 +42,7 @@ const LINGER_BYTES_MAX: usize = 256 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long the place of a failed handshake stays taken: a handshake costs a signature, on the thread that carries votes, so
-/// that no address gets more than some hundred in a second.
+/// that no stranger gets more than some ten in a second.
 const FAILED_PAUSE: Duration = Duration::from_millis(200);
 
 /// Bytes of a handshake taken at a time: a certificate with its chain has some thousand.
@@ -45,47 +50,66 @@ const HANDSHAKE_READ_BYTES: usize = 4 << 10;
 
 const LIMITS: Limits = Limits { head_bytes_max: 16 << 10, headers_max: 64, body_bytes_max: EXCHANGE_MAX_BYTES };
 
-/// Open connections by peer.
+/// Open connections.
 #[derive(Debug, Default)]
 struct Open {
-    by_address: BTreeMap<IpAddr, usize>,
-    count: usize,
+    /// Of those who have not proven who they are.
+    places: Vec<Place>,
+    proven: usize,
 }
 
-/// A place among the open connections, given back when dropped.
-struct Place {
+/// A connection's seat among the open ones, given back when dropped.
+struct Seat {
     open: Rc<RefCell<Open>>,
-    address: IpAddr,
+    /// `None` once the peer has proven who it is.
+    place: Option<Place>,
 }
 
-impl Place {
-    fn take(open: &Rc<RefCell<Open>>, address: IpAddr) -> Option<Place> {
+impl Seat {
+    /// An error is the limit that is reached.
+    fn take(open: &Rc<RefCell<Open>>, limits: &PlaceLimits, place: Place) -> Result<Seat, usize> {
         let mut inner = open.borrow_mut();
-        let of_address = inner.by_address.get(&address).copied().unwrap_or(0);
-        if inner.count >= CONNECTIONS_MAX || of_address >= CONNECTIONS_PER_ADDRESS_MAX {
-            return None;
+        limits.check(place, inner.places.iter().copied())?;
+        inner.places.push(place);
+        Ok(Seat { open: Rc::clone(open), place: Some(place) })
+    }
+
+    /// The peer is of the cluster: strangers do not count it any more. False when there are too many.
+    fn prove(&mut self) -> bool {
+        let mut open = self.open.borrow_mut();
+        if self.place.is_some() && open.proven < CONNECTIONS_MAX {
+            open.forget(self.place.take());
+            open.proven += 1;
         }
-        inner.count += 1;
-        inner.by_address.insert(address, of_address + 1);
-        Some(Place { open: Rc::clone(open), address })
+        self.place.is_none()
+    }
+
+    fn is_proven(&self) -> bool {
+        self.place.is_none()
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut open = self.open.borrow_mut();
-        open.count -= 1;
-        let of_address = open.by_address.get_mut(&self.address).expect("an open connection is counted");
-        *of_address -= 1;
-        if *of_address == 0 {
-            open.by_address.remove(&self.address);
+impl Open {
+    fn forget(&mut self, place: Option<Place>) {
+        match place.and_then(|place| self.places.iter().position(|taken| *taken == place)) {
+            Some(at) => drop(self.places.swap_remove(at)),
+            None => self.proven -= 1,
         }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.open.borrow_mut().forget(self.place);
     }
 }
 
 /// Of a peer that got this side's proof and went.
 const LEFT: &str = "expected a request that is proven with the secret of the cluster behind the challenge; found none: the peer \
                     went away. Is its ClusterSecretFile (--cluster-secret-file) another one?";
+
+/// For requests that are refused whatever they carry.
+const STRANGER_LIMITS: Limits = Limits { body_bytes_max: 0, ..LIMITS };
 
 /// What the connections share.
 struct Server {
@@ -102,8 +126,15 @@ pub(super) async fn accept(control: Rc<Control>, listener: TcpListener, plane: P
         match listener.accept().await {
             // Above the limit the connection is closed at once: the peer may come back, and holds nothing meanwhile.
             Ok((stream, peer)) => {
-                if let Some(place) = Place::take(&open, peer.ip()) {
-                    monoio::spawn(serve(Rc::clone(&server), stream, peer, place));
+                let place = Place::of(peer.ip(), server.is_known(peer.ip()));
+                let limits = if server.plane.is_open() { &OPEN_LIMITS } else { &CLOSED_LIMITS };
+                match Seat::take(&open, limits, place) {
+                    Ok(seat) => drop(monoio::spawn(serve(Rc::clone(&server), stream, peer, seat))),
+                    Err(_) if server.plane.is_open() => {}
+                    Err(limit) => server.note_stranger(
+                        peer,
+                        &format!("{limit} connections have not proven who they are; this one is closed"),
+                    ),
                 }
             }
             Err(error) => {
@@ -114,12 +145,12 @@ pub(super) async fn accept(control: Rc<Control>, listener: TcpListener, plane: P
     }
 }
 
-async fn serve(server: Rc<Server>, stream: TcpStream, peer: SocketAddr, _place: Place) {
+async fn serve(server: Rc<Server>, stream: TcpStream, peer: SocketAddr, mut seat: Seat) {
     let _ = stream.set_nodelay(true);
     match server.plane.accepted(peer.ip()) {
-        Ok(None) => server.converse(stream, peer).await,
+        Ok(None) => server.converse(stream, peer, &mut seat).await,
         Ok(Some(channel)) => {
-            if !server.greet(stream, channel, peer).await {
+            if !server.greet(stream, channel, peer, &mut seat).await {
                 monoio::time::sleep(FAILED_PAUSE).await;
             }
         }
@@ -154,12 +185,16 @@ async fn shake_hands(stream: &mut TcpStream, channel: &mut TlsChannel) -> Result
 
 impl Server {
     /// A connection that begins with TLS. False when it went no further.
-    async fn greet(&self, mut stream: TcpStream, mut channel: TlsChannel, peer: SocketAddr) -> bool {
+    async fn greet(&self, mut stream: TcpStream, mut channel: TlsChannel, peer: SocketAddr, seat: &mut Seat) -> bool {
         // When the time is up the connection goes with the handshake.
         let shaken = monoio::time::timeout(READ_TIMEOUT, shake_hands(&mut stream, &mut channel)).await;
         let error = match shaken {
             Ok(Ok(plain)) => {
-                self.converse(SecureStream::resume(stream, channel, plain), peer).await;
+                if seat.prove() {
+                    self.converse(SecureStream::resume(stream, channel, plain), peer, seat).await;
+                } else {
+                    tracing::warn!(%peer, limit = CONNECTIONS_MAX, "too many connections on the internal HTTP port");
+                }
                 return true;
             }
             Ok(Err(error)) => error,
@@ -183,14 +218,22 @@ impl Server {
     }
 
     /// One request after the other, until one side has enough.
-    async fn converse<S: AsyncReadRent + AsyncWriteRent>(&self, mut stream: S, peer: SocketAddr) {
+    async fn converse<S: AsyncReadRent + AsyncWriteRent>(&self, mut stream: S, peer: SocketAddr, seat: &mut Seat) {
         let mut gate = Gate::new(self.plane.secret());
         let mut buffer = Vec::new();
+        let begun = Instant::now();
         loop {
-            // When the time is up the connection goes with the read that may have taken bytes.
-            let read = monoio::time::timeout(READ_TIMEOUT, read_request(&mut stream, &mut buffer, &LIMITS)).await;
+            // When the time is up the connection goes with the read that may have taken bytes. Until a peer has proven who it
+            // is it has no more than that in all.
+            let is_stranger = !self.plane.is_open() && !seat.is_proven();
+            let patience = if is_stranger { READ_TIMEOUT.saturating_sub(begun.elapsed()) } else { READ_TIMEOUT };
+            let limits = if gate.awaits_challenge() { &STRANGER_LIMITS } else { &LIMITS };
+            let read = monoio::time::timeout(patience, read_request(&mut stream, &mut buffer, limits)).await;
             let request = match read {
                 Ok(Ok(Some(request))) => request,
+                Ok(Err(HttpError::BodyTooLarge { .. })) if gate.awaits_challenge() => {
+                    return self.refuse_unproven(stream, peer, &ProofError::Missing { what: "request" }, "").await;
+                }
                 Ok(Err(error)) if !is_end(&error) => return self.refuse(stream, peer, &error, &buffer).await,
                 Ok(Ok(None) | Err(_)) | Err(_) if gate.was_left() => return self.note_stranger(peer, LEFT),
                 Ok(Ok(None) | Err(_)) | Err(_) => return,
@@ -199,18 +242,39 @@ impl Server {
                 Entry::Admitted => internal::answer(&self.control, &request).await,
                 Entry::Answered(response) => response,
                 Entry::Refused(error) => {
-                    self.note_stranger(
-                        peer,
-                        &format!("{} {}: {error}", request.method.name(), shortened(&request.path)),
-                    );
-                    return close_with(stream, &gate::refusal(&error)).await;
+                    let asked = format!("{} {}: ", request.method.name(), shortened(&request.path));
+                    return self.refuse_unproven(stream, peer, &error, &asked).await;
                 }
             };
+            if gate.is_proven() && !seat.prove() {
+                return tracing::warn!(%peer, limit = CONNECTIONS_MAX, "too many connections on the internal HTTP port");
+            }
+            // Whoever only asks whether the process lives has its answer then.
+            let is_last = is_stranger && !gate.is_proven() && !gate.was_left();
             let response = gate.sign(response, request.method);
+            let request = Request { keep_alive: request.keep_alive && !is_last, ..request };
             if !write(&mut stream, &request, &response).await {
                 return;
             }
         }
+    }
+
+    async fn refuse_unproven<S: AsyncReadRent + AsyncWriteRent>(
+        &self,
+        stream: S,
+        peer: SocketAddr,
+        error: &ProofError,
+        asked: &str,
+    ) {
+        self.note_stranger(peer, &format!("{asked}{error}"));
+        close_with(stream, &gate::refusal(error)).await;
+    }
+
+    /// True when a node of the cluster lives at this address, as far as this node knows.
+    fn is_known(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let nodes = self.control.status.directory.nodes();
+        nodes.iter().any(|node| node.addresses.int_http.ip().to_canonical() == address)
     }
 
     /// Says what was wrong with a message, and closes.

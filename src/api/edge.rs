@@ -19,7 +19,6 @@ use crate::api::inbox;
 use crate::api::log_events::Checks;
 use crate::api::pending::Pending;
 use crate::api::receive::ReceiveBudget;
-use crate::api::seldom::Seldom;
 use crate::api::session::Session;
 use crate::api::slab::Slab;
 use crate::api::spares::Spares;
@@ -37,7 +36,7 @@ use crate::limits::{
 };
 use crate::queue::Queue;
 use crate::ring::{RingError, Way};
-use crate::security::{ExternalTrust, Plane};
+use crate::security::{ExternalTrust, Plane, Seldom};
 use crate::storage::{ChunkLayout, LogRead};
 use crate::types::LogPosition;
 

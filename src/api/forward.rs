@@ -8,6 +8,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -32,10 +33,14 @@ use crate::codec::client::{Command, CredentialsView, Package, PackageView, respo
 use crate::engine::Answer;
 use crate::http::{SecureReadHalf, SecureStream, connect};
 use crate::limits::{FORWARD_QUEUE_BYTES, FRAME_MAX_BYTES};
+use crate::security::Seldom;
 use crate::types::{Guid, LogPosition, NodeId};
 
 /// Time for the leader to accept the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How soon a connection that is being made and was closed is noticed.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// After a failed connection the next one is tried no sooner; requests are answered "not ready" meanwhile.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
@@ -52,6 +57,7 @@ pub(super) struct Forwarder {
     link: RefCell<Option<Rc<Link>>>,
     links_made: Cell<u64>,
     retry_at: Cell<Option<Instant>>,
+    failures: Seldom,
 }
 
 /// One connection to a leader.
@@ -156,11 +162,17 @@ fn link_to_leader(edge: &Rc<EdgeState>) -> Option<Rc<Link>> {
 
 /// The life of one connection to a leader.
 async fn run(edge: Rc<EdgeState>, link: Rc<Link>, address: SocketAddr, hello: Vec<u8>) {
-    match open(&edge, address, &hello).await {
-        Ok(stream) => serve(&edge, &link, stream).await,
-        Err(error) => {
-            tracing::info!(%address, leader = %link.leader, %error, "no connection to the leader")
+    // When another node leads there is nothing to wait for: what is dropped here goes with its connection.
+    match unless_closing(&link, open(&edge, address, &hello)).await {
+        Some(Ok(stream)) => serve(&edge, &link, stream).await,
+        Some(Err(error)) => {
+            // As a field it is escaped: with a secret they are words of somebody who has proven nothing.
+            let error = error.to_string();
+            if let Some(unsaid) = edge.forwarder.failures.may_say(Instant::now()) {
+                tracing::info!(%address, leader = %link.leader, error, unsaid, "no connection to the leader");
+            }
         }
+        None => {}
     }
     link.connection.abort();
     edge.forwarder.retry_at.set(Some(Instant::now() + RETRY_AFTER));
@@ -168,6 +180,19 @@ async fn run(edge: Rc<EdgeState>, link: Rc<Link>, address: SocketAddr, hello: Ve
     let mut current = edge.forwarder.link.borrow_mut();
     if current.as_ref().is_some_and(|current| current.number == link.number) {
         *current = None;
+    }
+}
+
+/// `None` when the connection was closed before.
+async fn unless_closing<T>(link: &Link, opening: impl Future<Output = T>) -> Option<T> {
+    let mut opening = pin!(opening);
+    loop {
+        if link.connection.is_closing() {
+            return None;
+        }
+        if let Ok(opened) = timeout(LOOK_INTERVAL, opening.as_mut()).await {
+            return Some(opened).filter(|_| !link.connection.is_closing());
+        }
     }
 }
 
@@ -345,13 +370,16 @@ pub(super) fn check_link(edge: &EdgeState, now: Instant) {
         return;
     };
     link.connection.enforce_close(now);
-    if link.connection.is_closing() || !link.is_up.get() {
+    if link.connection.is_closing() {
         return;
     }
     let leader = edge.links.published.view().leader;
     if leader.is_some_and(|leader| leader != link.leader) {
         tracing::info!(old = %link.leader, new = ?leader, "another node leads: the connection to the old one is closed");
         return link.connection.abort();
+    }
+    if !link.is_up.get() {
+        return;
     }
     let (heard, spoke) = (link.connection.life_signs(), link.connection.sent());
     match link.heartbeat.borrow_mut().check(now, heard, spoke) {

@@ -12,8 +12,8 @@ use crate::codec::link::{HELLO_BYTES, Hello, LinkError, WELCOME_BYTES, Welcome};
 use crate::http::{SecureError, SecureStream};
 use crate::security::{CHALLENGE_BYTES, LinkDialler, Plane, ProofError, TlsError};
 
-/// How long all of it may take: as long as the other side waits.
-pub(super) const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long all of it may take: with the connect less than a forwarded request waits.
+pub(super) const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why there is no connection to the leader. Another attempt makes sense; with most of these after something was changed.
 #[derive(Debug, thiserror::Error)]

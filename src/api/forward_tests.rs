@@ -3,11 +3,11 @@
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::api::forward_greeting::{GreetingError, greet};
+use crate::api::forward_greeting::{GREETING_TIMEOUT, GreetingError, greet};
 use crate::api::testing::{Node, Setup, directory, real_hello};
 use crate::codec::client::Command;
 use crate::codec::client::messages::*;
@@ -112,6 +112,44 @@ fn a_follower_that_does_not_belong_forwards_nothing() {
         let answer: NotHandled = client.expect(Command::NotHandled, id);
         assert_eq!(answer.reason(), NotHandledReason::NotReady);
         assert_eq!(leader.links.counters.forward_connections_now.load(Ordering::SeqCst), 0);
+    }
+}
+
+/// The kernel of a leader that hangs still takes connections.
+#[test]
+fn a_leader_that_is_silent_is_left_when_there_is_another() {
+    let plane = secret(b'a');
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (old, new) = (Node::leader(), Node::leader());
+    let follower = {
+        let mut setup = Setup { role: Role::Follower, leader: Some(old.id), ..Setup::leader() };
+        setup.directory = directory(&old, silent.local_addr().unwrap());
+        setup.options.plane = plane.clone();
+        let (address, others) = (internal_port(&new, &plane), setup.directory.nodes());
+        let known = directory(&new, address).nodes().into_iter().chain(others).collect();
+        setup.directory.replace(known, "{}".into());
+        Node::start(setup)
+    };
+    let mut client = follower.client();
+    let id = client.send(Command::WriteEvents, &write("forwarded", vec![7]));
+    let (mut greeted, _) = silent.accept().unwrap();
+    std::io::Read::read_exact(&mut greeted, &mut [0; HELLO_BYTES + NONCE_BYTES]).unwrap();
+    let since = Instant::now();
+    follower.set_role(Role::Follower, Some(new.id));
+    let answer: NotHandled = client.expect(Command::NotHandled, id);
+    assert_eq!(answer.reason(), NotHandledReason::NotReady, "it never left");
+    assert!(since.elapsed() < GREETING_TIMEOUT, "{:?}", since.elapsed());
+    // Its end is seen; then there is a pause before the next connection.
+    assert!(matches!(std::io::Read::read(&mut greeted, &mut [0]), Ok(0) | Err(_)));
+    loop {
+        let id = client.send(Command::WriteEvents, &write("forwarded", vec![7]));
+        let package = client.receive().unwrap();
+        assert_eq!(package.correlation, id);
+        if package.command == Command::WriteEventsCompleted as u8 {
+            break;
+        }
+        assert!(since.elapsed() < Duration::from_secs(30), "no way to the new leader");
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

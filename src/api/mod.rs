@@ -41,7 +41,6 @@ mod reads;
 mod receive;
 mod room;
 mod secure;
-mod seldom;
 mod session;
 mod slab;
 mod spares;

@@ -1,6 +1,8 @@
 //! What the two planes are closed with, as one value: loaded before anything is opened.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use crate::config::Config;
 use crate::security::{Expiry, ExternalTrust, Plane};
@@ -22,7 +24,7 @@ impl Keys {
     /// # Errors
     /// When one of them cannot be used.
     pub(super) fn load(config: &Config) -> Result<Keys, NodeError> {
-        let plane = Plane::load(&config.security.internal)?;
+        let plane = Plane::load_for(&config.security.internal, Some(config.advertised().int_tcp.ip()))?;
         let external = config.security.external.clone();
         let external = external.map(|(certificate, key)| ExternalTrust::load(certificate, key)).transpose()?;
         let keys = Keys { plane, external: external.map(Arc::new) };
@@ -65,9 +67,38 @@ impl Keys {
     }
 }
 
+/// Reads certificates again on a thread of its own: their disk may not answer, and whoever asks has more to hear than that.
+#[derive(Debug, Default)]
+pub(super) struct Reloader {
+    is_busy: Arc<AtomicBool>,
+}
+
+impl Reloader {
+    pub(super) fn start(&self, keys: &Keys) {
+        if self.is_busy.swap(true, Ordering::SeqCst) {
+            tracing::warn!(
+                "SIGHUP: the certificates are still being read since the last one. Is their disk there? Send it again then"
+            );
+            return;
+        }
+        let (keys, is_busy) = (keys.clone(), Arc::clone(&self.is_busy));
+        let reload = move || {
+            keys.reload();
+            is_busy.store(false, Ordering::SeqCst);
+        };
+        if let Err(error) = thread::Builder::new().name("certificates".to_owned()).spawn(reload) {
+            self.is_busy.store(false, Ordering::SeqCst);
+            tracing::error!("SIGHUP: the certificates cannot be read again, as there is no thread for it: {error}");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::time::{Duration, Instant};
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::*;
     use crate::security::testing::{DAY, TestCluster, today};
@@ -109,7 +140,39 @@ mod tests {
         cluster.files("node", &cluster.issue(&["127.0.0.1", "fourth"], over));
         keys.reload();
         assert_eq!(names().0, "second", "its time is over");
+        // Somebody has copied another node's pair.
+        let own = Some("127.0.0.1".parse().unwrap());
+        cluster.files("node", &cluster.issue(&["127.0.0.1", "fifth"], today()));
+        let trust = Arc::new(Trust::load_for(files.clone(), None, own).unwrap());
+        let keys = Keys { plane: Plane::Tls(trust.clone()), external: None };
+        cluster.files("node", &cluster.issue(&["10.9.9.9"], today()));
+        keys.reload();
+        assert_eq!(trust.expiry().names.names[1], "fifth", "no peer would take the other");
+        let error = Trust::load_for(files.clone(), None, own).unwrap_err().to_string();
+        assert!(["10.9.9.9", "others ask for 127.0.0.1", "IntIp"].iter().all(|word| error.contains(word)), "{error}");
+        assert!(Trust::load_for(files.clone(), Some("10.9.9.9"), own).is_ok(), "all nodes have one");
+        assert!(Trust::load_for(files, None, Some("0.0.0.0".parse().unwrap())).is_ok(), "it is not known");
         // Nothing at all to read again is fine, too.
         Keys::default().reload();
+    }
+    #[test]
+    fn who_asks_does_not_wait_for_the_files() {
+        let cluster = TestCluster::new();
+        let files = cluster.files("node", &cluster.issue(&["127.0.0.1", "first"], today()));
+        let trust = Arc::new(Trust::load(files.clone(), None).unwrap());
+        let (keys, reloader) = (Keys { plane: Plane::Tls(trust.clone()), external: None }, Reloader::default());
+        // Nobody writes: whoever opens it waits.
+        fs::remove_file(&files.certificate).unwrap();
+        mknodat(CWD, &files.certificate, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        reloader.start(&keys);
+        reloader.start(&keys);
+        assert!(reloader.is_busy.load(Ordering::SeqCst));
+        fs::write(&files.certificate, "nonsense").unwrap();
+        let start = Instant::now();
+        while reloader.is_busy.load(Ordering::SeqCst) {
+            assert!(start.elapsed() < Duration::from_secs(60));
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(trust.expiry().names.names[1], "first");
     }
 }

@@ -57,3 +57,15 @@ fn open(directory: &Path) -> Result<FileWriter, String> {
         .map_err(|error| problem(error.to_string()))?;
     Ok(tracing_appender::non_blocking(appender))
 }
+
+#[cfg(test)]
+mod tests {
+    /// What strangers send is said by us, a few lines of it and with the peer; rustls would say it each time, and without.
+    #[test]
+    fn the_tls_library_writes_no_lines() {
+        let locked = include_str!("../../Cargo.lock");
+        let package = locked.split("[[package]]").find(|package| package.contains("\nname = \"rustls\"\n")).unwrap();
+        assert!(package.contains("\"rustls-webpki\""), "{package}");
+        assert!(!package.contains("\"log\""), "some crate switches the feature `logging` of rustls on: {package}");
+    }
+}

@@ -28,7 +28,7 @@ use crate::transport::LogThreadError;
 use crate::types::Guid;
 
 pub use self::error::NodeError;
-use self::keys::Keys;
+use self::keys::{Keys, Reloader};
 pub use self::logging::{LogGuard, start as start_logging};
 use self::sockets::Sockets;
 use self::store::Store;
@@ -118,10 +118,13 @@ fn watch_signals(events: Sender<Event>, starting: Arc<AtomicBool>, keys: Arc<Onc
     let failed = |error: std::io::Error| NodeError::Thread { thread: "signal", message: error.to_string() };
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(failed)?;
     let watch = move || {
-        let mut is_told = false;
+        let (mut is_told, reloader) = (false, Reloader::default());
         for signal in signals.forever() {
             if signal == SIGHUP {
-                keys.get().map_or_else(|| tracing::info!("SIGHUP: nothing was read yet"), Keys::reload);
+                match keys.get() {
+                    Some(keys) => reloader.start(keys),
+                    None => tracing::info!("SIGHUP: nothing was read yet"),
+                }
                 continue;
             }
             if starting.load(Ordering::SeqCst) {

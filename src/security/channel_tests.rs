@@ -16,6 +16,7 @@ use super::super::plane::Plane;
 use super::super::testing::{TestCluster, future, past, today};
 use super::super::trust::{TlsConfigs, Trust, provider};
 use super::*;
+use crate::limits::CERTIFICATE_CHAIN_MAX;
 
 const DIALLER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 const ANSWERER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
@@ -340,6 +341,26 @@ fn plain_bytes_are_refused_with_what_they_look_like() {
     check(b"\x16\0\0\0\x01\x02", 1, &["[16, 00]"]);
     check(b"\x17\x03\x03\0\x01\x02", 1, &["[17]"]);
     check(&[0; 100], 7, &["expected a TLS record, found [00"]);
+}
+
+/// Each certificate behind the first may cost many checks of signatures, before it is known whose they are.
+#[test]
+fn a_chain_that_only_costs_time_is_not_looked_at() {
+    let [dials, answers] = both_ways(|cluster, address| {
+        let issued = cluster.issue(&[&address.to_string()], today());
+        let behind = cluster.authority.own().certificate.repeat(CERTIFICATE_CHAIN_MAX + 1);
+        Issued { certificate: issued.certificate + &behind, key: issued.key }
+    });
+    for (refuses, _) in [dials, answers] {
+        has(&refuses, &["at most 4 certificates", "found 5", "CertificateAuthorityFile"]);
+    }
+    let cluster = TestCluster::new();
+    let issued = cluster.issue(&["10.0.0.1"], today());
+    for (behind, is_taken) in [(CERTIFICATE_CHAIN_MAX, true), (CERTIFICATE_CHAIN_MAX + 1, false)] {
+        let certificate = issued.certificate.clone() + &cluster.authority.own().certificate.repeat(behind);
+        let files = cluster.files("node", &Issued { certificate, key: issued.key.clone() });
+        assert_eq!(Trust::load(files, None).is_ok(), is_taken, "{behind}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::limits::{CLUSTER_SECRET_MAX_BYTES, CLUSTER_SECRET_MIN_BYTES, PEM_FILE_MAX_BYTES};
+use crate::limits::{CERTIFICATE_CHAIN_MAX, CLUSTER_SECRET_MAX_BYTES, CLUSTER_SECRET_MIN_BYTES, PEM_FILE_MAX_BYTES};
 use crate::types::WallTime;
 
 /// All are for the operator: each names the file and the next step. A start ends with it; a reload leaves what was in use.
@@ -127,6 +127,32 @@ pub enum SecurityError {
         path: PathBuf,
         /// Whose certificate it is.
         found: String,
+    },
+    /// The certificate is another node's: all others would refuse it.
+    #[error(
+        "the certificate {} ({found}) is not for this node: others ask for {expected}. Was it copied from another node? Give \
+         this one its own, or make it with that address or name (IntIpAdvertiseAs, else IntIp; or SslTargetHost)",
+        path.display()
+    )]
+    OtherName {
+        /// The file.
+        path: PathBuf,
+        /// Whose certificate it is.
+        found: String,
+        /// What peers look for.
+        expected: String,
+    },
+    /// No peer looks at so many certificates.
+    #[error(
+        "the certificate {} has {found} certificates behind its first, at most {CERTIFICATE_CHAIN_MAX} are taken by other \
+         nodes; leave out those that are in CertificateAuthorityFile",
+        path.display()
+    )]
+    LongChain {
+        /// The file.
+        path: PathBuf,
+        /// How many there are.
+        found: usize,
     },
     /// The certificate is not signed by the authority that this node trusts.
     #[error(

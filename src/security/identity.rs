@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::RootCertStore;
-use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 
@@ -19,6 +19,7 @@ use super::error::SecurityError;
 use super::files;
 use super::trust::provider;
 use super::words::shown;
+use crate::limits::CERTIFICATE_CHAIN_MAX;
 use crate::types::WallTime;
 
 const CERTIFICATE: &str = "certificate (CertificateFile)";
@@ -98,6 +99,10 @@ impl Identity {
     pub fn load(files: &IdentityFiles) -> Result<Identity, SecurityError> {
         let own = OwnCertificate::load(&files.certificate, &files.key)?;
         own.check_uses(&files.certificate, true)?;
+        let (path, found) = (files.certificate.clone(), own.certified.cert.len() - 1);
+        if found > CERTIFICATE_CHAIN_MAX {
+            return Err(SecurityError::LongChain { path, found });
+        }
         let trusted = Authorities::load(&files.authorities)?;
         let identity = Identity {
             not_after: own.not_after.min(trusted.not_after),
@@ -108,6 +113,16 @@ impl Identity {
         };
         identity.check_signature(files)?;
         Ok(identity)
+    }
+
+    /// The other nodes look for this name in the certificate.
+    pub(super) fn check_name(&self, files: &IdentityFiles, expected: &ServerName<'_>) -> Result<(), SecurityError> {
+        let leaf = ParsedCertificate::try_from(&self.own.certified.cert[0])?;
+        verify_server_name(&leaf, expected).map_err(|_| SecurityError::OtherName {
+            path: files.certificate.clone(),
+            found: self.own.names.to_string(),
+            expected: expected.to_str().into_owned(),
+        })
     }
 
     /// When the first of its certificates, or of its authorities, expires.

@@ -14,7 +14,12 @@
 //! - A proof that was overheard is worth nothing on another connection: both sides' nonces are in it, fresh from the
 //!   system's randomness. A proof of one side is never one of the other.
 //! - Errors say what was expected and what was found, and no secret.
-//! - [`Trust::reload`] changes everything or nothing.
+//! - [`Trust::reload`] changes everything or nothing, and takes no certificate that the other nodes would refuse.
+//! - What strangers cost is bounded: places ([`PlaceLimits`]), bytes and certificates of a handshake, log lines ([`Seldom`]).
+//!
+//! Every certificate of the authority is a node's: the node id of a greeting is not bound to it, and commands need one of the
+//! same kind. Whoever has an operator's certificate, or the secret, can vote. Before the proof a stranger is told why it is
+//! refused, with the ids of the node and the cluster: they are no secrets.
 //!
 //! The secret keeps strangers out; it does not hide anything, and does not protect what follows against someone who can
 //! change the packets of a standing connection, or who stands between two nodes and passes on their proofs. Where such
@@ -68,8 +73,10 @@ mod files;
 mod http_proof;
 mod identity;
 mod link_proof;
+mod places;
 mod plane;
 mod secret;
+mod seldom;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tls_error;
@@ -84,7 +91,9 @@ pub use self::error::SecurityError;
 pub use self::http_proof::{CHALLENGE_PATH, HttpAnswerer, HttpCaller, HttpOpening, PROOF_HEADER};
 pub use self::identity::{Identity, IdentityFiles};
 pub use self::link_proof::{CHALLENGE_BYTES, LinkAnswerer, LinkDialler, NONCE_BYTES, PROOF_BYTES};
+pub use self::places::{Place, PlaceLimits};
 pub use self::plane::{Plane, PlaneFiles};
 pub use self::secret::{ClusterSecret, ProofError};
+pub use self::seldom::Seldom;
 pub use self::tls_error::TlsError;
 pub use self::trust::{Expiry, ExternalTrust, TlsConfigs, Trust};

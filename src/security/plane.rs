@@ -47,9 +47,17 @@ impl Plane {
     /// # Errors
     /// When a file cannot be used.
     pub fn load(files: &PlaneFiles) -> Result<Plane, SecurityError> {
+        Plane::load_for(files, None)
+    }
+
+    /// Likewise for a node that the others reach at this address: its certificate must be one that they take.
+    ///
+    /// # Errors
+    /// When a file cannot be used.
+    pub fn load_for(files: &PlaneFiles, own: Option<IpAddr>) -> Result<Plane, SecurityError> {
         let secret = files.secret.as_deref().map(ClusterSecret::load).transpose()?;
         let target_host = files.target_host.as_deref();
-        let trust = files.identity.clone().map(|identity| Trust::load(identity, target_host)).transpose()?;
+        let trust = files.identity.clone().map(|identity| Trust::load_for(identity, target_host, own)).transpose()?;
         Ok(Plane::new(secret.map(Arc::new), trust.map(Arc::new)))
     }
 

@@ -154,6 +154,8 @@ fn target(value: &str) -> Result<ServerName<'static>, SecurityError> {
 pub struct Trust {
     files: IdentityFiles,
     target_host: Option<String>,
+    /// Where the others reach this node.
+    own: Option<IpAddr>,
     current: RwLock<Arc<TlsConfigs>>,
     warnings: RwLock<Vec<String>>,
 }
@@ -164,17 +166,29 @@ impl Trust {
     /// # Errors
     /// When they cannot be used.
     pub fn load(files: IdentityFiles, target_host: Option<&str>) -> Result<Trust, SecurityError> {
-        let identity = Identity::load(&files)?;
-        let current = RwLock::new(Arc::new(TlsConfigs::new(&identity, target_host)?));
-        let warnings = RwLock::new(identity.warnings().to_vec());
-        Ok(Trust { files, target_host: target_host.map(str::to_owned), current, warnings })
+        Trust::load_for(files, target_host, None)
+    }
+
+    /// Likewise for a node that the others reach at `own`: they must find that address in its certificate, or `target_host`.
+    ///
+    /// # Errors
+    /// When they cannot be used.
+    pub fn load_for(
+        files: IdentityFiles,
+        target_host: Option<&str>,
+        own: Option<IpAddr>,
+    ) -> Result<Trust, SecurityError> {
+        let own = own.map(|own| own.to_canonical()).filter(|own| !own.is_unspecified());
+        let (configs, warnings) = checked(&files, target_host, own)?;
+        let (current, warnings) = (RwLock::new(Arc::new(configs)), RwLock::new(warnings));
+        Ok(Trust { files, target_host: target_host.map(str::to_owned), own, current, warnings })
     }
 
     /// What no file could give, for tests: a certificate that is not valid now.
     #[cfg(test)]
     pub(super) fn unchecked(files: IdentityFiles, configs: TlsConfigs) -> Trust {
         let (current, warnings) = (RwLock::new(Arc::new(configs)), RwLock::new(Vec::new()));
-        Trust { files, target_host: None, current, warnings }
+        Trust { files, target_host: None, own: None, current, warnings }
     }
 
     /// What a new connection is made with.
@@ -188,10 +202,9 @@ impl Trust {
     /// # Errors
     /// When the new files cannot be used. The old ones stay in use.
     pub fn reload(&self) -> Result<Expiry, SecurityError> {
-        let identity = Identity::load(&self.files)?;
-        let configs = Arc::new(TlsConfigs::new(&identity, self.target_host.as_deref())?);
-        *self.current.write() = configs;
-        *self.warnings.write() = identity.warnings().to_vec();
+        let (configs, warnings) = checked(&self.files, self.target_host.as_deref(), self.own)?;
+        *self.current.write() = Arc::new(configs);
+        *self.warnings.write() = warnings;
         Ok(self.expiry())
     }
 
@@ -207,6 +220,20 @@ impl Trust {
     pub fn warnings(&self) -> Vec<String> {
         self.warnings.read().clone()
     }
+}
+
+/// What the files have, when the other nodes will take it.
+fn checked(
+    files: &IdentityFiles,
+    target_host: Option<&str>,
+    own: Option<IpAddr>,
+) -> Result<(TlsConfigs, Vec<String>), SecurityError> {
+    let identity = Identity::load(files)?;
+    let configs = TlsConfigs::new(&identity, target_host)?;
+    if let Some(own) = own {
+        identity.check_name(files, &configs.expected(own))?;
+    }
+    Ok((configs, identity.warnings().to_vec()))
 }
 
 /// The external side's certificate, in use and replaceable: a server for clients, which need none.

@@ -11,6 +11,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
 use super::certificate::{self, PeerNames};
+use crate::limits::CERTIFICATE_CHAIN_MAX;
 
 /// What the peer of one connection showed, also when it was refused.
 #[derive(Debug, Default)]
@@ -37,6 +38,17 @@ impl Seen {
     }
 }
 
+/// Whoever can connect can send a chain, and each certificate in it costs the check of a signature, or many.
+fn check_chain(intermediates: &[CertificateDer<'_>]) -> Result<(), Error> {
+    let found = intermediates.len();
+    if found <= CERTIFICATE_CHAIN_MAX {
+        return Ok(());
+    }
+    Err(Error::General(format!(
+        "expected at most {CERTIFICATE_CHAIN_MAX} certificates of authorities behind the peer's own, found {found}; leave out          those that are in CertificateAuthorityFile of this node"
+    )))
+}
+
 /// On the side that dialled: the name is checked by the inner verifier, which rustls tells whom it dialled.
 #[derive(Debug)]
 pub(super) struct ServerCheck {
@@ -53,6 +65,7 @@ impl ServerCertVerifier for ServerCheck {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        check_chain(intermediates)?;
         self.seen.note(end_entity);
         let verified = self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
         let _ = self.seen.is_verified.set(());
@@ -101,6 +114,7 @@ impl ClientCertVerifier for ClientCheck {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
+        check_chain(intermediates)?;
         self.seen.note(end_entity);
         let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
         rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, &self.expected)?;

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 
 use crate::codec::link::{HELLO_BYTES, Hello, WELCOME_BYTES};
 use crate::ring::FileId;
-use crate::security::{LinkAnswerer, LinkDialler, TlsChannel};
+use crate::security::{LinkAnswerer, LinkDialler, Place, TlsChannel};
 use crate::types::{Guid, LogPosition, NodeId, Ticks};
 
 use super::data_link::DataOut;
+
 use super::tag::ConnectionId;
 use super::wire::Tls;
 
@@ -25,6 +26,8 @@ pub(super) struct Connection {
     pub(super) sends: u8,
     /// `None` where connections are plain.
     pub(super) tls: Option<Box<Tls>>,
+    /// Of an accepted one whose greeting was not good (yet).
+    pub(super) place: Option<Place>,
 }
 
 impl Connection {
@@ -36,7 +39,7 @@ impl Connection {
         tls: Option<TlsChannel>,
     ) -> Connection {
         let tls = tls.map(|channel| Box::new(Tls::new(channel)));
-        Connection { file, address, stage, deadline: Some(deadline), sends: 0, tls }
+        Connection { file, address, stage, deadline: Some(deadline), sends: 0, tls, place: None }
     }
 
     /// True while a part of what was to be sent may still wait.

@@ -250,6 +250,9 @@ impl LogThread {
     /// Closes one connection now.
     pub(super) fn finish(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.remove(id) {
+            if let Some(place) = connection.place.filter(|_| !self.options.plane.is_open()) {
+                self.places.leave(self.now, place);
+            }
             self.let_go(id, &connection.stage);
             self.driver.close(connection.file);
             self.update_orphans();

@@ -4,19 +4,21 @@
 //! **Invariant:** before the proof nothing is done for the other side: its hello is looked at, and this node shows that it has
 //! the secret itself. Followers, edges and the engine hear of it when it was good.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::codec::link::{HELLO_BYTES, Hello, LinkError, Purpose, REFUSAL, TLS_HANDSHAKE, Welcome, put_frame, shorten};
+use crate::codec::record::MembershipBody;
 use crate::engine::Forwarded;
-use crate::limits::{FOLLOWERS_MAX, GREETINGS_MAX};
+use crate::limits::FOLLOWERS_MAX;
 use crate::ring::{Failure, abort_on_close, peer_address, prepare_link, put_first};
-use crate::security::{LinkAnswerer, NONCE_BYTES, PROOF_BYTES};
+use crate::security::{LinkAnswerer, NONCE_BYTES, PROOF_BYTES, Place};
 use crate::types::Guid;
 
 use super::connections::{Connection, ControlLink, Greeting, Stage};
 use super::data_link::DataOut;
+
 use super::tag::{ConnectionId, Tag};
 use super::thread::{FollowerLinks, LogThread};
 
@@ -48,12 +50,13 @@ impl LogThread {
             }
         };
         let Ok(address) = peer_address(&socket) else { return };
-        let greeting = |(_, connection): &(ConnectionId, &Connection)| matches!(connection.stage, Stage::Greeting(_));
-        if self.connections.iter().filter(greeting).count() >= GREETINGS_MAX {
+        let place = Place::of(address.ip(), self.is_known(address.ip()));
+        let taken = self.connections.iter().filter_map(|(_, connection)| connection.place);
+        if let Err(limit) = self.places.check(self.now, place, taken) {
             if self.options.plane.is_open() {
-                tracing::warn!(%address, limit = GREETINGS_MAX, "too many connections that have not said who they are");
+                tracing::warn!(%address, limit, "too many connections that have not said who they are");
             } else {
-                self.note_refused(address, &format!("{GREETINGS_MAX} connections have not proven who they are"));
+                self.note_refused(address, &format!("{limit} connections have not proven who they are"));
             }
             return;
         }
@@ -68,9 +71,19 @@ impl LogThread {
         };
         let (file, deadline) = (self.driver.attach(socket), self.now.after(GREETING_PATIENCE));
         let stage = Stage::Greeting(Greeting::Hello);
-        let id = self.connections.insert(Connection::new(file, address, stage, deadline, tls));
+        let connection = Connection { place: Some(place), ..Connection::new(file, address, stage, deadline, tls) };
+        let id = self.connections.insert(connection);
         self.start_tls(id);
         self.receive_exactly(id, HELLO_BYTES);
+    }
+
+    /// True when a node of the cluster lives at this address, as far as this node knows.
+    fn is_known(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let is_member =
+            |list: &MembershipBody| list.members.iter().any(|member| member.int_ip.to_canonical() == address);
+        self.cluster.as_ref().is_some_and(is_member)
+            || self.links.directory.nodes().iter().any(|node| node.addresses.int_tcp.ip().to_canonical() == address)
     }
 
     /// The next part of the greeting of an accepted connection is there in full.
@@ -175,7 +188,12 @@ impl LogThread {
             }
         };
         match welcome {
-            Ok(()) => tracing::info!(node = %hello.node, %address, purpose = hello.purpose.name(), "link accepted"),
+            Ok(()) => {
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.place = None;
+                }
+                tracing::info!(node = %hello.node, %address, purpose = hello.purpose.name(), "link accepted");
+            }
             Err(reason) => {
                 tracing::debug!(node = %hello.node, "its greeting: {hello:?}");
                 self.refuse(id, hello.purpose == Purpose::Forward, &reason);
@@ -286,7 +304,7 @@ impl LogThread {
         if self.options.plane.is_open() {
             return tracing::warn!(%address, reason, "{WORDS}");
         }
-        match self.strangers.note(self.now) {
+        match self.strangers.may_say(Instant::now()) {
             Some(0) => tracing::warn!(%address, reason, "{WORDS}"),
             Some(unsaid) => tracing::warn!(%address, reason, unsaid, "{WORDS}; others before it were not logged"),
             None => tracing::debug!(%address, reason, "{WORDS}"),

@@ -21,7 +21,7 @@ mod files;
 mod greeting;
 pub mod messages;
 mod opening;
-mod strangers;
+mod places;
 mod tag;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! The log thread: its turn, what wakes it, how it ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +13,7 @@ use crate::gossip::Directory;
 use crate::limits::{LINK_BUFFER_BYTES, LINK_BUFFER_COUNT};
 use crate::queue::Queue;
 use crate::ring::{Completion, Driver, FileId, GroupId, Wait, Way, monotonic_now, pin_thread};
-use crate::security::Plane;
+use crate::security::{Plane, Seldom};
 use crate::storage::{ChunkLayout, DamageReports, DurableMark, FileDisk, Renewal};
 use crate::types::{LogPosition, NodeId, Term, Ticks, WallTime};
 
@@ -21,8 +21,9 @@ use super::connections::{Connections, Holds};
 use super::edges::Outboxes;
 use super::error::LogThreadError;
 use super::files::{AtRest, LogFiles};
-use super::strangers::Strangers;
+use super::places::Places;
 use super::tag::{ConnectionId, Tag, Waker};
+use super::wire::PutAside;
 
 /// Requests taken in one turn, so that no turn is long.
 const REQUESTS_PER_TURN: usize = 1024;
@@ -169,8 +170,14 @@ pub struct LogThread {
     pub(super) stalling: Option<(NodeId, LogPosition, Ticks)>,
     /// Links to a leader that could not be made since the last one that could.
     pub(super) failed_openings: u64,
+    /// Accepted connections whose greeting was not good, of late.
+    pub(super) places: Places,
+    /// What came for handshakes that this turn had no time for: one for each connection.
+    pub(super) put_aside: VecDeque<PutAside>,
+    /// Steps of handshakes of this turn.
+    pub(super) handshakes: usize,
     /// Who was refused, for the log.
-    pub(super) strangers: Strangers,
+    pub(super) strangers: Seldom,
     /// The log buffer is registered with the kernel, or that was tried.
     pub(super) buffer_registered: bool,
     pub(super) now: Ticks,
@@ -266,7 +273,10 @@ impl LogThread {
             followers: BTreeMap::new(),
             failed_leaders: Vec::new(),
             failed_openings: 0,
-            strangers: Strangers::default(),
+            places: Places::default(),
+            put_aside: VecDeque::new(),
+            handshakes: 0,
+            strangers: Seldom::default(),
             stalling: None,
             buffer_registered: false,
             now: monotonic_now(),
@@ -325,6 +335,7 @@ impl LogThread {
             self.engine.handle_leader_link(leader, false);
             self.carry_out()?;
         }
+        self.go_on_with_handshakes()?;
         let mut completions = std::mem::take(&mut self.completions);
         for completion in completions.drain(..) {
             self.handle_completion(completion)?;
@@ -419,7 +430,7 @@ impl LogThread {
 
     /// How long the ring may wait; announces the sleep to the queues if it will.
     fn wait(&mut self) -> Wait {
-        if !self.failed_leaders.is_empty() {
+        if !self.failed_leaders.is_empty() || !self.put_aside.is_empty() {
             return Wait::No;
         }
         // A deferred request waits for the disk or a follower, not for more requests.

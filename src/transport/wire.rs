@@ -2,14 +2,14 @@
 //!
 //! What a stage sends is sealed into memory of the connection and goes out one send at a time; when it is out the stage gets
 //! its own buffer back, as without TLS. What comes is opened first; what TLS itself wants to send goes between. The log is
-//! sealed out of the log buffer, which is let go of at once: a link with TLS never holds it.
+//! sealed out of the log buffer, which is let go of at once; only the next piece holds it, while a send is under way.
 //!
 //! **Invariant:** of one connection at most one sealed send is under way and one waits, each of what a stage sends at once.
 
 use std::rc::Rc;
 
 use crate::codec::link::{HELLO_BYTES, Purpose};
-use crate::limits::{REPLICATION_WINDOW_BYTES, SEND_MAX_BYTES};
+use crate::limits::{HANDSHAKES_PER_TURN, REPLICATION_WINDOW_BYTES, SEND_MAX_BYTES};
 use crate::ring::{Failure, Slice, Source};
 use crate::security::{TlsChannel, TlsError, sealed_bytes_max};
 use crate::types::LogPosition;
@@ -35,6 +35,9 @@ const PLAIN_HELLO: &[u8] = b"RSLINK";
 
 /// Where a greeting has its purpose.
 const PURPOSE_AT: usize = 10;
+
+/// What came on a connection, for a later turn.
+pub(super) type PutAside = (ConnectionId, Vec<u8>, Result<u32, Failure>);
 
 /// TLS on one connection.
 #[derive(Debug)]
@@ -203,6 +206,13 @@ impl LogThread {
         if matches!(connection.stage, Stage::Closing { .. }) {
             return Ok(());
         }
+        if connection.place.is_some() {
+            if self.handshakes == HANDSHAKES_PER_TURN {
+                self.put_aside.push_back((id, buffer, result));
+                return Ok(());
+            }
+            self.handshakes += 1;
+        }
         let count = match result {
             Ok(0) | Err(_) if !tls.has_heard && matches!(connection.stage, Stage::Greeting(_)) => {
                 self.left_in_silence(id);
@@ -232,6 +242,21 @@ impl LogThread {
         match opened {
             Ok(()) => self.receive_sealed(id, buffer),
             Err(error) => self.fail_tls(id, &error, &buffer[..count]),
+        }
+        Ok(())
+    }
+
+    /// A new turn: first what the last one had no time for.
+    ///
+    /// # Errors
+    /// As [`LogThread::handle_sealed`].
+    pub(super) fn go_on_with_handshakes(&mut self) -> Result<(), LogThreadError> {
+        self.handshakes = 0;
+        while self.handshakes < HANDSHAKES_PER_TURN
+            && let Some((id, buffer, result)) = self.put_aside.pop_front()
+        {
+            self.handle_sealed(id, buffer, result)?;
+            self.carry_out()?;
         }
         Ok(())
     }

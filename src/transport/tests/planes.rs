@@ -11,6 +11,7 @@ use crate::codec::link::{Hello, Purpose, Welcome};
 use crate::codec::record::{MemberRecord, MembershipBody};
 use crate::consensus::Message;
 use crate::engine::{Answer, ControlInput};
+use crate::ring::Way;
 use crate::security::testing::{Peer, TestCluster, past, today};
 use crate::security::{CHALLENGE_BYTES, ClusterSecret, LinkDialler, Plane, Trust};
 use crate::transport::messages::encode;
@@ -380,6 +381,47 @@ fn half_a_handshake_and_silence_end_in_time() {
         }
         node.stop().unwrap();
     }
+}
+
+/// A host that holds all the places it gets keeps neither the cluster's nodes nor other strangers out.
+#[test]
+fn one_host_does_not_keep_the_others_out() {
+    let certificates = TestCluster::new();
+    for plane in [secret(b'a'), certified(&certificates), Plane::Open] {
+        let directories = Directories::new();
+        let node = single_on(&directories, plane.clone());
+        let from = |address: &str| {
+            let way = Way { from: Some(address.parse().unwrap()), ..Way::default() };
+            way.connect(node.address, PATIENCE).unwrap()
+        };
+        let held: Vec<TcpStream> = (0..64).map(|_| from("127.0.0.9")).collect();
+        // It connects from an address that is a member's.
+        let _link = greet(&node, &plane, hello(Purpose::Control)).unwrap();
+        // Somebody else is heard, though not let in.
+        let mut other = from("127.0.0.8");
+        other.set_read_timeout(Some(PATIENCE)).unwrap();
+        other.write_all(b"GET / HTTP/1.1\r\n".repeat(6).as_slice()).unwrap();
+        let mut answer = Vec::new();
+        let _ = other.read_to_end(&mut answer);
+        assert!(!answer.is_empty(), "it gets its words");
+        wait_for(&node, &["127.0.0.9", "connections", "have not"]);
+        drop(held);
+        node.stop().unwrap();
+    }
+}
+
+/// More at once than one turn has time for.
+#[test]
+fn handshakes_of_many_at_once_are_all_completed() {
+    let (directories, certificates) = (Directories::new(), TestCluster::new());
+    let plane = certified(&certificates);
+    let node = single_on(&directories, plane.clone());
+    std::thread::scope(|scope| {
+        let peers: Vec<_> = (0..40).map(|_| scope.spawn(|| begin(&node, &plane, hello(Purpose::Forward)))).collect();
+        peers.into_iter().for_each(|peer| assert!(peer.join().unwrap().is_ok()));
+    });
+    until("the edge has them", || node.forwarded.lock().len() == 40);
+    node.stop().unwrap();
 }
 
 #[test]

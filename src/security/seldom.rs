@@ -11,7 +11,7 @@ const PERIOD: Duration = Duration::from_secs(10);
 
 /// Lets some lines through, and counts the others.
 #[derive(Debug, Default)]
-pub(super) struct Seldom {
+pub struct Seldom {
     begun: Cell<Option<Instant>>,
     said: Cell<u32>,
     unsaid: Cell<u64>,
@@ -19,7 +19,7 @@ pub(super) struct Seldom {
 
 impl Seldom {
     /// `None` when there were enough lines of late. Else how many there were since the last one that were not said.
-    pub(super) fn may_say(&self, now: Instant) -> Option<u64> {
+    pub fn may_say(&self, now: Instant) -> Option<u64> {
         if self.begun.get().is_none_or(|begun| now >= begun + PERIOD) {
             self.begun.set(Some(now));
             self.said.set(0);
