@@ -86,6 +86,11 @@
 //! `/health/live` without a proof are answered without one, and not counted. A `HEAD` request, 204 and 304 have an empty body
 //! in what is proven. What speaks plain HTTP where TLS is expected is answered 400 with words, in plain HTTP.
 //!
+//! Who has proven nothing has few places, by the address that it connects from (IPv6: by /64): 16 of a host and 48 of all
+//! on 1112, where the place of one that failed stays taken for half a second, 16 and 64 on 2112. Addresses where a node of the
+//! cluster lives have places of their own, 64 each and 256 in all. One more is closed. A handshake of TLS has 32 KiB, and four
+//! certificates behind the first.
+//!
 //! ```text
 //! what is proven:
 //!   0 "ringstore http 1"   16 u8 kind: 1 challenge, 2 request, 3 answer   17 … zero

@@ -1,4 +1,4 @@
-//! The listening sockets, bound before any thread starts, so that a port in use is said at once and in words.
+//! The listening sockets, bound before any thread starts, so that a port in use is said before anything else, and in words.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
