@@ -44,7 +44,7 @@ pub(super) fn stats(status: &NodeStatus, histograms: bool) -> Value {
             "applied": status.index.applied().0,
         },
         "index": index(status),
-        "planes": planes(status),
+        "planes": planes(status, &published.counters),
         "followers": view.followers.iter().map(|view| follower(view, log_end.0)).collect::<Vec<_>>(),
         "log": log_counters(&published.counters),
         "storage": storage_figures(&status.storage),
@@ -54,7 +54,7 @@ pub(super) fn stats(status: &NodeStatus, histograms: bool) -> Value {
 }
 
 /// The planes: the internal one's device where it is known, by which one each other node is reached, and who may speak.
-fn planes(status: &NodeStatus) -> Value {
+fn planes(status: &NodeStatus, counters: &LogCounters) -> Value {
     let (expected, peers) = status.routes.read();
     let shown = |route: &PeerRoute| json!({ "peer": route.peer.to_string(), "device": route.device, "isWrong": route.is_wrong });
     let locks = &status.locks;
@@ -64,6 +64,7 @@ fn planes(status: &NodeStatus) -> Value {
         "peers": peers.iter().map(shown).collect::<Vec<_>>(),
         "internal": locks.plane.words(),
         "refused": count(&locks.refused),
+        "refusedLinks": count(&counters.refused_links),
         "certificates": {
             "internal": locks.plane.trust().map(|trust| certificate(&trust.expiry())),
             "external": locks.external.as_ref().map(|trust| certificate(&trust.expiry())),

@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::codec::link::{HELLO_BYTES, Hello, LinkError, Purpose, REFUSAL, TLS_HANDSHAKE, Welcome, put_frame, shorten};
@@ -298,9 +299,10 @@ impl LogThread {
         self.send_owned(id, bytes);
     }
 
-    /// Says that somebody was refused. Where the plane is closed strangers may come often, and get a few lines only.
+    /// Counts and says that somebody was refused. Where the plane is closed strangers may come often, and get a few lines only.
     pub(super) fn note_refused(&mut self, address: SocketAddr, reason: &str) {
         const WORDS: &str = "connection on the internal port refused";
+        self.published.counters.refused_links.fetch_add(1, Ordering::Relaxed);
         if self.options.plane.is_open() {
             return tracing::warn!(%address, reason, "{WORDS}");
         }

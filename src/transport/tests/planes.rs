@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::links::{CLUSTER, NODE, hello, single_on};
@@ -405,6 +406,7 @@ fn one_host_does_not_keep_the_others_out() {
         let _ = other.read_to_end(&mut answer);
         assert!(!answer.is_empty(), "it gets its words");
         wait_for(&node, &["127.0.0.9", "connections", "have not"]);
+        until("the refused are counted", || node.published.counters.refused_links.load(Ordering::Relaxed) >= 48);
         drop(held);
         node.stop().unwrap();
     }
