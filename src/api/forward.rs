@@ -60,6 +60,16 @@ pub(super) struct Forwarder {
     failures: Seldom,
 }
 
+impl Forwarder {
+    /// Tells the operator why a connection ends, unless there was much of that lately: it is made again for as long as clients
+    /// write.
+    fn note_failure(&self, link: &Link, what: &str, why: &str) {
+        if let Some(unsaid) = self.failures.may_say(Instant::now()) {
+            tracing::warn!(leader = %link.leader, why, unsaid, "{what}");
+        }
+    }
+}
+
 /// One connection to a leader.
 struct Link {
     number: u64,
@@ -219,7 +229,7 @@ async fn serve(edge: &Rc<EdgeState>, link: &Rc<Link>, stream: SecureStream) {
     while let Some(needed) = take_answers(edge, link, &mut buffer) {
         if buffer.receive(&mut reader, &link.connection, needed).await != Received::More {
             if let Some(error) = buffer.take_tls_error() {
-                tracing::warn!(leader = %link.leader, %error, "the connection to the leader ends");
+                edge.forwarder.note_failure(link, "the connection to the leader ends", &error.to_string());
             }
             break;
         }
@@ -247,7 +257,7 @@ fn take_answers(edge: &EdgeState, link: &Link, buffer: &mut ReceiveBuffer) -> Op
             Ok(Some(size)) if size <= buffer.bytes().len() => size,
             Ok(size) => return Some(size.unwrap_or(0)).filter(|_| !link.connection.is_closing()),
             Err(error) => {
-                tracing::warn!(leader = %link.leader, %error, "the leader sends what is no frame");
+                edge.forwarder.note_failure(link, "the leader sends what is no frame", &error.to_string());
                 return None;
             }
         };
@@ -267,7 +277,7 @@ fn take_answer(edge: &EdgeState, link: &Link, package: &Package) {
         }
         Command::BadRequest if package.correlation.is_zero() => {
             let text = String::from_utf8_lossy(&package.payload);
-            tracing::warn!(leader = %link.leader, %text, "the leader ends the connection");
+            edge.forwarder.note_failure(link, "the leader ends the connection", &text);
         }
         _ => bring_back(edge, link, command, package),
     }

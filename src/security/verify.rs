@@ -45,7 +45,7 @@ fn check_chain(intermediates: &[CertificateDer<'_>]) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::General(format!(
-        "expected at most {CERTIFICATE_CHAIN_MAX} certificates of authorities behind the peer's own, found {found}; leave out          those that are in CertificateAuthorityFile of this node"
+        "expected at most {CERTIFICATE_CHAIN_MAX} certificates of authorities behind the peer's own, found {found}; leave out those that are in CertificateAuthorityFile of this node"
     )))
 }
 
