@@ -1,7 +1,7 @@
 //! What the two planes are closed with, as one value: loaded before anything is opened.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use crate::config::Config;
@@ -24,7 +24,9 @@ impl Keys {
     /// # Errors
     /// When one of them cannot be used.
     pub(super) fn load(config: &Config) -> Result<Keys, NodeError> {
-        let plane = Plane::load_for(&config.security.internal, Some(config.advertised().int_tcp.ip()))?;
+        // Nobody calls a node that is alone by its address.
+        let own = config.is_cluster().then(|| config.advertised().int_tcp.ip());
+        let plane = Plane::load_for(&config.security.internal, own)?;
         let external = config.security.external.clone();
         let external = external.map(|(certificate, key)| ExternalTrust::load(certificate, key)).transpose()?;
         let keys = Keys { plane, external: external.map(Arc::new) };
@@ -70,24 +72,31 @@ impl Keys {
 /// Reads certificates again on a thread of its own: their disk may not answer, and whoever asks has more to hear than that.
 #[derive(Debug, Default)]
 pub(super) struct Reloader {
-    is_busy: Arc<AtomicBool>,
+    /// How many were asked for since the thread is there; none: it is not.
+    asked: Arc<AtomicU64>,
 }
 
 impl Reloader {
     pub(super) fn start(&self, keys: &Keys) {
-        if self.is_busy.swap(true, Ordering::SeqCst) {
+        if self.asked.fetch_add(1, Ordering::SeqCst) > 0 {
             tracing::warn!(
-                "SIGHUP: the certificates are still being read since the last one. Is their disk there? Send it again then"
+                "SIGHUP: the certificates are still being read since the last one, and will be once more then"
             );
             return;
         }
-        let (keys, is_busy) = (keys.clone(), Arc::clone(&self.is_busy));
+        let (keys, asked) = (keys.clone(), Arc::clone(&self.asked));
+        // What was asked for while the files were read may be about newer ones.
         let reload = move || {
-            keys.reload();
-            is_busy.store(false, Ordering::SeqCst);
+            loop {
+                let answered = asked.load(Ordering::SeqCst);
+                keys.reload();
+                if asked.compare_exchange(answered, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                    break;
+                }
+            }
         };
         if let Err(error) = thread::Builder::new().name("certificates".to_owned()).spawn(reload) {
-            self.is_busy.store(false, Ordering::SeqCst);
+            self.asked.store(0, Ordering::SeqCst);
             tracing::error!("SIGHUP: the certificates cannot be read again, as there is no thread for it: {error}");
         }
     }
@@ -95,10 +104,13 @@ impl Reloader {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, File};
+    use std::io::Write as _;
+    use std::path::Path;
     use std::time::{Duration, Instant};
 
-    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
+    use rustix::io::Errno;
 
     use super::*;
     use crate::security::testing::{DAY, TestCluster, today};
@@ -155,6 +167,18 @@ mod tests {
         // Nothing at all to read again is fine, too.
         Keys::default().reload();
     }
+    /// The writing end of a pipe, once somebody opens the other one.
+    fn opened_by_reader(pipe: &Path) -> File {
+        let start = Instant::now();
+        loop {
+            match open(pipe, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()) {
+                Ok(file) => return file.into(),
+                Err(error) => assert!(error == Errno::NXIO && start.elapsed() < Duration::from_secs(60), "{error}"),
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     #[test]
     fn who_asks_does_not_wait_for_the_files() {
         let cluster = TestCluster::new();
@@ -165,14 +189,26 @@ mod tests {
         fs::remove_file(&files.certificate).unwrap();
         mknodat(CWD, &files.certificate, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         reloader.start(&keys);
+        assert_eq!(reloader.asked.load(Ordering::SeqCst), 1);
+        let until_idle = || {
+            let start = Instant::now();
+            while reloader.asked.load(Ordering::SeqCst) > 0 {
+                assert!(start.elapsed() < Duration::from_secs(60));
+                thread::sleep(Duration::from_millis(1));
+            }
+        };
+        let mut writer = opened_by_reader(&files.certificate);
+        // It is asked again for newer files while it waits for the old one.
+        fs::remove_file(&files.certificate).unwrap();
+        cluster.files("node", &cluster.issue(&["127.0.0.1", "second"], today()));
         reloader.start(&keys);
-        assert!(reloader.is_busy.load(Ordering::SeqCst));
+        writer.write_all(b"nonsense").unwrap();
+        drop(writer);
+        until_idle();
+        assert_eq!(trust.expiry().names.names[1], "second");
         fs::write(&files.certificate, "nonsense").unwrap();
-        let start = Instant::now();
-        while reloader.is_busy.load(Ordering::SeqCst) {
-            assert!(start.elapsed() < Duration::from_secs(60));
-            thread::sleep(Duration::from_millis(1));
-        }
-        assert_eq!(trust.expiry().names.names[1], "first");
+        reloader.start(&keys);
+        until_idle();
+        assert_eq!(trust.expiry().names.names[1], "second");
     }
 }
