@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 
 use super::*;
-use crate::http::{Call, CallError, Client, Method, Received, call_blocking};
+use crate::http::{Call, CallError, Client, Dialled, Method, Patience, Received, call_blocking};
 use crate::ring::Way;
 use crate::security::testing::{DAY, TestCluster, today};
 use crate::security::{Authority, ClusterSecret, HttpCaller, HttpOpening, Issued};
@@ -472,6 +472,17 @@ fn without_a_certificate_nothing_is_said() {
     let words = call(&plane, node.address, Method::Get, "/admin/status", "").unwrap();
     assert_eq!(words.status, 401);
     assert!(call(&secret(b'a'), node.address, Method::Get, "/admin/status", "").is_err());
+    // With one alone somebody stays a stranger, who has one answer.
+    let is_closed_after_ping = |node: &TestNode| {
+        let mut dialled = Dialled::new(node.address, &plane, &Way::default(), Patience::of(LIMIT)).unwrap();
+        dialled.write_all(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let mut answer = [0; 1024];
+        let count = dialled.read(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer[..count]).into_owned();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        answer.contains("Connection: close")
+    };
+    assert!(is_closed_after_ping(&node) && !is_closed_after_ping(&lonely(&plane)));
 }
 
 #[test]
@@ -494,22 +505,31 @@ fn silence_and_nonsense_hold_nothing() {
 fn strangers_do_not_take_the_places_of_nodes() {
     let cluster = TestCluster::new();
     for plane in [secret(b'a'), tls(&cluster)] {
-        let node = lonely(&plane);
+        // It knows no node yet, but where one may be.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let node = TestNode::start_in(plane.clone(), 1, listener, 3, vec!["127.0.0.70:1".to_owned()]);
         let from = |host: u8| {
             let way = Way { from: Some(IpAddr::from([127, 0, 0, host])), ..Way::default() };
             way.connect(node.address, LIMIT).unwrap()
         };
         let one: Vec<TcpStream> = (0..64).map(|_| from(50)).collect();
         // Another stranger gets its words: plain HTTP without TLS, or without a proof.
-        let mut other = from(51);
-        other.set_read_timeout(Some(LIMIT)).unwrap();
-        other.write_all(b"GET /admin/status HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        let _ = other.read_to_string(&mut answer);
-        has(&answer, &["this port is for the nodes of the cluster"]);
+        let words = |host: u8| {
+            let mut other = from(host);
+            other.set_read_timeout(Some(LIMIT)).unwrap();
+            // Where there is no place the connection is closed before.
+            let _ = other.write_all(b"GET /admin/status HTTP/1.1\r\nHost: a\r\n\r\n");
+            let mut answer = String::new();
+            let _ = other.read_to_string(&mut answer);
+            answer
+        };
+        let heard = "this port is for the nodes of the cluster";
+        has(&words(51), &[heard]);
         wait_until("it is counted", || refused(&plane, &node) >= 48);
         let many: Vec<TcpStream> = (60..65).flat_map(|host| (0..64).map(move |_| host)).map(from).collect();
-        // It answers those of the cluster.
+        assert_eq!(words(80), "", "strangers have no more places");
+        // It answers those of the cluster, and who comes from where one may be.
+        wait_until("the seed is known", || words(70).contains(heard));
         assert_eq!(reached(&plane, &node).0, 1);
         drop((one, many));
     }

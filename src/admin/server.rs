@@ -18,10 +18,12 @@ use crate::gossip::EXCHANGE_MAX_BYTES;
 use crate::http::{
     HttpError, Limits, Method, Request, Response, SecureStream, read_request, speaks_tls, write_response,
 };
-use crate::security::{Place, PlaceLimits, Plane, ProofError, TlsChannel, TlsError};
+use crate::security::{FAILED_PLACE_PAUSE, Place, PlaceLimits, Plane, ProofError, ProvenHosts, TlsChannel, TlsError};
 
 /// Connections open at once whose peer is known to be of the cluster: it needs a few for each node.
 const CONNECTIONS_MAX: usize = 256;
+/// Those of one host.
+const PROVEN_PER_HOST_MAX: usize = 64;
 
 /// On an open plane nobody proves anything: no single host can take all.
 const OPEN_LIMITS: PlaceLimits =
@@ -41,10 +43,6 @@ const LINGER_BYTES_MAX: usize = 256 << 10;
 /// Pause after a failed accept: without one a process out of file descriptors would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long the place of a failed handshake stays taken: a handshake costs a signature, on the thread that carries votes, so
-/// that no stranger gets more than some ten in a second.
-const FAILED_PAUSE: Duration = Duration::from_millis(200);
-
 /// Bytes of a handshake taken at a time: a certificate with its chain has some thousand.
 const HANDSHAKE_READ_BYTES: usize = 4 << 10;
 
@@ -55,33 +53,43 @@ const LIMITS: Limits = Limits { head_bytes_max: 16 << 10, headers_max: 64, body_
 struct Open {
     /// Of those who have not proven who they are.
     places: Vec<Place>,
-    proven: usize,
+    /// Where the others come from.
+    proven: Vec<IpAddr>,
+    /// Where others came from.
+    hosts: ProvenHosts,
 }
 
 /// A connection's seat among the open ones, given back when dropped.
 struct Seat {
     open: Rc<RefCell<Open>>,
+    host: IpAddr,
     /// `None` once the peer has proven who it is.
     place: Option<Place>,
 }
 
 impl Seat {
     /// An error is the limit that is reached.
-    fn take(open: &Rc<RefCell<Open>>, limits: &PlaceLimits, place: Place) -> Result<Seat, usize> {
+    fn take(open: &Rc<RefCell<Open>>, limits: &PlaceLimits, host: IpAddr, is_known: bool) -> Result<Seat, usize> {
         let mut inner = open.borrow_mut();
+        let place = Place::of(host, is_known || inner.hosts.has(host));
         limits.check(place, inner.places.iter().copied())?;
         inner.places.push(place);
-        Ok(Seat { open: Rc::clone(open), place: Some(place) })
+        Ok(Seat { open: Rc::clone(open), host, place: Some(place) })
     }
 
     /// The peer is of the cluster: strangers do not count it any more. False when there are too many.
     fn prove(&mut self) -> bool {
+        let Some(place) = self.place else { return true };
         let mut open = self.open.borrow_mut();
-        if self.place.is_some() && open.proven < CONNECTIONS_MAX {
-            open.forget(self.place.take());
-            open.proven += 1;
+        let of_host = open.proven.iter().filter(|host| **host == self.host).count();
+        if open.proven.len() >= CONNECTIONS_MAX || of_host >= PROVEN_PER_HOST_MAX {
+            return false;
         }
-        self.place.is_none()
+        take_one(&mut open.places, place);
+        open.proven.push(self.host);
+        open.hosts.note(self.host);
+        self.place = None;
+        true
     }
 
     fn is_proven(&self) -> bool {
@@ -89,19 +97,19 @@ impl Seat {
     }
 }
 
-impl Open {
-    fn forget(&mut self, place: Option<Place>) {
-        match place.and_then(|place| self.places.iter().position(|taken| *taken == place)) {
-            Some(at) => drop(self.places.swap_remove(at)),
-            None => self.proven -= 1,
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut open = self.open.borrow_mut();
+        match self.place {
+            Some(place) => take_one(&mut open.places, place),
+            None => take_one(&mut open.proven, self.host),
         }
     }
 }
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.open.borrow_mut().forget(self.place);
-    }
+fn take_one<T: PartialEq>(all: &mut Vec<T>, one: T) {
+    let at = all.iter().position(|taken| *taken == one);
+    all.swap_remove(at.expect("a seat that was taken"));
 }
 
 /// Of a peer that got this side's proof and went.
@@ -126,9 +134,9 @@ pub(super) async fn accept(control: Rc<Control>, listener: TcpListener, plane: P
         match listener.accept().await {
             // Above the limit the connection is closed at once: the peer may come back, and holds nothing meanwhile.
             Ok((stream, peer)) => {
-                let place = Place::of(peer.ip(), server.is_known(peer.ip()));
+                let is_known = server.control.gossip.borrow().knows(peer.ip());
                 let limits = if server.plane.is_open() { &OPEN_LIMITS } else { &CLOSED_LIMITS };
-                match Seat::take(&open, limits, place) {
+                match Seat::take(&open, limits, peer.ip().to_canonical(), is_known) {
                     Ok(seat) => drop(monoio::spawn(serve(Rc::clone(&server), stream, peer, seat))),
                     Err(_) if server.plane.is_open() => {}
                     Err(limit) => server.note_stranger(
@@ -151,7 +159,7 @@ async fn serve(server: Rc<Server>, stream: TcpStream, peer: SocketAddr, mut seat
         Ok(None) => server.converse(stream, peer, &mut seat).await,
         Ok(Some(channel)) => {
             if !server.greet(stream, channel, peer, &mut seat).await {
-                monoio::time::sleep(FAILED_PAUSE).await;
+                monoio::time::sleep(FAILED_PLACE_PAUSE).await;
             }
         }
         Err(error) => tracing::warn!(%peer, "TLS on the internal HTTP port: {error}"),
@@ -190,10 +198,11 @@ impl Server {
         let shaken = monoio::time::timeout(READ_TIMEOUT, shake_hands(&mut stream, &mut channel)).await;
         let error = match shaken {
             Ok(Ok(plain)) => {
-                if seat.prove() {
-                    self.converse(SecureStream::resume(stream, channel, plain), peer, seat).await;
+                // With a secret, too, a certificate is half of the proof.
+                if self.plane.secret().is_none() && !seat.prove() {
+                    self.note_crowd(peer);
                 } else {
-                    tracing::warn!(%peer, limit = CONNECTIONS_MAX, "too many connections on the internal HTTP port");
+                    self.converse(SecureStream::resume(stream, channel, plain), peer, seat).await;
                 }
                 return true;
             }
@@ -247,7 +256,7 @@ impl Server {
                 }
             };
             if gate.is_proven() && !seat.prove() {
-                return tracing::warn!(%peer, limit = CONNECTIONS_MAX, "too many connections on the internal HTTP port");
+                return self.note_crowd(peer);
             }
             // Whoever only asks whether the process lives has its answer then.
             let is_last = is_stranger && !gate.is_proven() && !gate.was_left();
@@ -270,13 +279,6 @@ impl Server {
         close_with(stream, &gate::refusal(error)).await;
     }
 
-    /// True when a node of the cluster lives at this address, as far as this node knows.
-    fn is_known(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        let nodes = self.control.status.directory.nodes();
-        nodes.iter().any(|node| node.addresses.int_http.ip().to_canonical() == address)
-    }
-
     /// Says what was wrong with a message, and closes.
     async fn refuse<S: AsyncReadRent + AsyncWriteRent>(
         &self,
@@ -292,6 +294,15 @@ impl Server {
         }
         let Some(status) = error.status() else { return };
         close_with(stream, &routes::finish(Response::words(status, error.to_string()), &[])).await;
+    }
+
+    /// Of a peer that has proven who it is.
+    fn note_crowd(&self, peer: SocketAddr) {
+        let words = format!(
+            "at most {CONNECTIONS_MAX} connections of nodes and commands are open at once, {PROVEN_PER_HOST_MAX} of a host; \
+             this one is closed"
+        );
+        self.note_stranger(peer, &words);
     }
 
     /// Tells the operator of somebody who was refused, unless there was much of that lately.

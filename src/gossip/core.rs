@@ -1,7 +1,7 @@
 //! Gossip of one node: rounds, merging, and what follows from them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::addresses::{AddressRule, Addresses};
@@ -359,6 +359,13 @@ impl Gossip {
         if self.in_flight.remove(&address) == Some(true) {
             self.urgent.insert(address);
         }
+    }
+
+    /// True when a node of the cluster lives at this address, or may live there: it is one that this node calls.
+    pub fn knows(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let is_there = |node: &SocketAddr| node.ip().to_canonical() == address;
+        is_there(&self.own.addresses.int_http) || self.targets().iter().any(is_there)
     }
 
     /// Every address that may be called: known nodes, members of the cluster that were not heard of yet, and seeds

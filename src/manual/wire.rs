@@ -87,8 +87,8 @@
 //! in what is proven. What speaks plain HTTP where TLS is expected is answered 400 with words, in plain HTTP.
 //!
 //! Who has proven nothing has few places, by the address that it connects from (IPv6: by /64): 16 of a host and 48 of all
-//! on 1112, where the place of one that failed stays taken for half a second, 16 and 64 on 2112. Addresses where a node of the
-//! cluster lives have places of their own, 64 each and 256 in all. One more is closed. A handshake of TLS has 32 KiB, and four
+//! on 1112, 16 and 64 on 2112. The place of one that failed stays taken for 1.6 s. Addresses where a node of the cluster lives,
+//! or which this node calls, or from which somebody has proven who it is, have places of their own, 64 each and 256 in all. One more is closed. A handshake of TLS has 32 KiB, and four
 //! certificates behind the first.
 //!
 //! ```text

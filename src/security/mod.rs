@@ -91,7 +91,7 @@ pub use self::error::SecurityError;
 pub use self::http_proof::{CHALLENGE_PATH, HttpAnswerer, HttpCaller, HttpOpening, PROOF_HEADER};
 pub use self::identity::{Identity, IdentityFiles};
 pub use self::link_proof::{CHALLENGE_BYTES, LinkAnswerer, LinkDialler, NONCE_BYTES, PROOF_BYTES};
-pub use self::places::{Place, PlaceLimits};
+pub use self::places::{FAILED_PLACE_PAUSE, Place, PlaceLimits, ProvenHosts};
 pub use self::plane::{Plane, PlaneFiles};
 pub use self::secret::{ClusterSecret, ProofError};
 pub use self::seldom::Seldom;

@@ -1,10 +1,15 @@
 //! How many accepted connections may be there that have not proven who they are: no host takes the places of the others, and
 //! hosts that nobody knows never take those of the cluster's nodes.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
 
 /// The bits of an IPv6 address that one host chooses itself.
 const HOST_BITS: u32 = 64;
+
+/// Most of [`ProvenHosts`]: a cluster has fewer.
+const PROVEN_HOSTS_MAX: usize = 64;
 
 /// A place among those who have not proven who they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +27,34 @@ impl Place {
             address => address,
         };
         Place { host, is_known }
+    }
+}
+
+/// How long the place of one that failed stays taken: a handshake costs a signature, and whoever leaves behind it would have
+/// the next one at once. With 16 places no host gets more than ten of them a second.
+pub const FAILED_PLACE_PAUSE: Duration = Duration::from_millis(1600);
+
+/// Hosts from which somebody has proven who it is: nodes do not always connect from the address that they tell others.
+#[derive(Debug, Default)]
+pub struct ProvenHosts {
+    hosts: VecDeque<IpAddr>,
+}
+
+impl ProvenHosts {
+    /// Somebody has, from there; the host that has for the longest time not done so is forgotten.
+    pub fn note(&mut self, address: IpAddr) {
+        let address = address.to_canonical();
+        self.hosts.retain(|host| *host != address);
+        if self.hosts.len() == PROVEN_HOSTS_MAX {
+            self.hosts.pop_front();
+        }
+        self.hosts.push_back(address);
+    }
+
+    /// Whether somebody has lately.
+    #[must_use]
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.hosts.contains(&address.to_canonical())
     }
 }
 
@@ -85,6 +118,19 @@ mod tests {
         assert_eq!(check(mad, &[mad; 8]), Err(8));
         assert_eq!(check(place("10.0.0.1", true), &[mad; 8]), Ok(()));
         assert_eq!(check(one, &[mad; 8]), Ok(()));
+    }
+
+    #[test]
+    fn hosts_that_have_proven_who_they_are_are_remembered_up_to_a_limit() {
+        let host = |number: u8| IpAddr::from([10, 0, 0, number]);
+        let mut proven = ProvenHosts::default();
+        proven.note("::ffff:10.0.0.1".parse().unwrap());
+        assert!(proven.has(host(1)) && !proven.has(host(2)));
+        (2..=64).for_each(|number| proven.note(host(number)));
+        proven.note(host(1));
+        proven.note(host(65));
+        assert!(proven.has(host(1)) && !proven.has(host(2)) && proven.has(host(65)));
+        assert_eq!(proven.hosts.len(), PROVEN_HOSTS_MAX);
     }
 
     #[test]

@@ -54,12 +54,8 @@ impl LogThread {
         let place = Place::of(address.ip(), self.is_known(address.ip()));
         let taken = self.connections.iter().filter_map(|(_, connection)| connection.place);
         if let Err(limit) = self.places.check(self.now, place, taken) {
-            if self.options.plane.is_open() {
-                tracing::warn!(%address, limit, "too many connections that have not said who they are");
-            } else {
-                self.note_refused(address, &format!("{limit} connections have not proven who they are"));
-            }
-            return;
+            let done = if self.options.plane.is_open() { "said" } else { "proven" };
+            return self.note_refused(address, &format!("{limit} connections have not {done} who they are"));
         }
         let prepared = self.options.way.patience.map_or(Ok(()), |patience| prepare_link(&socket, patience));
         if let Err(error) = prepared {
@@ -84,6 +80,7 @@ impl LogThread {
         let is_member =
             |list: &MembershipBody| list.members.iter().any(|member| member.int_ip.to_canonical() == address);
         self.cluster.as_ref().is_some_and(is_member)
+            || self.proven.has(address)
             || self.links.directory.nodes().iter().any(|node| node.addresses.int_tcp.ip().to_canonical() == address)
     }
 
@@ -192,6 +189,9 @@ impl LogThread {
             Ok(()) => {
                 if let Some(connection) = self.connections.get_mut(id) {
                     connection.place = None;
+                }
+                if !self.options.plane.is_open() {
+                    self.proven.note(address.ip());
                 }
                 tracing::info!(node = %hello.node, %address, purpose = hello.purpose.name(), "link accepted");
             }

@@ -1,16 +1,11 @@
 //! The places of accepted connections that have not proven who they are ([`security`](crate::security) says who gets one).
 //!
-//! Where the plane is closed the place of one that failed stays taken for a moment: a handshake costs a signature, on the
-//! thread that carries heartbeats, so that no host gets more than some ten in a second.
-
-use std::time::Duration;
+//! Where the plane is closed the place of one that failed stays taken for a moment: handshakes are done on the thread that
+//! carries heartbeats.
 
 use crate::limits::{GREETINGS_MAX, KNOWN_GREETINGS_MAX, STRANGERS_MAX, STRANGERS_PER_HOST_MAX};
-use crate::security::{Place, PlaceLimits};
+use crate::security::{FAILED_PLACE_PAUSE, Place, PlaceLimits};
 use crate::types::Ticks;
-
-/// How long the place of one that failed stays taken.
-const PAUSE: Duration = Duration::from_millis(500);
 
 const LIMITS: PlaceLimits = PlaceLimits {
     known: KNOWN_GREETINGS_MAX,
@@ -37,7 +32,7 @@ impl Places {
 
     /// One failed: its place stays taken for a moment.
     pub(super) fn leave(&mut self, now: Ticks, place: Place) {
-        self.left.push((place, now.after(PAUSE)));
+        self.left.push((place, now.after(FAILED_PLACE_PAUSE)));
     }
 }
 
@@ -52,7 +47,7 @@ mod tests {
         (0..STRANGERS_PER_HOST_MAX).for_each(|_| places.leave(now, one));
         assert_eq!(places.check(now, one, std::iter::empty()), Err(STRANGERS_PER_HOST_MAX));
         assert_eq!(places.check(now, other, std::iter::empty()), Ok(()));
-        assert_eq!(places.check(now.after(PAUSE), one, std::iter::empty()), Ok(()));
+        assert_eq!(places.check(now.after(FAILED_PLACE_PAUSE), one, std::iter::empty()), Ok(()));
         assert!(places.left.is_empty());
     }
 }

@@ -13,7 +13,7 @@ use crate::gossip::Directory;
 use crate::limits::{LINK_BUFFER_BYTES, LINK_BUFFER_COUNT};
 use crate::queue::Queue;
 use crate::ring::{Completion, Driver, FileId, GroupId, Wait, Way, monotonic_now, pin_thread};
-use crate::security::{Plane, Seldom};
+use crate::security::{Plane, ProvenHosts, Seldom};
 use crate::storage::{ChunkLayout, DamageReports, DurableMark, FileDisk, Renewal};
 use crate::types::{LogPosition, NodeId, Term, Ticks, WallTime};
 
@@ -178,6 +178,8 @@ pub struct LogThread {
     pub(super) handshakes: usize,
     /// Who was refused, for the log.
     pub(super) strangers: Seldom,
+    /// From where greetings were proven.
+    pub(super) proven: ProvenHosts,
     /// The log buffer is registered with the kernel, or that was tried.
     pub(super) buffer_registered: bool,
     pub(super) now: Ticks,
@@ -277,6 +279,7 @@ impl LogThread {
             put_aside: VecDeque::new(),
             handshakes: 0,
             strangers: Seldom::default(),
+            proven: ProvenHosts::default(),
             stalling: None,
             buffer_registered: false,
             now: monotonic_now(),
