@@ -138,7 +138,19 @@ impl Scene {
 
     /// A node that takes the cluster's nodes for its seeds. With `founds` it has made a cluster of its own before.
     fn node(&mut self, name: &str, host: usize, keys: &Keys, founds: bool) -> anyhow::Result<()> {
+        self.node_with(name, host, keys, founds, &[])
+    }
+
+    fn node_with(
+        &mut self,
+        name: &str,
+        host: usize,
+        keys: &Keys,
+        founds: bool,
+        options: &[String],
+    ) -> anyhow::Result<()> {
         let mut node = self.house.another(&format!("stranger-{host}"), host, keys);
+        node.add_options(options);
         if founds {
             node.start().and_then(|()| alone(&mut node)).with_context(|| name.to_owned())?;
         }
@@ -183,7 +195,7 @@ impl Scene {
         Ok(lines)
     }
 
-    /// The right authority has signed, but for another address.
+    /// The right authority has signed, but for another address. It says that it lives there: else it would not start with it.
     fn wrong_name(&mut self, host: usize) -> anyhow::Result<()> {
         let keys = self.house.keys.clone();
         let (address, other) =
@@ -192,7 +204,8 @@ impl Scene {
         for (from, to) in keys.certificate(other).iter().zip(keys.certificate(address)).take(2) {
             std::fs::copy(from, to)?;
         }
-        self.node("a node with a certificate for another address", host, &keys, false)
+        let options = ["--int-ip-advertise-as".to_owned(), other.to_string()];
+        self.node_with("a node with a certificate for another address", host, &keys, false, &options)
     }
 
     /// Somebody who speaks TLS, trusts the cluster, and shows a certificate that only itself has signed. No node of ours would
