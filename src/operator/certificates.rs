@@ -18,6 +18,7 @@ use crate::security::{Authority, Issued, SecurityError, Validity};
 use crate::types::WallTime;
 
 const AUTHORITY: &str = "ca";
+/// Behind it comes what tells two authorities apart, for those who read why one node refuses another.
 const AUTHORITY_NAME: &str = "ringstore cluster authority";
 
 /// Permissions of keys; only their owner reads them.
@@ -75,7 +76,8 @@ pub(super) fn make(command: &CertificatesCommand) -> Result<Vec<String>, Operato
     let authority = if command.add {
         existing_authority(&out)?
     } else {
-        let made = Authority::new(AUTHORITY_NAME, Validity::days(now, authority_days(command))).map_err(failed)?;
+        let name = format!("{AUTHORITY_NAME} {:08x}", fastrand::u32(..));
+        let made = Authority::new(&name, Validity::days(now, authority_days(command))).map_err(failed)?;
         plan(&mut planned, &out, AUTHORITY, made.own());
         made
     };

@@ -156,6 +156,10 @@ impl Context<'_> {
                 meaning: meaning(*alert),
                 shown: self.own.map_or_else(|| "no certificate".to_owned(), PeerNames::to_string),
             },
+            Error::DecryptError => {
+                let reason = "what came was changed on the way, or recorded earlier and sent again".to_owned();
+                TlsError::Broken { peer, reason }
+            }
             other => TlsError::Broken { peer, reason: other.to_string() },
         }
     }
