@@ -80,6 +80,13 @@ impl Machine {
         self.devices.iter().find(|device| device.has(address))
     }
 
+    /// The device that packets of this address should take. None for one that is on the loopback device and no loopback address:
+    /// routed hosts have theirs there, and any card may carry it.
+    #[must_use]
+    pub fn carrier_of(&self, address: std::net::IpAddr) -> Option<&Device> {
+        self.device_with(address).filter(|device| !device.is_loopback() || address.is_loopback())
+    }
+
     /// The devices that do the work of `name`: itself, or those below a bond, a bridge or a VLAN.
     #[must_use]
     pub fn working_devices(&self, name: &str) -> Vec<&Device> {

@@ -1,5 +1,7 @@
 //! Findings about the two planes: which device each has, and how it goes with the CPUs that are named for it.
 
+use std::net::IpAddr;
+
 use super::finding::Group;
 use crate::config::Config;
 use crate::machine::{Cpus, Device, Machine, PlaneKind, PlaneWish, SYSCTLS};
@@ -22,9 +24,7 @@ pub(super) fn findings(machine: &Machine, config: &Config) -> Vec<Group> {
     for (kind, address, bound) in planes {
         let mut group = Group::new(if kind == PlaneKind::Internal { "internal" } else { "external" });
         match device_of(&mut group, machine, kind, address, bound) {
-            Some(device) if device.is_loopback() => group.fine(format!(
-                "{address} is on the loopback device: only this host reaches it; there are no queues and interrupts to look at"
-            )),
+            Some(device) if device.is_loopback() => loopback(&mut group, address),
             Some(device) => {
                 let wish = wishes.iter().find(|wish| wish.kind == kind);
                 plane(&mut group, machine, kind, device, wish);
@@ -42,7 +42,7 @@ fn device_of<'a>(
     group: &mut Group,
     machine: &'a Machine,
     kind: PlaneKind,
-    address: std::net::IpAddr,
+    address: IpAddr,
     bound: Option<&str>,
 ) -> Option<&'a Device> {
     let (ip, option) = if kind == PlaneKind::Internal { ("IntIp", "IntDevice") } else { ("ExtIp", "ExtDevice") };
@@ -56,11 +56,7 @@ fn device_of<'a>(
             return None;
         };
         if !device.has(address) && !address.is_unspecified() {
-            let has = found.map_or("no device".to_owned(), |other| other.name.clone());
-            group.problem(
-                format!("{option} is {name}, but {ip} {address} is on {has}"),
-                format!("correct {ip} or {option}: nobody would reach the listener"),
-            );
+            elsewhere(group, [ip, option], name, address, found);
         }
         return Some(device);
     }
@@ -78,6 +74,30 @@ fn device_of<'a>(
         );
     }
     found
+}
+
+/// What is sent to an address may come by another device than the one that has it: routed hosts have theirs on the loopback
+/// device. A loopback address itself never leaves the host.
+fn elsewhere(group: &mut Group, [ip, option]: [&str; 2], bound: &str, address: IpAddr, found: Option<&Device>) {
+    let has = found.map_or("no device", |other| &other.name);
+    let words = format!("{option} is {bound}, but {ip} {address} is on {has}");
+    if found.is_none() || address.is_loopback() {
+        group.problem(words, format!("correct {ip} or {option}: nobody would reach the listener"));
+    } else {
+        group.advice(
+            words,
+            format!("it works only if the network routes {address} to {bound}; else correct {ip} or {option}"),
+        );
+    }
+}
+
+fn loopback(group: &mut Group, address: IpAddr) {
+    let words = "there are no queues and interrupts to look at";
+    if address.is_loopback() || address.is_unspecified() {
+        group.fine(format!("{address} on the loopback device: only this host reaches it; {words}"));
+    } else {
+        group.fine(format!("{address} is on the loopback device, and the routes say which cards carry it; {words}"));
+    }
 }
 
 fn names(machine: &Machine) -> String {
@@ -316,10 +336,13 @@ mod tests {
 
     fn lines(tree: &str, change: impl FnOnce(&mut Config)) -> Vec<(Grade, String)> {
         let (_folder, tree) = unpack(tree);
-        let machine = Machine::read(&tree).unwrap();
+        told(&Machine::read(&tree).unwrap(), change)
+    }
+
+    fn told(machine: &Machine, change: impl FnOnce(&mut Config)) -> Vec<(Grade, String)> {
         let mut config = Config::default();
         change(&mut config);
-        let groups = findings(&machine, &config);
+        let groups = findings(machine, &config);
         groups.iter().flat_map(|group| &group.findings).map(|finding| (finding.grade, finding.line())).collect()
     }
 
@@ -385,8 +408,26 @@ mod tests {
         };
         check(&with("10.9.9.9", None), Grade::Problem, "no device of this host has that address");
         check(&with("10.1.0.1", Some("eth9")), Grade::Problem, "IntDevice is eth9, and there is no such device");
-        check(&with("10.1.0.1", Some("ens2f0np0")), Grade::Problem, "but IntIp 10.1.0.1 is on ens1f0np0");
+        check(&with("10.1.0.1", Some("ens2f0np0")), Grade::Advice, "but IntIp 10.1.0.1 is on ens1f0np0");
+        check(&with("10.9.9.9", Some("ens2f0np0")), Grade::Problem, "but IntIp 10.9.9.9 is on no device");
+        check(&with("127.0.0.1", Some("ens2f0np0")), Grade::Problem, "nobody would reach the listener");
         check(&with("0.0.0.0", None), Grade::Advice, "listens on all devices");
-        check(&with("127.0.0.5", None), Grade::Fine, "loopback device");
+        check(&with("127.0.0.5", None), Grade::Fine, "only this host reaches it");
+    }
+
+    #[test]
+    fn an_address_of_a_routed_host_is_carried_by_its_cards() {
+        let (_folder, tree) = unpack("two_cards");
+        let mut machine = Machine::read(&tree).unwrap();
+        let own: IpAddr = "10.77.0.1".parse().unwrap();
+        machine.devices.iter_mut().find(|device| device.is_loopback()).unwrap().addresses.push(own);
+        let with = |device: Option<&str>| {
+            told(&machine, |config| (config.int_ip, config.int_device) = (own, device.map(str::to_owned)))
+        };
+        check(&with(None), Grade::Fine, "10.77.0.1 is on the loopback device, and the routes say which cards carry it");
+        let bound = with(Some("ens1f0np0"));
+        check(&bound, Grade::Advice, "it works only if the network routes 10.77.0.1 to ens1f0np0");
+        check(&bound, Grade::Fine, "ens1f0np0: driver mlx5_core");
+        assert!(bound.iter().all(|(grade, _)| *grade < Grade::Problem), "{bound:?}");
     }
 }
