@@ -46,6 +46,8 @@ pub struct Machine {
     pub topology: Topology,
     /// Network devices, by name.
     pub devices: Vec<Device>,
+    /// Why the devices' addresses are not known; then they have none here.
+    pub addresses_refused: Option<String>,
     /// The parameters of [`SYSCTLS`] as they are, in that order.
     pub sysctls: Vec<Option<String>>,
     /// True when irqbalance runs: it moves interrupts again that someone has placed.
@@ -58,11 +60,16 @@ impl Machine {
     /// # Errors
     /// When `tree` has no network devices to list: then it is no root of `/proc` and `/sys`.
     pub fn read(tree: &Tree) -> Result<Machine, MachineError> {
+        let (addresses, addresses_refused) = match addresses::read(tree) {
+            Ok(addresses) => (addresses, None),
+            Err(error) => (addresses::Addresses::new(), Some(error.to_string())),
+        };
         Ok(Machine {
             kernel: Kernel::read(tree),
             limits: Limits::read(tree),
             topology: Topology::read(tree),
-            devices: devices::read_all(tree)?,
+            devices: devices::read_all(tree, &addresses)?,
+            addresses_refused,
             sysctls: SYSCTLS.iter().map(|sysctl| tree.text(sysctl.path)).collect(),
             has_irqbalance: kernel::runs(tree, "irqbalance"),
         })

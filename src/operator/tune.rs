@@ -44,6 +44,11 @@ pub(super) fn run(order: &Order, config: &Config, tell: &mut dyn FnMut(&str)) ->
     let tree = Tree::at(&order.root);
     let machine = Machine::read(&tree)?;
     let wishes = wishes(&machine, config);
+    if let Some(error) = &machine.addresses_refused {
+        tell(&format!(
+            "the kernel does not tell which device has which address: {error}; name IntDevice and ExtDevice"
+        ));
+    }
     for (kind, address) in [(PlaneKind::Internal, config.int_ip), (PlaneKind::External, config.ext_ip)] {
         match wishes.iter().find(|wish| wish.kind == kind) {
             Some(wish) => tell(&format!(
@@ -51,9 +56,9 @@ pub(super) fn run(order: &Order, config: &Config, tell: &mut dyn FnMut(&str)) ->
                 wish.device,
                 wish.cpus.as_ref().map_or("not named".to_owned(), ToString::to_string)
             )),
-            None => {
-                tell(&format!("{kind} plane: {address} is on no single device of this host; nothing is planned for it"))
-            }
+            None => tell(&format!(
+                "{kind} plane: {address} is on no single device that is known; nothing is planned for it"
+            )),
         }
     }
     match order.action {

@@ -55,7 +55,8 @@ fn device_of<'a>(
             );
             return None;
         };
-        if !device.has(address) && !address.is_unspecified() {
+        let is_known = machine.addresses_refused.is_none();
+        if is_known && !device.has(address) && !address.is_unspecified() {
             elsewhere(group, [ip, option], name, address, found);
         }
         return Some(device);
@@ -67,7 +68,9 @@ fn device_of<'a>(
         );
         return None;
     }
-    if found.is_none() {
+    if found.is_none() && machine.addresses_refused.is_some() {
+        group.fine(format!("which device has {ip} {address} is not known"));
+    } else if found.is_none() {
         group.problem(
             format!("{ip} is {address}, and no device of this host has that address"),
             format!("correct {ip}, or give the address to a device: {}", names(machine)),
@@ -282,6 +285,13 @@ fn host(machine: &Machine, wishes: &[PlaneWish]) -> Group {
         topology.allowed,
         topology.nodes.len()
     ));
+    if let Some(error) = &machine.addresses_refused {
+        group.advice(
+            format!("netlink is denied to this process ({error}): addresses and routes were not looked at"),
+            "allow AF_NETLINK (RestrictAddressFamilies= of the unit, the container's seccomp profile), or name the devices with \
+             IntDevice and ExtDevice",
+        );
+    }
     if let [first, second] = wishes
         && let Some(shared) = shared(machine, first, second)
     {
@@ -413,6 +423,23 @@ mod tests {
         check(&with("127.0.0.1", Some("ens2f0np0")), Grade::Problem, "nobody would reach the listener");
         check(&with("0.0.0.0", None), Grade::Advice, "listens on all devices");
         check(&with("127.0.0.5", None), Grade::Fine, "only this host reaches it");
+    }
+
+    #[test]
+    fn addresses_that_the_kernel_does_not_tell_are_not_judged() {
+        let (_folder, tree) = unpack("two_cards");
+        let mut machine = Machine::read(&tree).unwrap();
+        machine.devices.iter_mut().for_each(|device| device.addresses.clear());
+        machine.addresses_refused = Some("EAFNOSUPPORT".to_owned());
+        let lines = told(&machine, |config| {
+            (config.int_ip, config.ext_ip) = ("10.1.0.1".parse().unwrap(), "192.168.7.1".parse().unwrap());
+            config.ext_device = Some("ens2f0np0".to_owned());
+        });
+        assert!(lines.iter().all(|(grade, _)| *grade < Grade::Problem), "{lines:#?}");
+        assert_eq!(lines.iter().filter(|(_, line)| line.contains("netlink is denied")).count(), 1, "{lines:#?}");
+        check(&lines, Grade::Advice, "(EAFNOSUPPORT): addresses and routes were not looked at");
+        check(&lines, Grade::Fine, "which device has IntIp 10.1.0.1 is not known");
+        check(&lines, Grade::Fine, "ens2f0np0: driver mlx5_core");
     }
 
     #[test]
