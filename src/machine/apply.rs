@@ -1,12 +1,13 @@
 //! Makes the changes of a plan and puts back what was there before.
 //!
 //! What was there is in a file before anything is changed, so a run that is cut off can be put back. A second run keeps
-//! the values of the first one. A setting that the kernel refuses does not hinder the others.
+//! values of the first one. A setting that the kernel refuses does not hinder the others. What somebody has changed since is
+//! left to him.
 //!
 //! Settings end with the boot, and so does what a file keeps of them: one of an earlier boot counts as none. This runs as
 //! root, so it follows no link to the file and trusts none that belongs to somebody else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Machine;
+use super::cpus::Cpus;
 use super::error::MachineError;
 use super::interrupts;
 use super::plan::{Plan, PlaneWish, Step, plan};
@@ -37,8 +39,10 @@ pub struct Kept {
     pub target: String,
     /// What it was, to the last byte.
     pub former: String,
-    /// What was written.
-    pub written: String,
+    /// What the kernel has shown after the change: a driver may round what it is given. None while a run is at it, and of
+    /// what is gone after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<String>,
     /// Of an interrupt: whose it is. The kernel may give its number to another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interrupt: Option<String>,
@@ -84,6 +88,8 @@ pub struct Reverted {
     pub done: Vec<Kept>,
     /// Not there any more, so that there was nothing to put back, with the reason.
     pub gone: Vec<(Kept, String)>,
+    /// Changed by somebody after the last run, and left as they are.
+    pub changed: Vec<Kept>,
     /// Refused; they stay in the state file.
     pub refused: Vec<Refusal>,
 }
@@ -175,8 +181,27 @@ impl Kept {
         }
     }
 
+    /// True when it is not as the last run has left it. What cannot be read, or was not seen then, counts as left.
+    fn is_changed(&self, tree: &Tree) -> bool {
+        let now = Target::parse(&self.target).and_then(|target| tree.value(&target).ok());
+        now.zip(self.written.as_ref()).is_some_and(|(now, written)| !is_same(&self.target, &now, written))
+    }
+
     fn is_channels(&self) -> bool {
         matches!(Target::parse(&self.target), Some(Target::Ethtool { group, .. }) if group == "channels")
+    }
+}
+
+/// True for two texts of one value: kernels write sets of CPUs in several ways, and parts of a value with tabs or spaces.
+fn is_same(target: &str, one: &str, other: &str) -> bool {
+    let set = |text: &str| match target.rsplit('/').next() {
+        Some("smp_affinity_list") => Cpus::parse_list(text.trim()),
+        Some("rps_cpus" | "xps_cpus") => Cpus::parse_mask(text),
+        _ => None,
+    };
+    match (set(one), set(other)) {
+        (Some(one), Some(other)) => one == other,
+        _ => one.split_whitespace().eq(other.split_whitespace()),
     }
 }
 
@@ -223,7 +248,18 @@ pub fn apply(tree: &Tree, wishes: &[PlaneWish], state_file: &Path) -> Result<App
     let rest: Vec<Step> = steps.into_iter().filter(|step| !step.is_channels()).collect();
     carry_out(tree, &rest, &mut state, state_file, &mut applied)?;
     applied.remarks.extend(remarks);
+    note_written(tree, &mut state, state_file)?;
     Ok(applied)
+}
+
+/// Remembers what the changes have come to, for [`revert`] to see what somebody has changed since.
+fn note_written(tree: &Tree, state: &mut State, state_file: &Path) -> Result<(), MachineError> {
+    let mut is_news = false;
+    for kept in state.kept.iter_mut().filter(|kept| kept.written.is_none()) {
+        kept.written = Target::parse(&kept.target).and_then(|target| tree.value(&target).ok());
+        is_news |= kept.written.is_some();
+    }
+    if is_news { state.save(state_file) } else { Ok(()) }
 }
 
 fn carry_out(
@@ -266,16 +302,20 @@ fn carry_out(
     state.save(state_file)
 }
 
-/// Remembers what is there now, unless an earlier run has changed it already.
+/// Remembers what is there now, unless an earlier run has changed it already. An interrupt whose number is another's by now
+/// is another one.
 fn keep(tree: &Tree, step: &Step, names: &BTreeMap<u32, String>, state: &mut State) {
     let target = step.target.to_string();
-    match state.kept.iter_mut().find(|kept| kept.target == target) {
-        Some(kept) => kept.written.clone_from(&step.value),
-        None => {
-            let former = tree.value(&step.target).unwrap_or_else(|_| step.found.clone());
-            let interrupt = interrupt_of(&step.target).and_then(|number| names.get(&number).cloned());
-            state.kept.push(Kept { target, former, written: step.value.clone(), interrupt });
-        }
+    let interrupt = interrupt_of(&step.target).and_then(|number| names.get(&number).cloned());
+    let known = state.kept.iter_mut().find(|kept| kept.target == target);
+    let fresh = |target| {
+        let former = tree.value(&step.target).unwrap_or_else(|_| step.found.clone());
+        Kept { target, former, written: None, interrupt: interrupt.clone() }
+    };
+    match known {
+        Some(kept) if kept.interrupt == interrupt => kept.written = None,
+        Some(kept) => *kept = fresh(target),
+        None => state.kept.push(fresh(target)),
     }
 }
 
@@ -302,18 +342,21 @@ pub fn revert(tree: &Tree, state_file: &Path) -> Result<Reverted, MachineError> 
         Found::Nothing => return Err(MachineError::NothingKept { path: path() }),
         Found::OtherBoot => return Err(MachineError::OtherBoot { path: path() }),
     };
+    // Before anything is put back: a driver that makes its queues anew sets them as it likes.
+    let changed = |kept: &Kept| kept.is_changed(tree).then(|| kept.target.clone());
+    let changed: BTreeSet<String> = state.kept.iter().filter_map(changed).collect();
     // The number of queues first: the driver gives new ones its own settings. Then backwards: what was changed last could be
     // changed only because of what was changed before it.
     let (channels, rest): (Vec<Kept>, Vec<Kept>) = state.kept.drain(..).partition(Kept::is_channels);
     let mut reverted = Reverted::default();
-    let none = BTreeMap::new();
+    let mut now = Now { names: BTreeMap::new(), changed };
     for kept in channels {
-        put_back(tree, kept, &none, &mut state.kept, &mut reverted);
+        put_back(tree, kept, &now, &mut state.kept, &mut reverted);
     }
     // Interrupts may be others now.
-    let names = interrupt_names(tree);
+    now.names = interrupt_names(tree);
     for kept in rest.into_iter().rev() {
-        put_back(tree, kept, &names, &mut state.kept, &mut reverted);
+        put_back(tree, kept, &now, &mut state.kept, &mut reverted);
     }
     // In the order of the changes again.
     state.kept.reverse();
@@ -321,16 +364,28 @@ pub fn revert(tree: &Tree, state_file: &Path) -> Result<Reverted, MachineError> 
     Ok(reverted)
 }
 
-fn put_back(tree: &Tree, kept: Kept, names: &BTreeMap<u32, String>, left: &mut Vec<Kept>, reverted: &mut Reverted) {
+/// What there is to know before a setting is put back.
+struct Now {
+    /// Of the interrupts, by number.
+    names: BTreeMap<u32, String>,
+    /// Targets that somebody has changed after the last run.
+    changed: BTreeSet<String>,
+}
+
+fn put_back(tree: &Tree, kept: Kept, now: &Now, left: &mut Vec<Kept>, reverted: &mut Reverted) {
     let target = Target::parse(&kept.target).expect("checked when it was loaded");
     if let (Some(number), Some(name)) = (interrupt_of(&target), &kept.interrupt) {
-        let found = names.get(&number);
+        let found = now.names.get(&number);
         if found != Some(name) {
             let found = found.map_or("nobody's".to_owned(), |found| format!("that of {found}"));
             let reason = format!("interrupt {number} was that of {name} and is {found} now");
             reverted.gone.push((kept, reason));
             return;
         }
+    }
+    if now.changed.contains(&kept.target) {
+        reverted.changed.push(kept);
+        return;
     }
     match tree.set(&target, &kept.former) {
         Ok(()) => reverted.done.push(kept),

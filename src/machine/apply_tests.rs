@@ -183,3 +183,68 @@ fn no_link_is_followed_and_nobody_elses_file_is_believed() {
     let words = revert(&tree, &file).unwrap_err().to_string();
     assert!(words.contains("cannot be read"), "{words}");
 }
+
+#[test]
+fn what_somebody_has_changed_since_is_left() {
+    let (folder, tree) = unpack("two_cards");
+    let own = Folder::new();
+    let file = own.path().join("state.json");
+    let wishes = wishes("ens1f0np0", "ens2f0np0");
+    let applied = apply(&tree, &wishes, &file).unwrap();
+    let path = |path: &str| folder.path().join(path);
+    let (backlog, usecs) = ("proc/sys/net/core/netdev_max_backlog", "ethtool/ens1f0np0/coalesce/rx-usecs");
+    fs::write(path(backlog), "9999\n").unwrap();
+    fs::write(path(usecs), "20\n").unwrap();
+    // The same in other words.
+    fs::write(path("sys/class/net/ens1f0np0/queues/tx-2/xps_cpus"), "00000000,00000001\n").unwrap();
+    fs::write(path("proc/sys/net/ipv4/tcp_rmem"), "4096 131072 16777216\n").unwrap();
+    let reverted = revert(&tree, &file).unwrap();
+    let mut changed: Vec<_> = reverted.changed.iter().map(|kept| kept.target.as_str()).collect();
+    changed.sort_unstable();
+    assert_eq!(changed, ["/proc/sys/net/core/netdev_max_backlog", "ethtool ens1f0np0 coalesce rx-usecs"]);
+    assert_eq!(reverted.done.len(), applied.done.len() - 2, "{reverted:?}");
+    let text = |name: &str| fs::read_to_string(path(name)).unwrap();
+    assert_eq!((text(backlog).as_str(), text(usecs).as_str()), ("9999\n", "20\n"));
+    assert!(!file.exists(), "nothing is left to put back");
+}
+
+#[test]
+fn what_a_second_run_is_refused_can_still_be_put_back() {
+    let (folder, mut tree) = unpack("two_cards");
+    let own = Folder::new();
+    let file = own.path().join("state.json");
+    let first = wishes("ens1f0np0", "ens2f0np0");
+    apply(&tree, &first, &file).unwrap();
+    tree.before_set = Some(|_, target, _| {
+        let is_first = target.to_string() == "/proc/irq/129/smp_affinity_list";
+        if is_first { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) }
+    });
+    let second = [PlaneWish { cpus: Cpus::parse_list("2-3"), ..first[0].clone() }];
+    assert_eq!(apply(&tree, &second, &file).unwrap().refused.len(), 1);
+    tree.before_set = None;
+    let reverted = revert(&tree, &file).unwrap();
+    assert!(reverted.changed.is_empty(), "{reverted:?}");
+    let text = fs::read_to_string(folder.path().join("proc/irq/129/smp_affinity_list")).unwrap();
+    assert_eq!(text, "0-7\n");
+}
+
+#[test]
+fn a_number_that_is_another_interrupts_by_now_is_kept_anew() {
+    let (folder, tree) = unpack("two_cards");
+    let own = Folder::new();
+    let file = own.path().join("state.json");
+    let wishes = wishes("ens1f0np0", "ens2f0np0");
+    apply(&tree, &wishes, &file).unwrap();
+    let shown = folder.path().join("proc/interrupts");
+    let lines = fs::read_to_string(&shown).unwrap().replace("mlx5_comp0@pci:0000:3b", "mlx5_comp7@pci:0000:3b");
+    fs::write(&shown, lines).unwrap();
+    let affinity = folder.path().join("proc/irq/129/smp_affinity_list");
+    fs::write(&affinity, "6\n").unwrap();
+    apply(&tree, &wishes, &file).unwrap();
+    let kept = State::load(&file).unwrap().unwrap().kept;
+    let kept: Vec<_> = kept.iter().filter(|kept| kept.target.contains("/129/")).collect();
+    assert_eq!((kept.len(), kept[0].former.as_str()), (1, "6\n"), "{kept:?}");
+    assert_eq!(kept[0].interrupt.as_deref(), Some("mlx5_comp7@pci:0000:3b:00.0"));
+    revert(&tree, &file).unwrap();
+    assert_eq!(fs::read_to_string(affinity).unwrap(), "6\n");
+}

@@ -113,9 +113,12 @@ fn report(applied: &Applied, state_file: &Path, tell: &mut dyn FnMut(&str)) -> b
 /// Puts back what the state file has. True when nothing was refused.
 pub(super) fn take_back(order: &Order, tell: &mut dyn FnMut(&str)) -> Result<bool, OperatorError> {
     let state_file = &order.state_file;
-    let Reverted { done, gone, refused } = revert(&Tree::at(&order.root), state_file)?;
+    let Reverted { done, gone, changed, refused } = revert(&Tree::at(&order.root), state_file)?;
     done.iter().for_each(|kept| tell(&format!("put back   {}: {}", kept.target, plain(kept.former.trim()))));
     gone.iter().for_each(|(kept, why)| tell(&format!("gone       {}: {why}; nothing to put back", kept.target)));
+    changed.iter().for_each(|kept| {
+        tell(&format!("left       {}: changed since; it was {} before", kept.target, plain(&kept.former)));
+    });
     refused.iter().for_each(|refused| tell(&format!("refused    {}", refused.error)));
     if !refused.is_empty() {
         tell(&format!("what was refused stays in {}: try again as root", state_file.display()));
@@ -160,7 +163,12 @@ mod tests {
         assert!(told(Action::Apply).last().unwrap().contains("`ringstore tune --revert` puts it back"));
         assert!(contents(folder.path()) != before && state_file.exists());
         assert_eq!(told(Action::DryRun).last().unwrap(), "nothing to change");
-        assert!(told(Action::Revert).contains(&"put back   /proc/irq/129/smp_affinity_list: 0-7".to_owned()));
+        std::fs::write(folder.path().join("proc/irq/130/smp_affinity_list"), "5\n").unwrap();
+        let shown = told(Action::Revert);
+        assert!(shown.contains(&"put back   /proc/irq/129/smp_affinity_list: 0-7".to_owned()), "{shown:#?}");
+        let left = "left       /proc/irq/130/smp_affinity_list: changed since; it was 0-7 before";
+        assert!(shown.contains(&left.to_owned()), "{shown:#?}");
+        std::fs::write(folder.path().join("proc/irq/130/smp_affinity_list"), "0-7\n").unwrap();
         assert_eq!(contents(folder.path()), before);
     }
 
@@ -198,10 +206,12 @@ mod tests {
         // What cannot be put back is kept for another try.
         std::fs::remove_file(file(130)).unwrap();
         std::fs::write(file(130), "0-7\n").unwrap();
-        refuse(129);
+        // A folder can neither be read nor written.
+        std::fs::remove_file(file(129)).unwrap();
+        std::fs::create_dir(file(129)).unwrap();
         let lines = told(Action::Revert, false);
         assert!(lines.last().unwrap().contains("what was refused stays in"), "{lines:#?}");
-        std::fs::remove_file(file(129)).unwrap();
+        std::fs::remove_dir(file(129)).unwrap();
         std::fs::write(file(129), "0\n").unwrap();
         assert_eq!(told(Action::Revert, true), ["put back   /proc/irq/129/smp_affinity_list: 0-7"]);
         assert!(contents(folder.path()) == before && !state_file.exists());
