@@ -240,9 +240,10 @@ pub fn apply(tree: &Tree, wishes: &[PlaneWish], state_file: &Path) -> Result<App
         ));
     }
     let mut state = if let Found::Of(state) = found { state } else { State::empty(tree) };
-    let first = plan(&Machine::read(tree)?, wishes);
-    let channels: Vec<Step> = first.steps.into_iter().filter(Step::is_channels).collect();
-    carry_out(tree, &channels, &mut state, state_file, &mut applied)?;
+    let machine = Machine::read(tree)?;
+    for step in plan(&machine, wishes).steps.iter().filter(|step| step.is_channels()) {
+        carry_out_channels(tree, &machine, step, &mut state, state_file, &mut applied)?;
+    }
     // Queues and interrupts may be others now.
     let Plan { steps, remarks } = plan(&Machine::read(tree)?, wishes);
     let rest: Vec<Step> = steps.into_iter().filter(|step| !step.is_channels()).collect();
@@ -262,6 +263,39 @@ fn note_written(tree: &Tree, state: &mut State, state_file: &Path) -> Result<(),
     if is_news { state.save(state_file) } else { Ok(()) }
 }
 
+/// Changes the number of queues of a card. A driver takes queues away for that, or makes all of them anew: what they and their
+/// interrupts are set to is gone then, so it is kept before.
+fn carry_out_channels(
+    tree: &Tree,
+    machine: &Machine,
+    step: &Step,
+    state: &mut State,
+    state_file: &Path,
+    applied: &mut Applied,
+) -> Result<(), MachineError> {
+    let (kept, refused) = (state.kept.len(), applied.refused.len());
+    let names = interrupt_names(tree);
+    for (target, found) in queue_settings(machine, step) {
+        keep(tree, &target, &found, &names, state);
+    }
+    carry_out(tree, std::slice::from_ref(step), state, state_file, applied)?;
+    if applied.refused.len() > refused {
+        state.kept.truncate(kept);
+        state.save(state_file)?;
+    }
+    Ok(())
+}
+
+/// What is set for each queue of the step's device, and what it is set to.
+fn queue_settings(machine: &Machine, step: &Step) -> Vec<(Target, String)> {
+    let Target::Ethtool { device, .. } = &step.target else { return Vec::new() };
+    let Some(device) = machine.device(device) else { return Vec::new() };
+    let queues = device.receive.iter().chain(&device.send);
+    let queues = queues.filter_map(|queue| Some((queue.target.clone()?, queue.cpus.mask())));
+    let interrupts = device.queue_interrupts();
+    queues.chain(interrupts.map(|interrupt| (interrupt.target(), interrupt.affinity.to_string()))).collect()
+}
+
 fn carry_out(
     tree: &Tree,
     steps: &[Step],
@@ -275,7 +309,7 @@ fn carry_out(
     let before = state.kept.len();
     let names = interrupt_names(tree);
     for step in steps {
-        keep(tree, step, &names, state);
+        keep(tree, &step.target, &step.found, &names, state);
     }
     state.save(state_file)?;
     let mut undone = Vec::new();
@@ -304,12 +338,12 @@ fn carry_out(
 
 /// Remembers what is there now, unless an earlier run has changed it already. An interrupt whose number is another's by now
 /// is another one.
-fn keep(tree: &Tree, step: &Step, names: &BTreeMap<u32, String>, state: &mut State) {
-    let target = step.target.to_string();
-    let interrupt = interrupt_of(&step.target).and_then(|number| names.get(&number).cloned());
+fn keep(tree: &Tree, setting: &Target, found: &str, names: &BTreeMap<u32, String>, state: &mut State) {
+    let target = setting.to_string();
+    let interrupt = interrupt_of(setting).and_then(|number| names.get(&number).cloned());
     let known = state.kept.iter_mut().find(|kept| kept.target == target);
     let fresh = |target| {
-        let former = tree.value(&step.target).unwrap_or_else(|_| step.found.clone());
+        let former = tree.value(setting).unwrap_or_else(|_| found.to_owned());
         Kept { target, former, written: None, interrupt: interrupt.clone() }
     };
     match known {
@@ -382,6 +416,10 @@ fn put_back(tree: &Tree, kept: Kept, now: &Now, left: &mut Vec<Kept>, reverted: 
             reverted.gone.push((kept, reason));
             return;
         }
+    }
+    // Of queues much is kept that no run has changed.
+    if tree.value(&target).is_ok_and(|found| found == kept.former) {
+        return;
     }
     if now.changed.contains(&kept.target) {
         reverted.changed.push(kept);

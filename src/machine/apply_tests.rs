@@ -248,3 +248,68 @@ fn a_number_that_is_another_interrupts_by_now_is_kept_anew() {
     revert(&tree, &file).unwrap();
     assert_eq!(fs::read_to_string(affinity).unwrap(), "6\n");
 }
+
+/// Cards whose driver makes all queues anew when their number changes, each time with settings of its own.
+fn that_makes_queues_anew(root: &Path, target: &Target, value: &str) -> io::Result<()> {
+    let Target::Ethtool { device, group, .. } = target else { return Ok(()) };
+    if group != "channels" {
+        return Ok(());
+    }
+    let queue = |name: &str| root.join(format!("sys/class/net/{device}/queues/{name}"));
+    let interrupts = if device == "eno1" { [61, 62] } else { [65, 66] };
+    let interrupt = |index: usize| root.join(format!("proc/irq/{}", interrupts[index]));
+    let count: usize = value.trim().parse().unwrap();
+    for index in 0..2 {
+        for (name, file, text) in [("rx", "rps_cpus", "00\n"), ("tx", "xps_cpus", "0\n")] {
+            let folder = queue(&format!("{name}-{index}"));
+            fs::remove_dir_all(&folder).or_else(ignore_missing)?;
+            if index < count {
+                fs::create_dir(&folder)?;
+                fs::write(folder.join(file), text)?;
+            }
+        }
+        fs::remove_dir_all(interrupt(index)).or_else(ignore_missing)?;
+        if index < count {
+            fs::create_dir(interrupt(index))?;
+            fs::write(interrupt(index).join("smp_affinity_list"), "0-3\n")?;
+        }
+    }
+    Ok(())
+}
+
+fn ignore_missing(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+/// What was set for a queue must outlive the queue: the number of queues fell, and only then was kept what they were set to.
+#[test]
+fn settings_of_queues_that_went_are_put_back_with_them() {
+    let (folder, mut tree) = unpack("bonded");
+    tree.before_set = Some(that_makes_queues_anew);
+    let own = Folder::new();
+    let file = own.path().join("state.json");
+    let before = contents(folder.path());
+    let wishes = [PlaneWish { cpus: Cpus::parse_list("0"), ..wishes("x", "bond0.20")[1].clone() }];
+    let applied = apply(&tree, &wishes, &file).unwrap();
+    assert_eq!(applied.done.iter().filter(|step| step.is_channels()).count(), 2, "{applied:?}");
+    assert!(!folder.path().join("sys/class/net/eno1/queues/rx-1").exists());
+    let reverted = revert(&tree, &file).unwrap();
+    assert!(reverted.gone.is_empty() && reverted.changed.is_empty() && reverted.refused.is_empty(), "{reverted:?}");
+    assert!(contents(folder.path()) == before, "{reverted:#?}");
+    assert!(!file.exists());
+}
+
+#[test]
+fn a_card_that_keeps_its_queues_leaves_nothing_to_put_back() {
+    let (_folder, mut tree) = unpack("bonded");
+    tree.before_set = Some(|_, target, _| match target {
+        Target::Ethtool { group, .. } if group == "channels" => Err(io::Error::from_raw_os_error(libc::EBUSY)),
+        _ => Ok(()),
+    });
+    let own = Folder::new();
+    let file = own.path().join("state.json");
+    let wishes = [PlaneWish { cpus: Cpus::parse_list("0"), ..wishes("x", "bond0.20")[1].clone() }];
+    let applied = apply(&tree, &wishes, &file).unwrap();
+    assert_eq!(applied.refused.len(), 2, "{applied:?}");
+    assert_eq!(State::load(&file).unwrap().unwrap().kept.len(), applied.done.len());
+}
