@@ -12,6 +12,8 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +23,10 @@ use super::error::MachineError;
 use super::interrupts;
 use super::plan::{Plan, PlaneWish, Step, plan};
 use super::tree::{Target, Tree};
+
+/// A link is up again within some seconds: the two sides agree on speed and errors anew.
+const LINK_LIMIT: Duration = Duration::from_secs(10);
+const LINK_LOOKS: Duration = Duration::from_millis(50);
 
 const FORMAT: u32 = 1;
 /// A host with a thousand queues needs some 200 KiB.
@@ -92,6 +98,8 @@ pub struct Reverted {
     pub changed: Vec<Kept>,
     /// Refused; they stay in the state file.
     pub refused: Vec<Refusal>,
+    /// Why something else stays there.
+    pub remarks: Vec<String>,
 }
 
 /// What a state file holds for a machine as it is now.
@@ -243,6 +251,10 @@ pub fn apply(tree: &Tree, wishes: &[PlaneWish], state_file: &Path) -> Result<App
     let machine = Machine::read(tree)?;
     for step in plan(&machine, wishes).steps.iter().filter(|step| step.is_channels()) {
         carry_out_channels(tree, &machine, step, &mut state, state_file, &mut applied)?;
+        if let Err(down) = await_link(tree, &machine, &step.target, LINK_LIMIT) {
+            applied.remarks.push(format!("{down}: the number of queues of the cards after it was left as it is"));
+            break;
+        }
     }
     // Queues and interrupts may be others now.
     let Plan { steps, remarks } = plan(&Machine::read(tree)?, wishes);
@@ -284,6 +296,26 @@ fn carry_out_channels(
         state.save(state_file)?;
     }
     Ok(())
+}
+
+/// Waits until the link of a target's device is up, if it was so in `before`: a driver may take it down to change its queues,
+/// and with the next card of a bond at once the whole bond would be down.
+fn await_link(tree: &Tree, before: &Machine, target: &Target, limit: Duration) -> Result<(), String> {
+    let Target::Ethtool { device, .. } = target else { return Ok(()) };
+    if before.device(device).is_none_or(|found| found.state != "up") {
+        return Ok(());
+    }
+    let began = Instant::now();
+    loop {
+        let state = tree.text(&format!("sys/class/net/{device}/operstate")).unwrap_or_default();
+        if state == "up" {
+            return Ok(());
+        }
+        if began.elapsed() >= limit {
+            return Err(format!("{device} is still {state} {limit:?} after its number of queues was set"));
+        }
+        thread::sleep(LINK_LOOKS);
+    }
 }
 
 /// What is set for each queue of the step's device, and what it is set to.
@@ -376,6 +408,7 @@ pub fn revert(tree: &Tree, state_file: &Path) -> Result<Reverted, MachineError> 
         Found::Nothing => return Err(MachineError::NothingKept { path: path() }),
         Found::OtherBoot => return Err(MachineError::OtherBoot { path: path() }),
     };
+    let machine = Machine::read(tree)?;
     // Before anything is put back: a driver that makes its queues anew sets them as it likes.
     let changed = |kept: &Kept| kept.is_changed(tree).then(|| kept.target.clone());
     let changed: BTreeSet<String> = state.kept.iter().filter_map(changed).collect();
@@ -385,7 +418,15 @@ pub fn revert(tree: &Tree, state_file: &Path) -> Result<Reverted, MachineError> 
     let mut reverted = Reverted::default();
     let mut now = Now { names: BTreeMap::new(), changed };
     for kept in channels {
+        if !reverted.remarks.is_empty() {
+            state.kept.push(kept);
+            continue;
+        }
+        let target = Target::parse(&kept.target).expect("checked when it was loaded");
         put_back(tree, kept, &now, &mut state.kept, &mut reverted);
+        if let Err(down) = await_link(tree, &machine, &target, LINK_LIMIT) {
+            reverted.remarks.push(format!("{down}: that of the cards after it stays in the state file"));
+        }
     }
     // Interrupts may be others now.
     now.names = interrupt_names(tree);

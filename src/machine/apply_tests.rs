@@ -313,3 +313,49 @@ fn a_card_that_keeps_its_queues_leaves_nothing_to_put_back() {
     assert_eq!(applied.refused.len(), 2, "{applied:?}");
     assert_eq!(State::load(&file).unwrap().unwrap().kept.len(), applied.done.len());
 }
+
+/// Cards of a bond whose links fall for a moment when the number of queues changes.
+fn whose_link_falls(root: &Path, target: &Target, _value: &str) -> io::Result<()> {
+    let Target::Ethtool { device, group, .. } = target else { return Ok(()) };
+    if group != "channels" {
+        return Ok(());
+    }
+    let state = |device: &str| root.join(format!("sys/class/net/{device}/operstate"));
+    let other = if device == "eno1" { "eno2" } else { "eno1" };
+    assert_eq!(fs::read_to_string(state(other))?.trim(), "up", "the bond is down");
+    let own = state(device);
+    fs::write(&own, "down\n")?;
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        fs::write(own, "up\n").unwrap();
+    });
+    Ok(())
+}
+
+#[test]
+fn one_card_of_a_bond_is_up_whatever_is_done_to_the_other() {
+    let (_folder, mut tree) = unpack("bonded");
+    tree.before_set = Some(whose_link_falls);
+    let own = Folder::new();
+    let file = own.path().join("state.json");
+    let wishes = [PlaneWish { cpus: Cpus::parse_list("0"), ..wishes("x", "bond0.20")[1].clone() }];
+    let applied = apply(&tree, &wishes, &file).unwrap();
+    assert_eq!(applied.done.iter().filter(|step| step.is_channels()).count(), 2, "{applied:?}");
+    let reverted = revert(&tree, &file).unwrap();
+    assert!(reverted.remarks.is_empty() && !file.exists(), "{reverted:?}");
+}
+
+#[test]
+fn a_link_that_stays_down_is_waited_for_so_long_only() {
+    let (folder, tree) = unpack("bonded");
+    let before = Machine::read(&tree).unwrap();
+    let check = |device: &str, expected: Result<(), &str>| {
+        let target = Target::parse(&format!("ethtool {device} channels combined")).unwrap();
+        let found = await_link(&tree, &before, &target, Duration::from_millis(60));
+        assert_eq!(found, expected.map_err(str::to_owned), "{device}");
+    };
+    fs::write(folder.path().join("sys/class/net/eno1/operstate"), "down\n").unwrap();
+    check("eno1", Err("eno1 is still down 60ms after its number of queues was set"));
+    check("eno2", Ok(()));
+    check("lo", Ok(()));
+}

@@ -113,7 +113,7 @@ fn report(applied: &Applied, state_file: &Path, tell: &mut dyn FnMut(&str)) -> b
 /// Puts back what the state file has. True when nothing was refused.
 pub(super) fn take_back(order: &Order, tell: &mut dyn FnMut(&str)) -> Result<bool, OperatorError> {
     let state_file = &order.state_file;
-    let Reverted { done, gone, changed, refused } = revert(&Tree::at(&order.root), state_file)?;
+    let Reverted { done, gone, changed, refused, remarks } = revert(&Tree::at(&order.root), state_file)?;
     done.iter().for_each(|kept| tell(&format!("put back   {}: {}", kept.target, plain(kept.former.trim()))));
     gone.iter().for_each(|(kept, why)| tell(&format!("gone       {}: {why}; nothing to put back", kept.target)));
     changed.iter().for_each(|kept| {
@@ -123,7 +123,8 @@ pub(super) fn take_back(order: &Order, tell: &mut dyn FnMut(&str)) -> Result<boo
     if !refused.is_empty() {
         tell(&format!("what was refused stays in {}: try again as root", state_file.display()));
     }
-    Ok(refused.is_empty())
+    remarks.iter().for_each(|remark| tell(&format!("remark     {remark}")));
+    Ok(refused.is_empty() && remarks.is_empty())
 }
 
 /// On one line.
