@@ -37,9 +37,12 @@ impl Flushes {
 
 pub(super) fn findings(config: &Config) -> Group {
     let mut group = Group::new("data");
-    let Some(folder) = existing(&config.db) else {
-        group.problem(format!("{}: nothing of this path is there", config.db.display()), "correct Db");
-        return group;
+    let folder = match existing(&config.db) {
+        Ok(folder) => folder,
+        Err((place, error)) => {
+            refused(&mut group, &place, &error);
+            return group;
+        }
     };
     if folder == config.db {
         group.fine(format!("data directory: {}", folder.display()));
@@ -84,11 +87,39 @@ fn is_forbidden(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
-/// The directory, or the nearest one above it that is there.
-fn existing(path: &Path) -> Option<PathBuf> {
-    let whole = std::path::absolute(path).ok()?;
-    let found = whole.ancestors().find(|folder| folder.is_dir())?.to_owned();
-    Some(if found == whole { path.to_owned() } else { found })
+/// The directory, or the nearest one above it that is there; or what is in the way, and why.
+fn existing(path: &Path) -> Result<PathBuf, (PathBuf, io::Error)> {
+    let whole = std::path::absolute(path).map_err(|error| (path.to_owned(), error))?;
+    for place in whole.ancestors() {
+        // A link that leads nowhere is there, but nothing can be made below it.
+        let found = match fs::symlink_metadata(place) {
+            // Below a file there is nothing, either: the file itself is found further up.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
+            Err(error) => Err(error),
+            Ok(_) => fs::metadata(place),
+        };
+        return match found {
+            Ok(found) if found.is_dir() => Ok(if place == whole { path.to_owned() } else { place.to_owned() }),
+            Ok(_) => Err((place.to_owned(), io::ErrorKind::NotADirectory.into())),
+            Err(error) => Err((place.to_owned(), error)),
+        };
+    }
+    Err((whole, io::ErrorKind::NotFound.into()))
+}
+
+fn refused(group: &mut Group, place: &Path, error: &io::Error) {
+    let place = place.display();
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => group.problem(
+            format!("{place}: this user cannot see it: {error}"),
+            "run the doctor as the node's user, or give that user the way to Db",
+        ),
+        io::ErrorKind::NotFound => group.problem(
+            format!("{place} is a link that leads nowhere"),
+            "make the directory that it names, or correct Db",
+        ),
+        _ => group.problem(format!("{place} is no directory: {error}"), "move it away, or correct Db"),
+    }
 }
 
 fn file_system(group: &mut Group, found: &FileSystem) {
@@ -276,13 +307,34 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_the_way_of_the_directory_is_a_problem() {
+        let folder = std::env::temp_dir().join(format!("ringstore-doctor-way-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("file"), "").unwrap();
+        std::os::unix::fs::symlink(folder.join("nothing"), folder.join("link")).unwrap();
+        let check = |db: &str, expected: &str| {
+            let group = findings(&Config { db: folder.join(db), ..Config::default() });
+            let (first, count) = (group.findings[0].clone(), group.findings.len());
+            assert!(first.grade == Grade::Problem && first.what.contains(expected) && count == 1, "{group:?}");
+        };
+        check("file", "file is no directory");
+        check("file/db/deep", "file is no directory");
+        check("link", "link is a link that leads nowhere");
+        check("link/db", "link is a link that leads nowhere");
+        fs::remove_dir_all(folder).unwrap();
+        let mut group = Group::new("data");
+        refused(&mut group, Path::new("/root/db"), &io::ErrorKind::PermissionDenied.into());
+        assert!(group.findings[0].line().contains("problem") && group.findings[0].next.contains("as the node's user"));
+    }
+
+    #[test]
     fn measuring_leaves_nothing_behind() {
         let folder = std::env::temp_dir().join(format!("ringstore-doctor-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let flushes = measure(&folder).unwrap();
         assert!(!flushes.0.is_empty() && flushes.percentile(50) <= flushes.percentile(99));
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
-        assert_eq!(existing(&folder.join("a/b")), Some(folder.clone()));
+        assert_eq!(existing(&folder.join("a/b")).unwrap(), folder);
         fs::remove_dir(&folder).unwrap();
     }
 
