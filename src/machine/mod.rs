@@ -31,7 +31,7 @@ pub use ethtool::{Channels, Coalescing};
 pub use file_system::FileSystem;
 pub use interrupts::{Interrupt, Purpose};
 pub use kernel::{Kernel, Limit, Limits};
-pub use plan::{Plan, PlaneKind, PlaneWish, Step, plan};
+pub use plan::{Plan, PlaneKind, PlaneWish, Step, irqbalance_advice, plan};
 pub use sysctls::{SYSCTLS, Sysctl};
 pub use tree::{Target, Tree};
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::finding::Group;
 use crate::config::Config;
-use crate::machine::{Cpus, Device, Machine, PlaneKind, PlaneWish, SYSCTLS};
+use crate::machine::{Cpus, Device, Machine, PlaneKind, PlaneWish, SYSCTLS, irqbalance_advice};
 use crate::operator::tune::wishes;
 
 /// Packets of the internal plane are large: fewer of them is less work.
@@ -183,7 +183,7 @@ fn interrupts(group: &mut Group, machine: &Machine, kind: PlaneKind, device: &De
     if machine.has_irqbalance && cpus.is_some() {
         group.advice(
             "irqbalance runs: it moves interrupts that someone has placed",
-            "stop it, or keep it off these CPUs with IRQBALANCE_BANNED_CPULIST",
+            irqbalance_advice(all.iter().map(|interrupt| interrupt.number)),
         );
     }
 }
@@ -387,8 +387,10 @@ mod tests {
         let lines = lines("bonded", |config| {
             config.int_ip = "10.1.0.2".parse().unwrap();
             config.ext_ip = "192.168.20.2".parse().unwrap();
+            config.int_cpus = vec![2];
         });
         check(&lines, Grade::Fine, "bond0.20 hands its work to");
+        check(&lines, Grade::Advice, "ban the interrupts of the cards: --banirq=71, or");
         check(&lines, Grade::Advice, "eno1: 2 interrupts of queues, taken by CPU 0: one CPU does it all");
         check(&lines, Grade::Advice, "eno2: RPS hands packets to CPU 0-3 although there are 2 queues");
     }
