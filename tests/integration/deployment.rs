@@ -61,6 +61,34 @@ fn the_unit_restarts_after_the_statuses_that_the_readme_says() {
 }
 
 #[test]
+fn the_doctor_is_run_with_the_rights_of_the_unit() {
+    let unit = text("scripts/systemd/ringstore.service");
+    let head: String = unit.lines().map_while(|line| line.strip_prefix('#')).collect::<Vec<_>>().join("\n");
+    let (_, order) = head.split_once("systemd-run").expect("the head says how to run the doctor");
+    let given: BTreeSet<String> = order.split(" -p ").skip(1).map(property).collect();
+    for key in [
+        "User",
+        "StateDirectory",
+        "LimitMEMLOCK",
+        "LimitNOFILE",
+        "NoNewPrivileges",
+        "RestrictAddressFamilies",
+        "SystemCallFilter",
+        "SystemCallErrorNumber",
+    ] {
+        let expected = format!("{key}={}", values(&unit, key).concat());
+        assert!(given.contains(&expected), "{expected} is not in {given:?}");
+    }
+    assert_eq!(given.len(), 8, "{given:?}");
+}
+
+/// What stands behind a `-p`, in quotes or up to the next space.
+fn property(text: &str) -> String {
+    let (rest, end) = text.strip_prefix('"').map_or((text, ' '), |rest| (rest, '"'));
+    rest.split([end, '\n']).next().unwrap_or_default().to_owned()
+}
+
+#[test]
 fn the_unit_is_one_for_systemd() {
     let folder = scratch("unit");
     let unit = text("scripts/systemd/ringstore.service");
