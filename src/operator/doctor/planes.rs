@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::finding::Group;
 use crate::config::Config;
-use crate::machine::{Cpus, Device, Machine, PlaneKind, PlaneWish, SYSCTLS, irqbalance_advice};
+use crate::machine::{Cpus, Device, Machine, PlaneKind, PlaneWish, SYSCTLS, Topology, irqbalance_advice};
 use crate::operator::tune::wishes;
 
 /// Packets of the internal plane are large: fewer of them is less work.
@@ -33,7 +33,10 @@ pub(super) fn findings(machine: &Machine, config: &Config) -> Vec<Group> {
         }
         groups.push(group);
     }
-    groups.push(host(machine, &wishes));
+    let mut host = host(machine, &wishes);
+    processors(&mut host, &machine.topology, config);
+    sysctls(&mut host, machine);
+    groups.push(host);
     groups
 }
 
@@ -300,22 +303,50 @@ fn host(machine: &Machine, wishes: &[PlaneWish]) -> Group {
             "give each plane a card of its own",
         );
     }
-    for wish in wishes {
-        let Some(cpus) = &wish.cpus else { continue };
-        if !cpus.is_within(&topology.online) {
-            let missing = cpus.without(&topology.online);
-            group.problem(
-                format!("CPU {missing} of the {} plane is not online", wish.kind),
-                "correct IntCpus or ExtCpus",
-            );
-        }
-    }
     if let [PlaneWish { cpus: Some(first), .. }, PlaneWish { cpus: Some(second), .. }] = wishes
         && !first.common(second).is_empty()
     {
         group
             .advice(format!("CPU {} is named for both planes", first.common(second)), "keep IntCpus and ExtCpus apart");
     }
+    group
+}
+
+/// The CPUs that threads are placed on: are they there, and may the threads run on them?
+fn processors(group: &mut Group, topology: &Topology, config: &Config) {
+    let pinning = &config.cpu_pinning;
+    let single = |cpu: Option<usize>| cpu.into_iter().collect::<Cpus>();
+    let lists = [
+        ("IntCpus", config.int_cpus.iter().copied().collect()),
+        ("ExtCpus", config.ext_cpus.iter().copied().collect()),
+        ("CpuPinning log", single(pinning.log)),
+        ("CpuPinning control", single(pinning.control)),
+        ("CpuPinning background", single(pinning.background)),
+        ("CpuPinning edges", pinning.edges.iter().copied().collect()),
+    ];
+    for (option, cpus) in lists {
+        let (missing, denied) = (cpus.without(&topology.online), cpus.without(&topology.allowed));
+        if !missing.is_empty() {
+            group.problem(format!("CPU {missing} of {option} is not online"), format!("correct {option}"));
+        } else if !denied.is_empty() && !topology.allowed.is_empty() {
+            group.advice(
+                format!("this process may use CPU {} only, without {denied} of {option}", topology.allowed),
+                format!("correct {option}, or what keeps the node from them: CPUAffinity=, AllowedCPUs=, a container's cpuset"),
+            );
+        }
+    }
+    // An edge has a processor of its own; the other threads may run on any of their list.
+    let list: Cpus = config.int_cpus.iter().copied().collect();
+    let isolated = list.common(&topology.isolated);
+    if list.len() > 1 && !isolated.is_empty() {
+        group.advice(
+            format!("CPU {isolated} of IntCpus is isolated: the scheduler spreads no threads over isolated CPUs"),
+            "name them one by one with CpuPinning, one for each thread",
+        );
+    }
+}
+
+fn sysctls(group: &mut Group, machine: &Machine) {
     let mut worse = 0;
     for (sysctl, found) in SYSCTLS.iter().zip(&machine.sysctls) {
         if let Some((found, better)) = found.as_ref().and_then(|found| Some((found, sysctl.better(found)?))) {
@@ -335,7 +366,6 @@ fn host(machine: &Machine, wishes: &[PlaneWish]) -> Group {
     if worse == 0 {
         group.fine(format!("{} network sysctls are as they should be", SYSCTLS.len() - hidden.len()));
     }
-    group
 }
 
 #[cfg(test)]
@@ -425,6 +455,34 @@ mod tests {
         check(&with("127.0.0.1", Some("ens2f0np0")), Grade::Problem, "nobody would reach the listener");
         check(&with("0.0.0.0", None), Grade::Advice, "listens on all devices");
         check(&with("127.0.0.5", None), Grade::Fine, "only this host reaches it");
+    }
+
+    #[test]
+    fn processors_that_threads_cannot_have_are_told() {
+        let cpus = |text: &str| Cpus::parse_list(text).unwrap();
+        let with = |change: &dyn Fn(&mut Config), expected: Option<(Grade, &str)>| {
+            let (online, allowed) = (cpus("0-3"), cpus("0-2"));
+            let topology = Topology { online, allowed, isolated: cpus("2"), ..Topology::default() };
+            let (mut config, mut group) = (Config::default(), Group::new("host"));
+            change(&mut config);
+            processors(&mut group, &topology, &config);
+            let found = group.findings.first().map(|finding| (finding.grade, finding.what.as_str()));
+            assert_eq!(found, expected, "{group:?}");
+            assert!(group.findings.len() < 2, "{group:?}");
+        };
+        let problem = |words| Some((Grade::Problem, words));
+        let advice = |words| Some((Grade::Advice, words));
+        with(&|config| config.int_cpus = vec![0, 1], None);
+        with(&|config| config.int_cpus = vec![4], problem("CPU 4 of IntCpus is not online"));
+        let denied = "this process may use CPU 0-2 only, without 3 of ExtCpus";
+        with(&|config| config.ext_cpus = vec![2, 3], advice(denied));
+        with(&|config| config.cpu_pinning.edges = vec![77], problem("CPU 77 of CpuPinning edges is not online"));
+        let denied = "this process may use CPU 0-2 only, without 3 of CpuPinning log";
+        with(&|config| config.cpu_pinning.log = Some(3), advice(denied));
+        let isolated = "CPU 2 of IntCpus is isolated: the scheduler spreads no threads over isolated CPUs";
+        with(&|config| config.int_cpus = vec![1, 2], advice(isolated));
+        with(&|config| config.int_cpus = vec![2], None);
+        with(&|config| config.ext_cpus = vec![1, 2], None);
     }
 
     #[test]
