@@ -182,7 +182,10 @@ fn note_distance(plan: &mut Plan, machine: &Machine, kind: PlaneKind, device: &D
 
 /// A queue for each CPU: more interrupt the same CPUs more often, fewer leave some without work.
 fn plan_channels(plan: &mut Plan, device: &Device, cpus: &Cpus) {
-    let Some(channels) = device.channels else { return };
+    let Some(channels) = device.channels else {
+        plan.remark(format!("{} shows no queues for both directions: their number stays as it is", device.name));
+        return;
+    };
     let count = u32::try_from(cpus.len()).unwrap_or(u32::MAX).min(channels.combined_max).max(1);
     let reason = format!(
         "one queue for each of the CPUs {cpus}; the driver may take the link down for a moment, and interrupts and queues \
@@ -394,6 +397,16 @@ mod tests {
         assert!(!places(&steps) && remarks[0].contains("no device eth7"), "{steps:?} {remarks:?}");
         let (steps, remarks) = planned("two_cards", &[wish(PlaneKind::Internal, "ens1f0np0", Some("8-9"))]);
         assert!(!places(&steps) && remarks[0].contains("CPU 8-9 is not there"), "{steps:?} {remarks:?}");
+    }
+
+    #[test]
+    fn a_card_without_combined_queues_is_named() {
+        let (_folder, tree) = unpack("two_cards");
+        let mut machine = Machine::read(&tree).unwrap();
+        machine.devices[0].channels = None;
+        let plan = plan(&machine, &[wish(PlaneKind::Internal, "ens1f0np0", Some("0-1"))]);
+        assert!(!plan.steps.iter().any(Step::is_channels));
+        assert_eq!(plan.remarks, ["ens1f0np0 shows no queues for both directions: their number stays as it is"]);
     }
 
     #[test]

@@ -25,10 +25,7 @@ pub(super) fn findings(machine: &Machine, config: &Config) -> Vec<Group> {
         let mut group = Group::new(if kind == PlaneKind::Internal { "internal" } else { "external" });
         match device_of(&mut group, machine, kind, address, bound) {
             Some(device) if device.is_loopback() => loopback(&mut group, address),
-            Some(device) => {
-                let wish = wishes.iter().find(|wish| wish.kind == kind);
-                plane(&mut group, machine, kind, device, wish);
-            }
+            Some(device) => plane(&mut group, machine, kind, device, &wishes),
             None => {}
         }
         groups.push(group);
@@ -114,18 +111,25 @@ fn names(machine: &Machine) -> String {
     format!("there are {}", shown.collect::<Vec<_>>().join(", "))
 }
 
-fn plane(group: &mut Group, machine: &Machine, kind: PlaneKind, device: &Device, wish: Option<&PlaneWish>) {
+fn plane(group: &mut Group, machine: &Machine, kind: PlaneKind, device: &Device, wishes: &[PlaneWish]) {
     link(group, kind, device);
     let working = machine.working_devices(&device.name);
     if working.len() != 1 || working[0].name != device.name {
         let names: Vec<&str> = working.iter().map(|device| device.name.as_str()).collect();
         group.fine(format!("{} hands its work to {}", device.name, names.join(", ")));
     }
-    let cpus = wish.and_then(|wish| wish.cpus.as_ref());
+    let wish = |kind| wishes.iter().find(move |wish| wish.kind == kind);
+    let cpus = wish(kind).and_then(|wish| wish.cpus.as_ref());
+    let other = wish(PlaneKind::Internal).filter(|_| kind == PlaneKind::External);
+    let planned = other.map(|wish| machine.working_devices(&wish.device)).unwrap_or_default();
     for device in working {
+        if planned.iter().any(|other| other.name == device.name) {
+            group.fine(format!("{} does the work of both planes: it is looked at, and tuned, by IntCpus", device.name));
+            continue;
+        }
         card(group, device);
         interrupts(group, machine, kind, device, cpus);
-        steering(group, device, cpus);
+        steering(group, kind, device, cpus);
         coalescing(group, kind, device);
         memory_node(group, machine, device, cpus);
     }
@@ -168,7 +172,7 @@ fn interrupts(group: &mut Group, machine: &Machine, kind: PlaneKind, device: &De
     let mut taken = Cpus::default();
     all.iter().for_each(|interrupt| taken.extend(interrupt.cpus()));
     let words = format!("{}: {} interrupts of queues, taken by CPU {taken}", device.name, all.len());
-    let option = if kind == PlaneKind::Internal { "IntCpus" } else { "ExtCpus" };
+    let option = cpus_option(kind);
     match cpus {
         Some(cpus) => {
             let outside = all.iter().filter(|interrupt| !interrupt.cpus().is_within(cpus)).count();
@@ -191,8 +195,12 @@ fn interrupts(group: &mut Group, machine: &Machine, kind: PlaneKind, device: &De
     }
 }
 
+fn cpus_option(kind: PlaneKind) -> &'static str {
+    if kind == PlaneKind::Internal { "IntCpus" } else { "ExtCpus" }
+}
+
 /// RPS and XPS.
-fn steering(group: &mut Group, device: &Device, cpus: Option<&Cpus>) {
+fn steering(group: &mut Group, kind: PlaneKind, device: &Device, cpus: Option<&Cpus>) {
     let mut handed = Cpus::default();
     device.receive.iter().for_each(|queue| handed.extend(&queue.cpus));
     if handed.is_empty() {
@@ -204,7 +212,13 @@ fn steering(group: &mut Group, device: &Device, cpus: Option<&Cpus>) {
                 device.name,
                 device.receive.len()
             ),
-            format!("switch it off, the card spreads them already; {TUNE}"),
+            match cpus {
+                Some(_) => format!("switch it off, the card spreads them already; {TUNE}"),
+                None => {
+                    let option = cpus_option(kind);
+                    format!("switch it off, the card spreads them already; name CPUs with {option}, and {TUNE}")
+                }
+            },
         );
     } else {
         group.fine(format!("{}: RPS hands the packets of its single queue to CPU {handed}", device.name));
@@ -354,7 +368,7 @@ fn sysctls(group: &mut Group, machine: &Machine) {
             let (found, better) = (found.replace('\t', " "), better.replace('\t', " "));
             group.advice(
                 format!("{} is {found}: {}", sysctl.name, sysctl.reason),
-                format!("sysctl -w {}=\"{better}\", or `ringstore tune`", sysctl.name),
+                format!("sysctl -w {}=\"{better}\", or `ringstore tune --apply`", sysctl.name),
             );
         }
     }
@@ -423,6 +437,23 @@ mod tests {
         check(&lines, Grade::Advice, "ban the interrupts of the cards: --banirq=71, or");
         check(&lines, Grade::Advice, "eno1: 2 interrupts of queues, taken by CPU 0: one CPU does it all");
         check(&lines, Grade::Advice, "eno2: RPS hands packets to CPU 0-3 although there are 2 queues");
+        check(&lines, Grade::Advice, "already; name CPUs with ExtCpus, and `ringstore tune --dry-run`");
+    }
+
+    #[test]
+    fn a_card_of_both_planes_is_looked_at_once() {
+        let (_folder, tree) = unpack("two_cards");
+        let mut machine = Machine::read(&tree).unwrap();
+        let second: IpAddr = "10.1.0.77".parse().unwrap();
+        machine.devices.iter_mut().find(|device| device.name == "ens1f0np0").unwrap().addresses.push(second);
+        let lines = told(&machine, |config| {
+            (config.int_ip, config.ext_ip) = ("10.1.0.1".parse().unwrap(), second);
+            (config.int_cpus, config.ext_cpus) = (vec![0, 1], vec![2, 3]);
+        });
+        check(&lines, Grade::Advice, "of them outside IntCpus (0-1)");
+        check(&lines, Grade::Fine, "ens1f0np0 does the work of both planes");
+        check(&lines, Grade::Advice, "both planes are on ens1f0np0");
+        assert!(!lines.iter().any(|(_, line)| line.contains("outside ExtCpus")), "tune follows IntCpus: {lines:#?}");
     }
 
     #[test]
