@@ -57,7 +57,7 @@ pub struct RouteWatchLinks<S> {
     pub node: NodeId,
     /// `IntIp`.
     pub int_ip: IpAddr,
-    /// `IntDevice`; without it the device that has `IntIp` is expected.
+    /// `IntDevice`; without it the device that has `IntIp` is expected, if that is a card.
     pub device: Option<String>,
     /// Where gossip begins.
     pub seeds: Vec<SocketAddr>,
@@ -99,14 +99,16 @@ impl<S: RouteSource> RouteWatch<S> {
         peers
     }
 
-    /// What the device of the internal plane is; `None` where `IntIp` is no single address of this host.
+    /// What the device of the internal plane is; `None` where `IntIp` is no single address of this host, or one that is on the
+    /// loopback device though it is no loopback address: any card may carry that.
     fn look_for_device(&mut self) {
+        let is_card = |device: &String| device != "lo" || self.links.int_ip.is_loopback();
         let found = match &self.links.device {
             Some(device) => Ok(Some(device.clone())),
             None => self.links.source.device_with(self.links.int_ip),
         };
         match found {
-            Ok(device) => self.expected = device,
+            Ok(device) => self.expected = device.filter(is_card),
             Err(error) if !self.complained => {
                 self.complained = true;
                 tracing::warn!(%error, "the kernel does not tell this node's addresses: the routes to the other nodes are not checked; \
@@ -196,6 +198,8 @@ mod tests {
     struct Table {
         routes: Arc<Mutex<BTreeMap<IpAddr, (&'static str, bool)>>>,
         asked: Arc<Mutex<usize>>,
+        /// The device that has `IntIp`, where it is not `eth1`.
+        own: Arc<Mutex<Option<&'static str>>>,
     }
 
     impl RouteSource for Table {
@@ -207,7 +211,7 @@ mod tests {
         }
 
         fn device_with(&mut self, address: IpAddr) -> io::Result<Option<String>> {
-            Ok((address == ip("10.0.0.1")).then(|| "eth1".to_owned()))
+            Ok((address == ip("10.0.0.1")).then(|| self.own.lock().unwrap_or("eth1").to_owned()))
         }
     }
 
@@ -282,6 +286,17 @@ mod tests {
         directory.replace(vec![known(1)], "".into());
         watch.step(start + 2 * NEW_PEERS_INTERVAL);
         assert_eq!(shown(&routes), [bound(2)], "the seed stays");
+    }
+
+    #[test]
+    fn no_device_is_expected_for_an_address_on_the_loopback_device() {
+        let (mut watch, source, _, routes) = watch(None);
+        *source.own.lock() = Some("lo");
+        source.routes.lock().insert(ip("10.0.0.2"), ("eth0", false));
+        watch.step(Instant::now());
+        assert_eq!(routes.read().0, None);
+        assert_eq!(shown(&routes), [(2, Some("eth0".to_owned()), false)]);
+        assert!(watch.known.values().all(|(_, is_elsewhere)| !is_elsewhere), "nor is anything said");
     }
 
     #[test]

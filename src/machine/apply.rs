@@ -1,24 +1,32 @@
 //! Makes the changes of a plan and puts back what was there before.
 //!
 //! What was there is in a file before anything is changed, so a run that is cut off can be put back. A second run keeps
-//! the values of the first one. A setting that the kernel refuses does not hinder the others.
+//! values of the first one. A setting that the kernel refuses does not hinder the others. What somebody has changed since is
+//! left to him.
 //!
 //! Settings end with the boot, and so does what a file keeps of them: one of an earlier boot counts as none. This runs as
 //! root, so it follows no link to the file and trusts none that belongs to somebody else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::Machine;
+use super::cpus::Cpus;
 use super::error::MachineError;
 use super::interrupts;
 use super::plan::{Plan, PlaneWish, Step, plan};
 use super::tree::{Target, Tree};
+
+/// A link is up again within some seconds: the two sides agree on speed and errors anew.
+const LINK_LIMIT: Duration = Duration::from_secs(10);
+const LINK_LOOKS: Duration = Duration::from_millis(50);
 
 const FORMAT: u32 = 1;
 /// A host with a thousand queues needs some 200 KiB.
@@ -37,8 +45,10 @@ pub struct Kept {
     pub target: String,
     /// What it was, to the last byte.
     pub former: String,
-    /// What was written.
-    pub written: String,
+    /// What the kernel has shown after the change: a driver may round what it is given. None while a run is at it, and of
+    /// what is gone after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<String>,
     /// Of an interrupt: whose it is. The kernel may give its number to another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interrupt: Option<String>,
@@ -84,8 +94,12 @@ pub struct Reverted {
     pub done: Vec<Kept>,
     /// Not there any more, so that there was nothing to put back, with the reason.
     pub gone: Vec<(Kept, String)>,
+    /// Changed by somebody after the last run, and left as they are.
+    pub changed: Vec<Kept>,
     /// Refused; they stay in the state file.
     pub refused: Vec<Refusal>,
+    /// Why something else stays there.
+    pub remarks: Vec<String>,
 }
 
 /// What a state file holds for a machine as it is now.
@@ -175,8 +189,27 @@ impl Kept {
         }
     }
 
+    /// True when it is not as the last run has left it. What cannot be read, or was not seen then, counts as left.
+    fn is_changed(&self, tree: &Tree) -> bool {
+        let now = Target::parse(&self.target).and_then(|target| tree.value(&target).ok());
+        now.zip(self.written.as_ref()).is_some_and(|(now, written)| !is_same(&self.target, &now, written))
+    }
+
     fn is_channels(&self) -> bool {
         matches!(Target::parse(&self.target), Some(Target::Ethtool { group, .. }) if group == "channels")
+    }
+}
+
+/// True for two texts of one value: kernels write sets of CPUs in several ways, and parts of a value with tabs or spaces.
+fn is_same(target: &str, one: &str, other: &str) -> bool {
+    let set = |text: &str| match target.rsplit('/').next() {
+        Some("smp_affinity_list") => Cpus::parse_list(text.trim()),
+        Some("rps_cpus" | "xps_cpus") => Cpus::parse_mask(text),
+        _ => None,
+    };
+    match (set(one), set(other)) {
+        (Some(one), Some(other)) => one == other,
+        _ => one.split_whitespace().eq(other.split_whitespace()),
     }
 }
 
@@ -215,15 +248,84 @@ pub fn apply(tree: &Tree, wishes: &[PlaneWish], state_file: &Path) -> Result<App
         ));
     }
     let mut state = if let Found::Of(state) = found { state } else { State::empty(tree) };
-    let first = plan(&Machine::read(tree)?, wishes);
-    let channels: Vec<Step> = first.steps.into_iter().filter(Step::is_channels).collect();
-    carry_out(tree, &channels, &mut state, state_file, &mut applied)?;
+    let machine = Machine::read(tree)?;
+    for step in plan(&machine, wishes).steps.iter().filter(|step| step.is_channels()) {
+        carry_out_channels(tree, &machine, step, &mut state, state_file, &mut applied)?;
+        if let Err(down) = await_link(tree, &machine, &step.target, LINK_LIMIT) {
+            applied.remarks.push(format!("{down}: the number of queues of the cards after it was left as it is"));
+            break;
+        }
+    }
     // Queues and interrupts may be others now.
     let Plan { steps, remarks } = plan(&Machine::read(tree)?, wishes);
     let rest: Vec<Step> = steps.into_iter().filter(|step| !step.is_channels()).collect();
     carry_out(tree, &rest, &mut state, state_file, &mut applied)?;
     applied.remarks.extend(remarks);
+    note_written(tree, &mut state, state_file)?;
     Ok(applied)
+}
+
+/// Remembers what the changes have come to, for [`revert`] to see what somebody has changed since.
+fn note_written(tree: &Tree, state: &mut State, state_file: &Path) -> Result<(), MachineError> {
+    let mut is_news = false;
+    for kept in state.kept.iter_mut().filter(|kept| kept.written.is_none()) {
+        kept.written = Target::parse(&kept.target).and_then(|target| tree.value(&target).ok());
+        is_news |= kept.written.is_some();
+    }
+    if is_news { state.save(state_file) } else { Ok(()) }
+}
+
+/// Changes the number of queues of a card. A driver takes queues away for that, or makes all of them anew: what they and their
+/// interrupts are set to is gone then, so it is kept before.
+fn carry_out_channels(
+    tree: &Tree,
+    machine: &Machine,
+    step: &Step,
+    state: &mut State,
+    state_file: &Path,
+    applied: &mut Applied,
+) -> Result<(), MachineError> {
+    let (kept, refused) = (state.kept.len(), applied.refused.len());
+    let names = interrupt_names(tree);
+    for (target, found) in queue_settings(machine, step) {
+        keep(tree, &target, &found, &names, state);
+    }
+    carry_out(tree, std::slice::from_ref(step), state, state_file, applied)?;
+    if applied.refused.len() > refused {
+        state.kept.truncate(kept);
+        state.save(state_file)?;
+    }
+    Ok(())
+}
+
+/// Waits until the link of a target's device is up, if it was so in `before`: a driver may take it down to change its queues,
+/// and with the next card of a bond at once the whole bond would be down.
+fn await_link(tree: &Tree, before: &Machine, target: &Target, limit: Duration) -> Result<(), String> {
+    let Target::Ethtool { device, .. } = target else { return Ok(()) };
+    if before.device(device).is_none_or(|found| found.state != "up") {
+        return Ok(());
+    }
+    let began = Instant::now();
+    loop {
+        let state = tree.text(&format!("sys/class/net/{device}/operstate")).unwrap_or_default();
+        if state == "up" {
+            return Ok(());
+        }
+        if began.elapsed() >= limit {
+            return Err(format!("{device} is still {state} {limit:?} after its number of queues was set"));
+        }
+        thread::sleep(LINK_LOOKS);
+    }
+}
+
+/// What is set for each queue of the step's device, and what it is set to.
+fn queue_settings(machine: &Machine, step: &Step) -> Vec<(Target, String)> {
+    let Target::Ethtool { device, .. } = &step.target else { return Vec::new() };
+    let Some(device) = machine.device(device) else { return Vec::new() };
+    let queues = device.receive.iter().chain(&device.send);
+    let queues = queues.filter_map(|queue| Some((queue.target.clone()?, queue.cpus.mask())));
+    let interrupts = device.queue_interrupts();
+    queues.chain(interrupts.map(|interrupt| (interrupt.target(), interrupt.affinity.to_string()))).collect()
 }
 
 fn carry_out(
@@ -239,7 +341,7 @@ fn carry_out(
     let before = state.kept.len();
     let names = interrupt_names(tree);
     for step in steps {
-        keep(tree, step, &names, state);
+        keep(tree, &step.target, &step.found, &names, state);
     }
     state.save(state_file)?;
     let mut undone = Vec::new();
@@ -266,16 +368,20 @@ fn carry_out(
     state.save(state_file)
 }
 
-/// Remembers what is there now, unless an earlier run has changed it already.
-fn keep(tree: &Tree, step: &Step, names: &BTreeMap<u32, String>, state: &mut State) {
-    let target = step.target.to_string();
-    match state.kept.iter_mut().find(|kept| kept.target == target) {
-        Some(kept) => kept.written.clone_from(&step.value),
-        None => {
-            let former = tree.value(&step.target).unwrap_or_else(|_| step.found.clone());
-            let interrupt = interrupt_of(&step.target).and_then(|number| names.get(&number).cloned());
-            state.kept.push(Kept { target, former, written: step.value.clone(), interrupt });
-        }
+/// Remembers what is there now, unless an earlier run has changed it already. An interrupt whose number is another's by now
+/// is another one.
+fn keep(tree: &Tree, setting: &Target, found: &str, names: &BTreeMap<u32, String>, state: &mut State) {
+    let target = setting.to_string();
+    let interrupt = interrupt_of(setting).and_then(|number| names.get(&number).cloned());
+    let known = state.kept.iter_mut().find(|kept| kept.target == target);
+    let fresh = |target| {
+        let former = tree.value(setting).unwrap_or_else(|_| found.to_owned());
+        Kept { target, former, written: None, interrupt: interrupt.clone() }
+    };
+    match known {
+        Some(kept) if kept.interrupt == interrupt => kept.written = None,
+        Some(kept) => *kept = fresh(target),
+        None => state.kept.push(fresh(target)),
     }
 }
 
@@ -302,18 +408,30 @@ pub fn revert(tree: &Tree, state_file: &Path) -> Result<Reverted, MachineError> 
         Found::Nothing => return Err(MachineError::NothingKept { path: path() }),
         Found::OtherBoot => return Err(MachineError::OtherBoot { path: path() }),
     };
+    let machine = Machine::read(tree)?;
+    // Before anything is put back: a driver that makes its queues anew sets them as it likes.
+    let changed = |kept: &Kept| kept.is_changed(tree).then(|| kept.target.clone());
+    let changed: BTreeSet<String> = state.kept.iter().filter_map(changed).collect();
     // The number of queues first: the driver gives new ones its own settings. Then backwards: what was changed last could be
     // changed only because of what was changed before it.
     let (channels, rest): (Vec<Kept>, Vec<Kept>) = state.kept.drain(..).partition(Kept::is_channels);
     let mut reverted = Reverted::default();
-    let none = BTreeMap::new();
+    let mut now = Now { names: BTreeMap::new(), changed };
     for kept in channels {
-        put_back(tree, kept, &none, &mut state.kept, &mut reverted);
+        if !reverted.remarks.is_empty() {
+            state.kept.push(kept);
+            continue;
+        }
+        let target = Target::parse(&kept.target).expect("checked when it was loaded");
+        put_back(tree, kept, &now, &mut state.kept, &mut reverted);
+        if let Err(down) = await_link(tree, &machine, &target, LINK_LIMIT) {
+            reverted.remarks.push(format!("{down}: that of the cards after it stays in the state file"));
+        }
     }
     // Interrupts may be others now.
-    let names = interrupt_names(tree);
+    now.names = interrupt_names(tree);
     for kept in rest.into_iter().rev() {
-        put_back(tree, kept, &names, &mut state.kept, &mut reverted);
+        put_back(tree, kept, &now, &mut state.kept, &mut reverted);
     }
     // In the order of the changes again.
     state.kept.reverse();
@@ -321,16 +439,32 @@ pub fn revert(tree: &Tree, state_file: &Path) -> Result<Reverted, MachineError> 
     Ok(reverted)
 }
 
-fn put_back(tree: &Tree, kept: Kept, names: &BTreeMap<u32, String>, left: &mut Vec<Kept>, reverted: &mut Reverted) {
+/// What there is to know before a setting is put back.
+struct Now {
+    /// Of the interrupts, by number.
+    names: BTreeMap<u32, String>,
+    /// Targets that somebody has changed after the last run.
+    changed: BTreeSet<String>,
+}
+
+fn put_back(tree: &Tree, kept: Kept, now: &Now, left: &mut Vec<Kept>, reverted: &mut Reverted) {
     let target = Target::parse(&kept.target).expect("checked when it was loaded");
     if let (Some(number), Some(name)) = (interrupt_of(&target), &kept.interrupt) {
-        let found = names.get(&number);
+        let found = now.names.get(&number);
         if found != Some(name) {
             let found = found.map_or("nobody's".to_owned(), |found| format!("that of {found}"));
             let reason = format!("interrupt {number} was that of {name} and is {found} now");
             reverted.gone.push((kept, reason));
             return;
         }
+    }
+    // Of queues much is kept that no run has changed.
+    if tree.value(&target).is_ok_and(|found| found == kept.former) {
+        return;
+    }
+    if now.changed.contains(&kept.target) {
+        reverted.changed.push(kept);
+        return;
     }
     match tree.set(&target, &kept.former) {
         Ok(()) => reverted.done.push(kept),
@@ -346,193 +480,5 @@ fn put_back(tree: &Tree, kept: Kept, names: &BTreeMap<u32, String>, left: &mut V
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::machine::cpus::Cpus;
-    use crate::machine::plan::PlaneKind;
-    use crate::machine::testing::{Folder, contents, unpack};
-
-    fn wishes(internal: &str, external: &str) -> [PlaneWish; 2] {
-        let wish = |kind, device: &str, cpus| {
-            let cpus = Cpus::parse_list(cpus);
-            PlaneWish { kind, device: device.to_owned(), cpus }
-        };
-        [wish(PlaneKind::Internal, internal, "0-1"), wish(PlaneKind::External, external, "2-3")]
-    }
-
-    #[test]
-    fn what_was_applied_is_put_back_to_the_last_byte() {
-        for (name, internal, external) in [("two_cards", "ens1f0np0", "ens2f0np0"), ("bonded", "ens1f0", "bond0.20")] {
-            let (folder, tree) = unpack(name);
-            let own = Folder::new();
-            let file = own.path().join("deep/state.json");
-            let before = contents(folder.path());
-            let wishes = wishes(internal, external);
-            let applied = apply(&tree, &wishes, &file).unwrap();
-            assert!(applied.done.len() > 10 && applied.refused.is_empty(), "{name}: {applied:?}");
-            assert_ne!(contents(folder.path()), before, "{name}");
-            // What is applied needs nothing more, and a second run does not forget what was there first.
-            assert_eq!(plan(&Machine::read(&tree).unwrap(), &wishes).steps, [], "{name}");
-            fs::write(folder.path().join("proc/sys/net/core/somaxconn"), "128\n").unwrap();
-            assert_eq!(apply(&tree, &wishes, &file).unwrap().done.len(), 1, "{name}");
-            let reverted = revert(&tree, &file).unwrap();
-            assert_eq!(reverted.done.len(), applied.done.len() + 1, "{name}: {reverted:?}");
-            assert!(reverted.refused.is_empty() && reverted.gone.is_empty(), "{name}: {reverted:?}");
-            fs::write(folder.path().join("proc/sys/net/core/somaxconn"), "4096\n").unwrap();
-            assert_eq!(contents(folder.path()), before, "{name}");
-            assert!(!file.exists(), "{name}");
-            assert!(matches!(revert(&tree, &file), Err(MachineError::NothingKept { .. })), "{name}");
-        }
-    }
-
-    #[test]
-    fn what_is_refused_stops_nothing_and_is_not_kept() {
-        let (folder, tree) = unpack("two_cards");
-        let own = Folder::new();
-        let file = own.path().join("state.json");
-        // A folder in the place of a file cannot be written; nor can the kernel's own choice of an interrupt's CPU.
-        let refusing = folder.path().join("proc/irq/129/smp_affinity_list");
-        let mut machine = Machine::read(&tree).unwrap();
-        let steps = plan(&machine, &wishes("ens1f0np0", "ens2f0np0")).steps;
-        fs::remove_file(&refusing).unwrap();
-        fs::create_dir(&refusing).unwrap();
-        machine.devices.clear();
-        let mut state = State::empty(&tree);
-        let mut applied = Applied::default();
-        carry_out(&tree, &steps, &mut state, &file, &mut applied).unwrap();
-        assert_eq!((applied.refused.len(), applied.done.len()), (1, steps.len() - 1));
-        assert!(
-            applied.refused[0].error.to_string().starts_with("/proc/irq/129/smp_affinity_list cannot be set to \"0\"")
-        );
-        let kept = State::load(&file).unwrap().unwrap().kept;
-        assert!(kept.len() == steps.len() - 1 && !kept.iter().any(|kept| kept.target.contains("/129/")));
-    }
-
-    #[test]
-    fn a_setting_that_cannot_be_put_back_stays_in_the_file() {
-        let (folder, tree) = unpack("two_cards");
-        let own = Folder::new();
-        let file = own.path().join("state.json");
-        apply(&tree, &wishes("ens1f0np0", "ens2f0np0"), &file).unwrap();
-        let refusing = folder.path().join("proc/irq/129/smp_affinity_list");
-        fs::remove_file(&refusing).unwrap();
-        fs::create_dir(&refusing).unwrap();
-        assert_eq!(revert(&tree, &file).unwrap().refused.len(), 1);
-        let kept = State::load(&file).unwrap().unwrap().kept;
-        assert_eq!(
-            kept.iter().map(|kept| kept.target.as_str()).collect::<Vec<_>>(),
-            ["/proc/irq/129/smp_affinity_list"]
-        );
-    }
-
-    #[test]
-    fn a_state_file_of_something_else_is_refused() {
-        let (_folder, tree) = unpack("two_cards");
-        let own = Folder::new();
-        let file = own.path().join("state.json");
-        let check = |text: &str, expected: &str| {
-            fs::write(&file, text).unwrap();
-            let words = revert(&tree, &file).unwrap_err().to_string();
-            assert!(words.contains(expected), "{words}");
-            assert!(file.exists());
-        };
-        check("{}", "missing field");
-        check(r#"{"format":2,"root":"/","boot":"","kept":[]}"#, "it has format 2, expected 1");
-        check(r#"{"format":1,"root":"/elsewhere","boot":"","kept":[]}"#, "keeps settings of the root /elsewhere");
-        let kept = r#"[{"target":"/etc/shadow","former":"","written":""}]"#;
-        check(
-            &format!(r#"{{"format":1,"root":"/","boot":"","kept":{kept}}}"#),
-            "\"/etc/shadow\" is nothing that a plan changes",
-        );
-    }
-
-    /// A card that takes queues away when their number falls, and whose driver takes no times while it chooses them itself.
-    fn as_a_card(root: &Path, target: &Target, value: &str) -> io::Result<()> {
-        match target {
-            Target::Ethtool { group, .. } if group == "channels" && value.trim() == "4" => {
-                fs::remove_dir_all(root.join("sys/class/net/ens1f0np0/queues/tx-1"))?;
-                fs::remove_dir_all(root.join("proc/irq/132"))?;
-                let shown = root.join("proc/interrupts");
-                let lines = fs::read_to_string(&shown)?.replace("mlx5_comp2@pci:0000:3b:00.0", "nvme7q1");
-                fs::write(shown, lines)
-            }
-            Target::Ethtool { device, field, .. } if field == "rx-usecs" => {
-                let adaptive = fs::read_to_string(root.join(format!("ethtool/{device}/coalesce/adaptive-rx")))?;
-                let refused = io::Error::from_raw_os_error(libc::EINVAL);
-                if adaptive.trim() == "on" { Err(refused) } else { Ok(()) }
-            }
-            _ => Ok(()),
-        }
-    }
-
-    #[test]
-    fn what_a_card_has_no_more_is_not_put_back_and_the_rest_backwards() {
-        let (folder, mut tree) = unpack("two_cards");
-        tree.before_set = Some(as_a_card);
-        let own = Folder::new();
-        let file = own.path().join("state.json");
-        let wishes = [PlaneWish { cpus: Cpus::parse_list("0-5"), ..wishes("ens1f0np0", "x")[0].clone() }];
-        let applied = apply(&tree, &wishes, &file).unwrap();
-        assert!(applied.refused.is_empty() && applied.done[0].is_channels(), "{applied:?}");
-        let reverted = revert(&tree, &file).unwrap();
-        assert!(reverted.refused.is_empty() && !file.exists(), "{reverted:?}");
-        let mut gone: Vec<_> = reverted.gone.iter().map(|(kept, why)| format!("{}: {why}", kept.target)).collect();
-        gone.sort();
-        let expected = [
-            "/proc/irq/131/smp_affinity_list: interrupt 131 was that of mlx5_comp2@pci:0000:3b:00.0 and is that of nvme7q1 now",
-            "/proc/irq/132/smp_affinity_list: it is not there any more",
-            "/sys/class/net/ens1f0np0/queues/tx-1/xps_cpus: it is not there any more",
-        ];
-        assert_eq!(gone, expected);
-        let text = |path: &str| fs::read_to_string(folder.path().join(path)).unwrap();
-        assert_eq!(text("ethtool/ens1f0np0/coalesce/rx-usecs"), "64\n");
-        assert_eq!(text("ethtool/ens1f0np0/coalesce/adaptive-rx"), "on\n");
-        assert_eq!(text("proc/irq/131/smp_affinity_list"), "2\n", "another's by now");
-    }
-
-    #[test]
-    fn what_an_earlier_boot_has_kept_counts_for_nothing() {
-        let (folder, tree) = unpack("two_cards");
-        let own = Folder::new();
-        let file = own.path().join("state.json");
-        let boot = |id: &str| {
-            let path = folder.path().join(BOOT_ID);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, id).unwrap();
-        };
-        boot("first\n");
-        let wishes = wishes("ens1f0np0", "ens2f0np0");
-        apply(&tree, &wishes, &file).unwrap();
-        boot("second\n");
-        let before = contents(folder.path());
-        assert!(matches!(revert(&tree, &file), Err(MachineError::OtherBoot { .. })));
-        assert_eq!(contents(folder.path()), before);
-        let usecs = folder.path().join("ethtool/ens1f0np0/coalesce/rx-usecs");
-        fs::write(&usecs, "50\n").unwrap();
-        let applied = apply(&tree, &wishes, &file).unwrap();
-        assert!(applied.remarks[0].contains("of an earlier boot"), "{applied:?}");
-        assert_eq!(State::load(&file).unwrap().unwrap().kept.len(), 1);
-        revert(&tree, &file).unwrap();
-        assert_eq!(fs::read_to_string(usecs).unwrap(), "50\n");
-    }
-
-    #[test]
-    fn no_link_is_followed_and_nobody_elses_file_is_believed() {
-        let (_folder, tree) = unpack("two_cards");
-        let own = Folder::new();
-        let (file, other) = (own.path().join("state.json"), own.path().join("precious"));
-        fs::write(&other, "precious").unwrap();
-        std::os::unix::fs::symlink(&other, own.path().join("state.new")).unwrap();
-        let wishes = wishes("ens1f0np0", "ens2f0np0");
-        apply(&tree, &wishes, &file).unwrap();
-        assert_eq!(fs::read_to_string(&other).unwrap(), "precious");
-        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
-        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o606)).unwrap();
-        let words = revert(&tree, &file).unwrap_err().to_string();
-        assert!(words.contains("everybody may write it (mode 606)"), "{words}");
-        fs::rename(&file, own.path().join("moved.json")).unwrap();
-        std::os::unix::fs::symlink("moved.json", &file).unwrap();
-        let words = revert(&tree, &file).unwrap_err().to_string();
-        assert!(words.contains("cannot be read"), "{words}");
-    }
-}
+#[path = "apply_tests.rs"]
+mod tests;

@@ -1,9 +1,8 @@
 //! Network devices of a host, after `/sys/class/net`.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::addresses;
+use super::addresses::Addresses;
 use super::cpus::Cpus;
 use super::error::MachineError;
 use super::ethtool::{Channels, Coalescing};
@@ -76,17 +75,16 @@ impl Device {
 }
 
 /// All devices, by name.
-pub(super) fn read_all(tree: &Tree) -> Result<Vec<Device>, MachineError> {
+pub(super) fn read_all(tree: &Tree, addresses: &Addresses) -> Result<Vec<Device>, MachineError> {
     let names = tree.try_list(FOLDER);
     let names = names.map_err(|source| MachineError::NoDevices { path: tree.root().join(FOLDER), source })?;
     let lines = interrupts::parse(&tree.text("proc/interrupts").unwrap_or_default());
-    let addresses = addresses::read(tree);
     // Beside the devices there may be files, as `bonding_masters`.
     let is_device = |name: &String| tree.exists(&format!("{FOLDER}/{name}/ifindex"));
-    Ok(names.into_iter().filter(is_device).map(|name| read(tree, name, &lines, &addresses)).collect())
+    Ok(names.into_iter().filter(is_device).map(|name| read(tree, name, &lines, addresses)).collect())
 }
 
-fn read(tree: &Tree, name: String, lines: &[Line], addresses: &BTreeMap<String, Vec<IpAddr>>) -> Device {
+fn read(tree: &Tree, name: String, lines: &[Line], addresses: &Addresses) -> Device {
     let path = |file: &str| format!("{FOLDER}/{name}/{file}");
     let uevent = tree.text(&path("device/uevent")).unwrap_or_default();
     let field = |key: &str| uevent.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned);

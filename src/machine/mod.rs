@@ -31,7 +31,7 @@ pub use ethtool::{Channels, Coalescing};
 pub use file_system::FileSystem;
 pub use interrupts::{Interrupt, Purpose};
 pub use kernel::{Kernel, Limit, Limits};
-pub use plan::{Plan, PlaneKind, PlaneWish, Step, plan};
+pub use plan::{Plan, PlaneKind, PlaneWish, Step, irqbalance_advice, plan};
 pub use sysctls::{SYSCTLS, Sysctl};
 pub use tree::{Target, Tree};
 
@@ -46,6 +46,8 @@ pub struct Machine {
     pub topology: Topology,
     /// Network devices, by name.
     pub devices: Vec<Device>,
+    /// Why the devices' addresses are not known; then they have none here.
+    pub addresses_refused: Option<String>,
     /// The parameters of [`SYSCTLS`] as they are, in that order.
     pub sysctls: Vec<Option<String>>,
     /// True when irqbalance runs: it moves interrupts again that someone has placed.
@@ -58,11 +60,16 @@ impl Machine {
     /// # Errors
     /// When `tree` has no network devices to list: then it is no root of `/proc` and `/sys`.
     pub fn read(tree: &Tree) -> Result<Machine, MachineError> {
+        let (addresses, addresses_refused) = match addresses::read(tree) {
+            Ok(addresses) => (addresses, None),
+            Err(error) => (addresses::Addresses::new(), Some(error.to_string())),
+        };
         Ok(Machine {
             kernel: Kernel::read(tree),
             limits: Limits::read(tree),
             topology: Topology::read(tree),
-            devices: devices::read_all(tree)?,
+            devices: devices::read_all(tree, &addresses)?,
+            addresses_refused,
             sysctls: SYSCTLS.iter().map(|sysctl| tree.text(sysctl.path)).collect(),
             has_irqbalance: kernel::runs(tree, "irqbalance"),
         })
@@ -78,6 +85,13 @@ impl Machine {
     #[must_use]
     pub fn device_with(&self, address: std::net::IpAddr) -> Option<&Device> {
         self.devices.iter().find(|device| device.has(address))
+    }
+
+    /// The device that packets of this address should take. None for one that is on the loopback device and no loopback address:
+    /// routed hosts have theirs there, and any card may carry it.
+    #[must_use]
+    pub fn carrier_of(&self, address: std::net::IpAddr) -> Option<&Device> {
+        self.device_with(address).filter(|device| !device.is_loopback() || address.is_loopback())
     }
 
     /// The devices that do the work of `name`: itself, or those below a bond, a bridge or a VLAN.

@@ -4,6 +4,7 @@
 //! Interrupts and queues are placed only on CPUs that somebody has named for the plane. What a device does not show is not
 //! planned for, and a remark says so.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::Machine;
@@ -111,15 +112,27 @@ pub fn plan(machine: &Machine, wishes: &[PlaneWish]) -> Plan {
     if machine.has_irqbalance
         && plan.steps.iter().any(|step| matches!(&step.target, Target::File(path) if path.starts_with("proc/irq")))
     {
-        plan.remark(
-            "irqbalance runs and moves interrupts again: stop it (systemctl disable --now irqbalance), or keep it off these \
-             CPUs with IRQBALANCE_BANNED_CPULIST",
-        );
+        let named = wishes.iter().filter(|wish| wish.cpus.is_some());
+        let devices = named.flat_map(|wish| machine.working_devices(&wish.device));
+        let numbers: BTreeSet<u32> =
+            devices.flat_map(Device::queue_interrupts).map(|interrupt| interrupt.number).collect();
+        plan.remark(format!("irqbalance runs and moves interrupts again: {}", irqbalance_advice(numbers)));
     }
     plan_sysctls(&mut plan, machine);
     // Stable: within each part the order stays.
     plan.steps.sort_by_key(|step| !step.is_channels());
     plan
+}
+
+/// How interrupts are kept from irqbalance. Its lists of banned CPUs would do the opposite: keep them off CPUs.
+#[must_use]
+pub fn irqbalance_advice(interrupts: impl IntoIterator<Item = u32>) -> String {
+    let banned: Vec<String> = interrupts.into_iter().map(|number| format!("--banirq={number}")).collect();
+    format!(
+        "stop it (systemctl disable --now irqbalance), or ban the interrupts of the cards: {}, or a policy script that answers \
+         ban=true for them",
+        banned.join(" ")
+    )
 }
 
 fn plan_device(plan: &mut Plan, machine: &Machine, wish: &PlaneWish, device: &Device) {
@@ -169,7 +182,10 @@ fn note_distance(plan: &mut Plan, machine: &Machine, kind: PlaneKind, device: &D
 
 /// A queue for each CPU: more interrupt the same CPUs more often, fewer leave some without work.
 fn plan_channels(plan: &mut Plan, device: &Device, cpus: &Cpus) {
-    let Some(channels) = device.channels else { return };
+    let Some(channels) = device.channels else {
+        plan.remark(format!("{} shows no queues for both directions: their number stays as it is", device.name));
+        return;
+    };
     let count = u32::try_from(cpus.len()).unwrap_or(u32::MAX).min(channels.combined_max).max(1);
     let reason = format!(
         "one queue for each of the CPUs {cpus}; the driver may take the link down for a moment, and interrupts and queues \
@@ -333,7 +349,11 @@ mod tests {
         let rps = |device: &str| format!("/sys/class/net/{device}/queues/rx-1/rps_cpus: 0000000f -> 00000000");
         assert!(steps.contains(&rps("eno1")) && steps.contains(&rps("eno2")), "{steps:#?}");
         assert!(!steps.iter().any(|step| step.contains("somaxconn") || step.contains("/63/")), "{steps:#?}");
-        assert!(remarks.iter().any(|remark| remark.contains("irqbalance runs")), "{remarks:?}");
+        let bans = "--banirq=61 --banirq=62 --banirq=65 --banirq=66 --banirq=71, or";
+        assert!(
+            remarks.iter().any(|remark| remark.contains("irqbalance runs") && remark.contains(bans)),
+            "{remarks:?}"
+        );
     }
 
     #[test]
@@ -377,6 +397,16 @@ mod tests {
         assert!(!places(&steps) && remarks[0].contains("no device eth7"), "{steps:?} {remarks:?}");
         let (steps, remarks) = planned("two_cards", &[wish(PlaneKind::Internal, "ens1f0np0", Some("8-9"))]);
         assert!(!places(&steps) && remarks[0].contains("CPU 8-9 is not there"), "{steps:?} {remarks:?}");
+    }
+
+    #[test]
+    fn a_card_without_combined_queues_is_named() {
+        let (_folder, tree) = unpack("two_cards");
+        let mut machine = Machine::read(&tree).unwrap();
+        machine.devices[0].channels = None;
+        let plan = plan(&machine, &[wish(PlaneKind::Internal, "ens1f0np0", Some("0-1"))]);
+        assert!(!plan.steps.iter().any(Step::is_channels));
+        assert_eq!(plan.remarks, ["ens1f0np0 shows no queues for both directions: their number stays as it is"]);
     }
 
     #[test]

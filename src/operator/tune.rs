@@ -44,6 +44,11 @@ pub(super) fn run(order: &Order, config: &Config, tell: &mut dyn FnMut(&str)) ->
     let tree = Tree::at(&order.root);
     let machine = Machine::read(&tree)?;
     let wishes = wishes(&machine, config);
+    if let Some(error) = &machine.addresses_refused {
+        tell(&format!(
+            "the kernel does not tell which device has which address: {error}; name IntDevice and ExtDevice"
+        ));
+    }
     for (kind, address) in [(PlaneKind::Internal, config.int_ip), (PlaneKind::External, config.ext_ip)] {
         match wishes.iter().find(|wish| wish.kind == kind) {
             Some(wish) => tell(&format!(
@@ -51,9 +56,9 @@ pub(super) fn run(order: &Order, config: &Config, tell: &mut dyn FnMut(&str)) ->
                 wish.device,
                 wish.cpus.as_ref().map_or("not named".to_owned(), ToString::to_string)
             )),
-            None => {
-                tell(&format!("{kind} plane: {address} is on no single device of this host; nothing is planned for it"))
-            }
+            None => tell(&format!(
+                "{kind} plane: {address} is on no single device that is known; nothing is planned for it"
+            )),
         }
     }
     match order.action {
@@ -108,14 +113,18 @@ fn report(applied: &Applied, state_file: &Path, tell: &mut dyn FnMut(&str)) -> b
 /// Puts back what the state file has. True when nothing was refused.
 pub(super) fn take_back(order: &Order, tell: &mut dyn FnMut(&str)) -> Result<bool, OperatorError> {
     let state_file = &order.state_file;
-    let Reverted { done, gone, refused } = revert(&Tree::at(&order.root), state_file)?;
+    let Reverted { done, gone, changed, refused, remarks } = revert(&Tree::at(&order.root), state_file)?;
     done.iter().for_each(|kept| tell(&format!("put back   {}: {}", kept.target, plain(kept.former.trim()))));
     gone.iter().for_each(|(kept, why)| tell(&format!("gone       {}: {why}; nothing to put back", kept.target)));
+    changed.iter().for_each(|kept| {
+        tell(&format!("left       {}: changed since; it was {} before", kept.target, plain(&kept.former)));
+    });
     refused.iter().for_each(|refused| tell(&format!("refused    {}", refused.error)));
     if !refused.is_empty() {
         tell(&format!("what was refused stays in {}: try again as root", state_file.display()));
     }
-    Ok(refused.is_empty())
+    remarks.iter().for_each(|remark| tell(&format!("remark     {remark}")));
+    Ok(refused.is_empty() && remarks.is_empty())
 }
 
 /// On one line.
@@ -155,7 +164,12 @@ mod tests {
         assert!(told(Action::Apply).last().unwrap().contains("`ringstore tune --revert` puts it back"));
         assert!(contents(folder.path()) != before && state_file.exists());
         assert_eq!(told(Action::DryRun).last().unwrap(), "nothing to change");
-        assert!(told(Action::Revert).contains(&"put back   /proc/irq/129/smp_affinity_list: 0-7".to_owned()));
+        std::fs::write(folder.path().join("proc/irq/130/smp_affinity_list"), "5\n").unwrap();
+        let shown = told(Action::Revert);
+        assert!(shown.contains(&"put back   /proc/irq/129/smp_affinity_list: 0-7".to_owned()), "{shown:#?}");
+        let left = "left       /proc/irq/130/smp_affinity_list: changed since; it was 0-7 before";
+        assert!(shown.contains(&left.to_owned()), "{shown:#?}");
+        std::fs::write(folder.path().join("proc/irq/130/smp_affinity_list"), "0-7\n").unwrap();
         assert_eq!(contents(folder.path()), before);
     }
 
@@ -193,10 +207,12 @@ mod tests {
         // What cannot be put back is kept for another try.
         std::fs::remove_file(file(130)).unwrap();
         std::fs::write(file(130), "0-7\n").unwrap();
-        refuse(129);
+        // A folder can neither be read nor written.
+        std::fs::remove_file(file(129)).unwrap();
+        std::fs::create_dir(file(129)).unwrap();
         let lines = told(Action::Revert, false);
         assert!(lines.last().unwrap().contains("what was refused stays in"), "{lines:#?}");
-        std::fs::remove_file(file(129)).unwrap();
+        std::fs::remove_dir(file(129)).unwrap();
         std::fs::write(file(129), "0\n").unwrap();
         assert_eq!(told(Action::Revert, true), ["put back   /proc/irq/129/smp_affinity_list: 0-7"]);
         assert!(contents(folder.path()) == before && !state_file.exists());

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -57,6 +58,34 @@ fn the_unit_restarts_after_the_statuses_that_the_readme_says() {
     }
     assert_eq!(values(&unit, "Type"), ["notify"]);
     assert_eq!(values(&unit, "LimitMEMLOCK"), ["infinity"]);
+}
+
+#[test]
+fn the_doctor_is_run_with_the_rights_of_the_unit() {
+    let unit = text("scripts/systemd/ringstore.service");
+    let head: String = unit.lines().map_while(|line| line.strip_prefix('#')).collect::<Vec<_>>().join("\n");
+    let (_, order) = head.split_once("systemd-run").expect("the head says how to run the doctor");
+    let given: BTreeSet<String> = order.split(" -p ").skip(1).map(property).collect();
+    for key in [
+        "User",
+        "StateDirectory",
+        "LimitMEMLOCK",
+        "LimitNOFILE",
+        "NoNewPrivileges",
+        "RestrictAddressFamilies",
+        "SystemCallFilter",
+        "SystemCallErrorNumber",
+    ] {
+        let expected = format!("{key}={}", values(&unit, key).concat());
+        assert!(given.contains(&expected), "{expected} is not in {given:?}");
+    }
+    assert_eq!(given.len(), 8, "{given:?}");
+}
+
+/// What stands behind a `-p`, in quotes or up to the next space.
+fn property(text: &str) -> String {
+    let (rest, end) = text.strip_prefix('"').map_or((text, ' '), |rest| (rest, '"'));
+    rest.split([end, '\n']).next().unwrap_or_default().to_owned()
 }
 
 #[test]
@@ -206,12 +235,15 @@ fn what_the_readme_makes_is_what_the_example_configuration_reads() {
     assert!(keys.iter().all(|line| line.contains("-o ringstore -g ringstore -m 600")), "{keys:?}");
     // The example is made that of each host.
     let edit = commands.iter().find(|line| line.starts_with("sed ")).expect("the example is edited");
-    let edit = edit.replace("/etc/eventstore/eventstore.conf", "made.conf");
+    let rights = commands.iter().find(|line| line.starts_with("chmod ")).expect("the node's user may read it");
+    // With the umask of a host that is careful.
+    let edit = format!("umask 027; {edit} && {rights}").replace("/etc/eventstore/eventstore.conf", "made.conf");
     for n in ["1", "2", "3"] {
         fs::copy(path("scripts/eventstore.conf.example"), folder.join("eventstore.conf.example")).unwrap();
         let shell = Command::new("bash").args(["-c", &edit]).env("n", n).current_dir(&folder).status().unwrap();
         assert!(shell.success(), "{edit}");
         let conf = folder.join("made.conf");
+        assert_eq!(fs::metadata(&conf).unwrap().permissions().mode() & 0o777, 0o644, "{edit}");
         let words = fs::read_to_string(&conf).unwrap();
         for expected in [format!("IntIp: 10.1.0.{n}\n"), format!("ExtIp: 192.168.7.{n}\n")] {
             assert!(words.contains(&expected), "{expected} is not in {words}");

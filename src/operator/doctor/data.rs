@@ -29,16 +29,20 @@ const CHUNKS_SHORT: u64 = 16;
 struct Flushes(Vec<Duration>);
 
 impl Flushes {
+    /// The nearest rank: the least time within which this many of them were done.
     fn percentile(&self, percent: usize) -> Duration {
-        self.0[(self.0.len() * percent / 100).min(self.0.len() - 1)]
+        self.0[(self.0.len() * percent).div_ceil(100).max(1) - 1]
     }
 }
 
 pub(super) fn findings(config: &Config) -> Group {
     let mut group = Group::new("data");
-    let Some(folder) = existing(&config.db) else {
-        group.problem(format!("{}: nothing of this path is there", config.db.display()), "correct Db");
-        return group;
+    let folder = match existing(&config.db) {
+        Ok(folder) => folder,
+        Err((place, error)) => {
+            refused(&mut group, &place, &error);
+            return group;
+        }
     };
     if folder == config.db {
         group.fine(format!("data directory: {}", folder.display()));
@@ -83,11 +87,39 @@ fn is_forbidden(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
-/// The directory, or the nearest one above it that is there.
-fn existing(path: &Path) -> Option<PathBuf> {
-    let whole = std::path::absolute(path).ok()?;
-    let found = whole.ancestors().find(|folder| folder.is_dir())?.to_owned();
-    Some(if found == whole { path.to_owned() } else { found })
+/// The directory, or the nearest one above it that is there; or what is in the way, and why.
+fn existing(path: &Path) -> Result<PathBuf, (PathBuf, io::Error)> {
+    let whole = std::path::absolute(path).map_err(|error| (path.to_owned(), error))?;
+    for place in whole.ancestors() {
+        // A link that leads nowhere is there, but nothing can be made below it.
+        let found = match fs::symlink_metadata(place) {
+            // Below a file there is nothing, either: the file itself is found further up.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
+            Err(error) => Err(error),
+            Ok(_) => fs::metadata(place),
+        };
+        return match found {
+            Ok(found) if found.is_dir() => Ok(if place == whole { path.to_owned() } else { place.to_owned() }),
+            Ok(_) => Err((place.to_owned(), io::ErrorKind::NotADirectory.into())),
+            Err(error) => Err((place.to_owned(), error)),
+        };
+    }
+    Err((whole, io::ErrorKind::NotFound.into()))
+}
+
+fn refused(group: &mut Group, place: &Path, error: &io::Error) {
+    let place = place.display();
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => group.problem(
+            format!("{place}: this user cannot see it: {error}"),
+            "run the doctor as the node's user, or give that user the way to Db",
+        ),
+        io::ErrorKind::NotFound => group.problem(
+            format!("{place} is a link that leads nowhere"),
+            "make the directory that it names, or correct Db",
+        ),
+        _ => group.problem(format!("{place} is no directory: {error}"), "move it away, or correct Db"),
+    }
 }
 
 fn file_system(group: &mut Group, found: &FileSystem) {
@@ -163,7 +195,13 @@ fn measure(folder: &Path) -> io::Result<Flushes> {
 
 fn flush_time(group: &mut Group, flushes: &Flushes, election_timeout: Duration, is_cluster: bool) {
     let (middle, slow) = (flushes.percentile(50), flushes.percentile(99));
-    let words = format!("flush of 4 KiB: p50 {}, p99 {} ({} measured)", shown(middle), shown(slow), flushes.0.len());
+    let words = format!(
+        "flush of 4 KiB: p50 {}, p99 {}, max {} ({} measured)",
+        shown(middle),
+        shown(slow),
+        shown(flushes.percentile(100)),
+        flushes.0.len()
+    );
     if is_cluster && slow > election_timeout / 2 {
         group.problem(
             format!("{words}: more than half of the election timeout ({})", shown(election_timeout)),
@@ -222,6 +260,17 @@ mod tests {
     }
 
     #[test]
+    fn one_slow_flush_of_a_hundred_is_not_the_99th() {
+        let mut times = vec![Duration::from_micros(800); 99];
+        times.push(Duration::from_millis(400));
+        let flushes = Flushes(times);
+        let (grade, line) = graded(|group| flush_time(group, &flushes, Duration::from_millis(700), true));
+        assert!(grade == Grade::Fine && line.contains("p99 800 µs, max 400 ms (100 measured)"), "{line}");
+        let single = Flushes(vec![Duration::from_micros(7)]);
+        assert_eq!([0, 50, 99, 100].map(|percent| single.percentile(percent)), [Duration::from_micros(7); 4]);
+    }
+
+    #[test]
     fn room_is_counted_in_chunks() {
         let check = |free: u64, expected| {
             assert_eq!(graded(|group| judge_room(group, free << 20, 1 << 40, 256 << 20)).0, expected, "{free}");
@@ -258,13 +307,34 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_the_way_of_the_directory_is_a_problem() {
+        let folder = std::env::temp_dir().join(format!("ringstore-doctor-way-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("file"), "").unwrap();
+        std::os::unix::fs::symlink(folder.join("nothing"), folder.join("link")).unwrap();
+        let check = |db: &str, expected: &str| {
+            let group = findings(&Config { db: folder.join(db), ..Config::default() });
+            let (first, count) = (group.findings[0].clone(), group.findings.len());
+            assert!(first.grade == Grade::Problem && first.what.contains(expected) && count == 1, "{group:?}");
+        };
+        check("file", "file is no directory");
+        check("file/db/deep", "file is no directory");
+        check("link", "link is a link that leads nowhere");
+        check("link/db", "link is a link that leads nowhere");
+        fs::remove_dir_all(folder).unwrap();
+        let mut group = Group::new("data");
+        refused(&mut group, Path::new("/root/db"), &io::ErrorKind::PermissionDenied.into());
+        assert!(group.findings[0].line().contains("problem") && group.findings[0].next.contains("as the node's user"));
+    }
+
+    #[test]
     fn measuring_leaves_nothing_behind() {
         let folder = std::env::temp_dir().join(format!("ringstore-doctor-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let flushes = measure(&folder).unwrap();
         assert!(!flushes.0.is_empty() && flushes.percentile(50) <= flushes.percentile(99));
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
-        assert_eq!(existing(&folder.join("a/b")), Some(folder.clone()));
+        assert_eq!(existing(&folder.join("a/b")).unwrap(), folder);
         fs::remove_dir(&folder).unwrap();
     }
 

@@ -61,8 +61,8 @@ fn kernel(kernel: &Kernel, probed: &Result<Capabilities, RingError>) -> Group {
             "kernel.io_uring_disabled is 1: io_uring is for the privileged and for one group only, and the node may run as \
              somebody else than this command",
             format!(
-                "run the doctor as the node's user, or put that user in the group of kernel.io_uring_group (now {})",
-                kernel.io_uring_group.map_or("none".to_owned(), |group| group.to_string())
+                "run the doctor as the node's user, or set kernel.io_uring_group to a group of that user (now {})",
+                kernel.io_uring_group.filter(|group| *group >= 0).map_or("none".to_owned(), |group| group.to_string())
             ),
         );
     }
@@ -202,6 +202,19 @@ mod tests {
         let lines = shown(&kernel(&Kernel::default(), &Err(error)));
         assert_eq!(lines[1].0, Grade::Problem);
         assert!(lines[1].1.ends_with("lacks everything; take a newer one"), "{lines:?}");
+    }
+
+    #[test]
+    fn the_group_that_may_use_io_uring_is_named() {
+        let check = |group: i64, expected: &str| {
+            let found = Kernel { io_uring_disabled: Some(1), io_uring_group: Some(group), ..Kernel::default() };
+
+            let (grade, line) = shown(&kernel(&found, &probe())).pop().unwrap();
+            assert_eq!(grade, Grade::Advice);
+            assert!(line.ends_with(expected), "{line}");
+        };
+        check(-1, "set kernel.io_uring_group to a group of that user (now none)");
+        check(1000, "set kernel.io_uring_group to a group of that user (now 1000)");
     }
 
     #[test]

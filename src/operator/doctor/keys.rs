@@ -45,13 +45,22 @@ fn warnings(group: &mut Group, words: &[String]) {
 }
 
 fn internal(group: &mut Group, config: &Config, plane: &Plane, now: WallTime) {
-    group.fine(format!("the internal plane is {}", plane.words()));
+    let words = format!("the internal plane is {}", plane.words());
+    if plane.may_listen_on(config.int_ip) {
+        group.fine(words);
+    } else {
+        group.advice(
+            words,
+            "close it with UseInternalSsl or ClusterSecretFile: whoever reaches it can read and change everything",
+        );
+    }
     warnings(group, &plane.warnings());
     let Some(trust) = plane.trust() else { return };
     let expiry = trust.expiry();
     validity(group, "the other nodes are shown", &expiry, now);
     let address = config.advertised().int_http.ip().to_canonical();
-    named(group, config.security.internal.target_host.as_deref(), address, &expiry);
+    let option = if config.advertise_as.int_ip.is_some() { "IntIpAdvertiseAs" } else { "IntIp" };
+    named(group, config.security.internal.target_host.as_deref(), (address, option), &expiry);
 }
 
 fn validity(group: &mut Group, whom: &str, expiry: &Expiry, now: WallTime) {
@@ -65,11 +74,11 @@ fn validity(group: &mut Group, whom: &str, expiry: &Expiry, now: WallTime) {
 }
 
 /// The others look for SslTargetHost in it, or else for the address that they know this node by.
-fn named(group: &mut Group, target_host: Option<&str>, address: IpAddr, expiry: &Expiry) {
+fn named(group: &mut Group, target_host: Option<&str>, (address, told_by): (IpAddr, &str), expiry: &Expiry) {
     let (expected, option) = match target_host {
         Some(name) => (name.to_owned(), "SslTargetHost"),
         None if address.is_unspecified() => return,
-        None => (address.to_string(), "IntIp"),
+        None => (address.to_string(), told_by),
     };
     let file = expiry.file.display();
     if expiry.names.names.iter().any(|name| is_for(name, &expected)) {
@@ -109,7 +118,10 @@ mod tests {
     fn certificates_are_looked_at_as_the_node_does() {
         let cluster = TestCluster::new();
         let mut config = Config { int_ip: "10.1.0.1".parse().unwrap(), ..Config::default() };
+        check(&config, &[Grade::Advice], "the internal plane is open");
+        config.int_ip = "127.0.0.1".parse().unwrap();
         check(&config, &[], "the internal plane is open");
+        config.int_ip = "10.1.0.1".parse().unwrap();
         let files = cluster.files("node", &cluster.issue(&["10.1.0.1", "node1.cluster"], today()));
         config.security.internal.identity = Some(files.clone());
         check(&config, &[], "is for 10.1.0.1 (IntIp)");
@@ -121,6 +133,10 @@ mod tests {
         config.security.internal.target_host = None;
         config.int_ip = "10.1.0.9".parse().unwrap();
         check(&config, &[Grade::Problem], "is not for 10.1.0.9 (IntIp), which the other nodes look for");
+        config.advertise_as.int_ip = Some("10.1.0.2".parse().unwrap());
+        check(&config, &[Grade::Problem], "is not for 10.1.0.2 (IntIpAdvertiseAs)");
+        check(&config, &[Grade::Problem], "or correct IntIpAdvertiseAs");
+        config.advertise_as.int_ip = None;
         config.int_ip = "10.1.0.1".parse().unwrap();
         let soon = Validity::days(SystemTime::now(), 9);
         cluster.files("node", &cluster.issue(&["10.1.0.1"], soon));

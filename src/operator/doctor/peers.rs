@@ -185,7 +185,7 @@ fn way(
 ) {
     let named = route.filter(|route| !route.is_local).and_then(|route| machine.device(&route.device));
     let bound = config.int_device.as_deref().and_then(|name| machine.device(name));
-    let own = bound.or_else(|| machine.device_with(config.int_ip));
+    let own = bound.or_else(|| machine.carrier_of(config.int_ip));
     if let (Some(named), Some(own)) = (named, own)
         && named.name != own.name
     {
@@ -352,6 +352,17 @@ mod tests {
         check(None, "lo", 1448, &[]);
         // Bound to its device the node works, whatever the routes say; the packets are those of the device.
         check(Some("ens1f0np0"), "ens2f0np0", 8948, &[Grade::Advice, Grade::Fine]);
+    }
+
+    #[test]
+    fn any_card_may_carry_the_address_of_a_routed_host() {
+        let (_folder, tree) = crate::machine::testing::unpack("two_cards");
+        let mut machine = Machine::read(&tree).unwrap();
+        let config = Config { int_ip: "10.77.0.1".parse().unwrap(), cluster_size: 3, ..Config::default() };
+        machine.devices.iter_mut().find(|device| device.is_loopback()).unwrap().addresses.push(config.int_ip);
+        let route = Route { device: "ens2f0np0".to_owned(), is_local: false };
+        let found = graded(|group, _| way(group, &machine, &config, peer(), Some(&route), Some(1448)));
+        assert_eq!(found.iter().map(|(grade, _)| *grade).collect::<Vec<_>>(), [Grade::Fine], "{found:?}");
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Findings about the two planes: which device each has, and how it goes with the CPUs that are named for it.
 
+use std::net::IpAddr;
+
 use super::finding::Group;
 use crate::config::Config;
-use crate::machine::{Cpus, Device, Machine, PlaneKind, PlaneWish, SYSCTLS};
+use crate::machine::{Cpus, Device, Machine, PlaneKind, PlaneWish, SYSCTLS, Topology, irqbalance_advice};
 use crate::operator::tune::wishes;
 
 /// Packets of the internal plane are large: fewer of them is less work.
@@ -22,18 +24,16 @@ pub(super) fn findings(machine: &Machine, config: &Config) -> Vec<Group> {
     for (kind, address, bound) in planes {
         let mut group = Group::new(if kind == PlaneKind::Internal { "internal" } else { "external" });
         match device_of(&mut group, machine, kind, address, bound) {
-            Some(device) if device.is_loopback() => group.fine(format!(
-                "{address} is on the loopback device: only this host reaches it; there are no queues and interrupts to look at"
-            )),
-            Some(device) => {
-                let wish = wishes.iter().find(|wish| wish.kind == kind);
-                plane(&mut group, machine, kind, device, wish);
-            }
+            Some(device) if device.is_loopback() => loopback(&mut group, address),
+            Some(device) => plane(&mut group, machine, kind, device, &wishes),
             None => {}
         }
         groups.push(group);
     }
-    groups.push(host(machine, &wishes));
+    let mut host = host(machine, &wishes);
+    processors(&mut host, &machine.topology, config);
+    sysctls(&mut host, machine);
+    groups.push(host);
     groups
 }
 
@@ -42,7 +42,7 @@ fn device_of<'a>(
     group: &mut Group,
     machine: &'a Machine,
     kind: PlaneKind,
-    address: std::net::IpAddr,
+    address: IpAddr,
     bound: Option<&str>,
 ) -> Option<&'a Device> {
     let (ip, option) = if kind == PlaneKind::Internal { ("IntIp", "IntDevice") } else { ("ExtIp", "ExtDevice") };
@@ -55,12 +55,9 @@ fn device_of<'a>(
             );
             return None;
         };
-        if !device.has(address) && !address.is_unspecified() {
-            let has = found.map_or("no device".to_owned(), |other| other.name.clone());
-            group.problem(
-                format!("{option} is {name}, but {ip} {address} is on {has}"),
-                format!("correct {ip} or {option}: nobody would reach the listener"),
-            );
+        let is_known = machine.addresses_refused.is_none();
+        if is_known && !device.has(address) && !address.is_unspecified() {
+            elsewhere(group, [ip, option], name, address, found);
         }
         return Some(device);
     }
@@ -71,13 +68,39 @@ fn device_of<'a>(
         );
         return None;
     }
-    if found.is_none() {
+    if found.is_none() && machine.addresses_refused.is_some() {
+        group.fine(format!("which device has {ip} {address} is not known"));
+    } else if found.is_none() {
         group.problem(
             format!("{ip} is {address}, and no device of this host has that address"),
             format!("correct {ip}, or give the address to a device: {}", names(machine)),
         );
     }
     found
+}
+
+/// What is sent to an address may come by another device than the one that has it: routed hosts have theirs on the loopback
+/// device. A loopback address itself never leaves the host.
+fn elsewhere(group: &mut Group, [ip, option]: [&str; 2], bound: &str, address: IpAddr, found: Option<&Device>) {
+    let has = found.map_or("no device", |other| &other.name);
+    let words = format!("{option} is {bound}, but {ip} {address} is on {has}");
+    if found.is_none() || address.is_loopback() {
+        group.problem(words, format!("correct {ip} or {option}: nobody would reach the listener"));
+    } else {
+        group.advice(
+            words,
+            format!("it works only if the network routes {address} to {bound}; else correct {ip} or {option}"),
+        );
+    }
+}
+
+fn loopback(group: &mut Group, address: IpAddr) {
+    let words = "there are no queues and interrupts to look at";
+    if address.is_loopback() || address.is_unspecified() {
+        group.fine(format!("{address} on the loopback device: only this host reaches it; {words}"));
+    } else {
+        group.fine(format!("{address} is on the loopback device, and the routes say which cards carry it; {words}"));
+    }
 }
 
 fn names(machine: &Machine) -> String {
@@ -88,18 +111,25 @@ fn names(machine: &Machine) -> String {
     format!("there are {}", shown.collect::<Vec<_>>().join(", "))
 }
 
-fn plane(group: &mut Group, machine: &Machine, kind: PlaneKind, device: &Device, wish: Option<&PlaneWish>) {
+fn plane(group: &mut Group, machine: &Machine, kind: PlaneKind, device: &Device, wishes: &[PlaneWish]) {
     link(group, kind, device);
     let working = machine.working_devices(&device.name);
     if working.len() != 1 || working[0].name != device.name {
         let names: Vec<&str> = working.iter().map(|device| device.name.as_str()).collect();
         group.fine(format!("{} hands its work to {}", device.name, names.join(", ")));
     }
-    let cpus = wish.and_then(|wish| wish.cpus.as_ref());
+    let wish = |kind| wishes.iter().find(move |wish| wish.kind == kind);
+    let cpus = wish(kind).and_then(|wish| wish.cpus.as_ref());
+    let other = wish(PlaneKind::Internal).filter(|_| kind == PlaneKind::External);
+    let planned = other.map(|wish| machine.working_devices(&wish.device)).unwrap_or_default();
     for device in working {
+        if planned.iter().any(|other| other.name == device.name) {
+            group.fine(format!("{} does the work of both planes: it is looked at, and tuned, by IntCpus", device.name));
+            continue;
+        }
         card(group, device);
         interrupts(group, machine, kind, device, cpus);
-        steering(group, device, cpus);
+        steering(group, kind, device, cpus);
         coalescing(group, kind, device);
         memory_node(group, machine, device, cpus);
     }
@@ -142,7 +172,7 @@ fn interrupts(group: &mut Group, machine: &Machine, kind: PlaneKind, device: &De
     let mut taken = Cpus::default();
     all.iter().for_each(|interrupt| taken.extend(interrupt.cpus()));
     let words = format!("{}: {} interrupts of queues, taken by CPU {taken}", device.name, all.len());
-    let option = if kind == PlaneKind::Internal { "IntCpus" } else { "ExtCpus" };
+    let option = cpus_option(kind);
     match cpus {
         Some(cpus) => {
             let outside = all.iter().filter(|interrupt| !interrupt.cpus().is_within(cpus)).count();
@@ -160,13 +190,17 @@ fn interrupts(group: &mut Group, machine: &Machine, kind: PlaneKind, device: &De
     if machine.has_irqbalance && cpus.is_some() {
         group.advice(
             "irqbalance runs: it moves interrupts that someone has placed",
-            "stop it, or keep it off these CPUs with IRQBALANCE_BANNED_CPULIST",
+            irqbalance_advice(all.iter().map(|interrupt| interrupt.number)),
         );
     }
 }
 
+fn cpus_option(kind: PlaneKind) -> &'static str {
+    if kind == PlaneKind::Internal { "IntCpus" } else { "ExtCpus" }
+}
+
 /// RPS and XPS.
-fn steering(group: &mut Group, device: &Device, cpus: Option<&Cpus>) {
+fn steering(group: &mut Group, kind: PlaneKind, device: &Device, cpus: Option<&Cpus>) {
     let mut handed = Cpus::default();
     device.receive.iter().for_each(|queue| handed.extend(&queue.cpus));
     if handed.is_empty() {
@@ -178,7 +212,13 @@ fn steering(group: &mut Group, device: &Device, cpus: Option<&Cpus>) {
                 device.name,
                 device.receive.len()
             ),
-            format!("switch it off, the card spreads them already; {TUNE}"),
+            match cpus {
+                Some(_) => format!("switch it off, the card spreads them already; {TUNE}"),
+                None => {
+                    let option = cpus_option(kind);
+                    format!("switch it off, the card spreads them already; name CPUs with {option}, and {TUNE}")
+                }
+            },
         );
     } else {
         group.fine(format!("{}: RPS hands the packets of its single queue to CPU {handed}", device.name));
@@ -262,6 +302,13 @@ fn host(machine: &Machine, wishes: &[PlaneWish]) -> Group {
         topology.allowed,
         topology.nodes.len()
     ));
+    if let Some(error) = &machine.addresses_refused {
+        group.advice(
+            format!("netlink is denied to this process ({error}): addresses and routes were not looked at"),
+            "allow AF_NETLINK (RestrictAddressFamilies= of the unit, the container's seccomp profile), or name the devices with \
+             IntDevice and ExtDevice",
+        );
+    }
     if let [first, second] = wishes
         && let Some(shared) = shared(machine, first, second)
     {
@@ -270,22 +317,50 @@ fn host(machine: &Machine, wishes: &[PlaneWish]) -> Group {
             "give each plane a card of its own",
         );
     }
-    for wish in wishes {
-        let Some(cpus) = &wish.cpus else { continue };
-        if !cpus.is_within(&topology.online) {
-            let missing = cpus.without(&topology.online);
-            group.problem(
-                format!("CPU {missing} of the {} plane is not online", wish.kind),
-                "correct IntCpus or ExtCpus",
-            );
-        }
-    }
     if let [PlaneWish { cpus: Some(first), .. }, PlaneWish { cpus: Some(second), .. }] = wishes
         && !first.common(second).is_empty()
     {
         group
             .advice(format!("CPU {} is named for both planes", first.common(second)), "keep IntCpus and ExtCpus apart");
     }
+    group
+}
+
+/// The CPUs that threads are placed on: are they there, and may the threads run on them?
+fn processors(group: &mut Group, topology: &Topology, config: &Config) {
+    let pinning = &config.cpu_pinning;
+    let single = |cpu: Option<usize>| cpu.into_iter().collect::<Cpus>();
+    let lists = [
+        ("IntCpus", config.int_cpus.iter().copied().collect()),
+        ("ExtCpus", config.ext_cpus.iter().copied().collect()),
+        ("CpuPinning log", single(pinning.log)),
+        ("CpuPinning control", single(pinning.control)),
+        ("CpuPinning background", single(pinning.background)),
+        ("CpuPinning edges", pinning.edges.iter().copied().collect()),
+    ];
+    for (option, cpus) in lists {
+        let (missing, denied) = (cpus.without(&topology.online), cpus.without(&topology.allowed));
+        if !missing.is_empty() {
+            group.problem(format!("CPU {missing} of {option} is not online"), format!("correct {option}"));
+        } else if !denied.is_empty() && !topology.allowed.is_empty() {
+            group.advice(
+                format!("this process may use CPU {} only, without {denied} of {option}", topology.allowed),
+                format!("correct {option}, or what keeps the node from them: CPUAffinity=, AllowedCPUs=, a container's cpuset"),
+            );
+        }
+    }
+    // An edge has a processor of its own; the other threads may run on any of their list.
+    let list: Cpus = config.int_cpus.iter().copied().collect();
+    let isolated = list.common(&topology.isolated);
+    if list.len() > 1 && !isolated.is_empty() {
+        group.advice(
+            format!("CPU {isolated} of IntCpus is isolated: the scheduler spreads no threads over isolated CPUs"),
+            "name them one by one with CpuPinning, one for each thread",
+        );
+    }
+}
+
+fn sysctls(group: &mut Group, machine: &Machine) {
     let mut worse = 0;
     for (sysctl, found) in SYSCTLS.iter().zip(&machine.sysctls) {
         if let Some((found, better)) = found.as_ref().and_then(|found| Some((found, sysctl.better(found)?))) {
@@ -293,7 +368,7 @@ fn host(machine: &Machine, wishes: &[PlaneWish]) -> Group {
             let (found, better) = (found.replace('\t', " "), better.replace('\t', " "));
             group.advice(
                 format!("{} is {found}: {}", sysctl.name, sysctl.reason),
-                format!("sysctl -w {}=\"{better}\", or `ringstore tune`", sysctl.name),
+                format!("sysctl -w {}=\"{better}\", or `ringstore tune --apply`", sysctl.name),
             );
         }
     }
@@ -305,7 +380,6 @@ fn host(machine: &Machine, wishes: &[PlaneWish]) -> Group {
     if worse == 0 {
         group.fine(format!("{} network sysctls are as they should be", SYSCTLS.len() - hidden.len()));
     }
-    group
 }
 
 #[cfg(test)]
@@ -316,10 +390,13 @@ mod tests {
 
     fn lines(tree: &str, change: impl FnOnce(&mut Config)) -> Vec<(Grade, String)> {
         let (_folder, tree) = unpack(tree);
-        let machine = Machine::read(&tree).unwrap();
+        told(&Machine::read(&tree).unwrap(), change)
+    }
+
+    fn told(machine: &Machine, change: impl FnOnce(&mut Config)) -> Vec<(Grade, String)> {
         let mut config = Config::default();
         change(&mut config);
-        let groups = findings(&machine, &config);
+        let groups = findings(machine, &config);
         groups.iter().flat_map(|group| &group.findings).map(|finding| (finding.grade, finding.line())).collect()
     }
 
@@ -354,10 +431,29 @@ mod tests {
         let lines = lines("bonded", |config| {
             config.int_ip = "10.1.0.2".parse().unwrap();
             config.ext_ip = "192.168.20.2".parse().unwrap();
+            config.int_cpus = vec![2];
         });
         check(&lines, Grade::Fine, "bond0.20 hands its work to");
+        check(&lines, Grade::Advice, "ban the interrupts of the cards: --banirq=71, or");
         check(&lines, Grade::Advice, "eno1: 2 interrupts of queues, taken by CPU 0: one CPU does it all");
         check(&lines, Grade::Advice, "eno2: RPS hands packets to CPU 0-3 although there are 2 queues");
+        check(&lines, Grade::Advice, "already; name CPUs with ExtCpus, and `ringstore tune --dry-run`");
+    }
+
+    #[test]
+    fn a_card_of_both_planes_is_looked_at_once() {
+        let (_folder, tree) = unpack("two_cards");
+        let mut machine = Machine::read(&tree).unwrap();
+        let second: IpAddr = "10.1.0.77".parse().unwrap();
+        machine.devices.iter_mut().find(|device| device.name == "ens1f0np0").unwrap().addresses.push(second);
+        let lines = told(&machine, |config| {
+            (config.int_ip, config.ext_ip) = ("10.1.0.1".parse().unwrap(), second);
+            (config.int_cpus, config.ext_cpus) = (vec![0, 1], vec![2, 3]);
+        });
+        check(&lines, Grade::Advice, "of them outside IntCpus (0-1)");
+        check(&lines, Grade::Fine, "ens1f0np0 does the work of both planes");
+        check(&lines, Grade::Advice, "both planes are on ens1f0np0");
+        assert!(!lines.iter().any(|(_, line)| line.contains("outside ExtCpus")), "tune follows IntCpus: {lines:#?}");
     }
 
     #[test]
@@ -385,8 +481,71 @@ mod tests {
         };
         check(&with("10.9.9.9", None), Grade::Problem, "no device of this host has that address");
         check(&with("10.1.0.1", Some("eth9")), Grade::Problem, "IntDevice is eth9, and there is no such device");
-        check(&with("10.1.0.1", Some("ens2f0np0")), Grade::Problem, "but IntIp 10.1.0.1 is on ens1f0np0");
+        check(&with("10.1.0.1", Some("ens2f0np0")), Grade::Advice, "but IntIp 10.1.0.1 is on ens1f0np0");
+        check(&with("10.9.9.9", Some("ens2f0np0")), Grade::Problem, "but IntIp 10.9.9.9 is on no device");
+        check(&with("127.0.0.1", Some("ens2f0np0")), Grade::Problem, "nobody would reach the listener");
         check(&with("0.0.0.0", None), Grade::Advice, "listens on all devices");
-        check(&with("127.0.0.5", None), Grade::Fine, "loopback device");
+        check(&with("127.0.0.5", None), Grade::Fine, "only this host reaches it");
+    }
+
+    #[test]
+    fn processors_that_threads_cannot_have_are_told() {
+        let cpus = |text: &str| Cpus::parse_list(text).unwrap();
+        let with = |change: &dyn Fn(&mut Config), expected: Option<(Grade, &str)>| {
+            let (online, allowed) = (cpus("0-3"), cpus("0-2"));
+            let topology = Topology { online, allowed, isolated: cpus("2"), ..Topology::default() };
+            let (mut config, mut group) = (Config::default(), Group::new("host"));
+            change(&mut config);
+            processors(&mut group, &topology, &config);
+            let found = group.findings.first().map(|finding| (finding.grade, finding.what.as_str()));
+            assert_eq!(found, expected, "{group:?}");
+            assert!(group.findings.len() < 2, "{group:?}");
+        };
+        let problem = |words| Some((Grade::Problem, words));
+        let advice = |words| Some((Grade::Advice, words));
+        with(&|config| config.int_cpus = vec![0, 1], None);
+        with(&|config| config.int_cpus = vec![4], problem("CPU 4 of IntCpus is not online"));
+        let denied = "this process may use CPU 0-2 only, without 3 of ExtCpus";
+        with(&|config| config.ext_cpus = vec![2, 3], advice(denied));
+        with(&|config| config.cpu_pinning.edges = vec![77], problem("CPU 77 of CpuPinning edges is not online"));
+        let denied = "this process may use CPU 0-2 only, without 3 of CpuPinning log";
+        with(&|config| config.cpu_pinning.log = Some(3), advice(denied));
+        let isolated = "CPU 2 of IntCpus is isolated: the scheduler spreads no threads over isolated CPUs";
+        with(&|config| config.int_cpus = vec![1, 2], advice(isolated));
+        with(&|config| config.int_cpus = vec![2], None);
+        with(&|config| config.ext_cpus = vec![1, 2], None);
+    }
+
+    #[test]
+    fn addresses_that_the_kernel_does_not_tell_are_not_judged() {
+        let (_folder, tree) = unpack("two_cards");
+        let mut machine = Machine::read(&tree).unwrap();
+        machine.devices.iter_mut().for_each(|device| device.addresses.clear());
+        machine.addresses_refused = Some("EAFNOSUPPORT".to_owned());
+        let lines = told(&machine, |config| {
+            (config.int_ip, config.ext_ip) = ("10.1.0.1".parse().unwrap(), "192.168.7.1".parse().unwrap());
+            config.ext_device = Some("ens2f0np0".to_owned());
+        });
+        assert!(lines.iter().all(|(grade, _)| *grade < Grade::Problem), "{lines:#?}");
+        assert_eq!(lines.iter().filter(|(_, line)| line.contains("netlink is denied")).count(), 1, "{lines:#?}");
+        check(&lines, Grade::Advice, "(EAFNOSUPPORT): addresses and routes were not looked at");
+        check(&lines, Grade::Fine, "which device has IntIp 10.1.0.1 is not known");
+        check(&lines, Grade::Fine, "ens2f0np0: driver mlx5_core");
+    }
+
+    #[test]
+    fn an_address_of_a_routed_host_is_carried_by_its_cards() {
+        let (_folder, tree) = unpack("two_cards");
+        let mut machine = Machine::read(&tree).unwrap();
+        let own: IpAddr = "10.77.0.1".parse().unwrap();
+        machine.devices.iter_mut().find(|device| device.is_loopback()).unwrap().addresses.push(own);
+        let with = |device: Option<&str>| {
+            told(&machine, |config| (config.int_ip, config.int_device) = (own, device.map(str::to_owned)))
+        };
+        check(&with(None), Grade::Fine, "10.77.0.1 is on the loopback device, and the routes say which cards carry it");
+        let bound = with(Some("ens1f0np0"));
+        check(&bound, Grade::Advice, "it works only if the network routes 10.77.0.1 to ens1f0np0");
+        check(&bound, Grade::Fine, "ens1f0np0: driver mlx5_core");
+        assert!(bound.iter().all(|(grade, _)| *grade < Grade::Problem), "{bound:?}");
     }
 }
