@@ -234,6 +234,13 @@ fn the_container_takes_what_is_there() {
     }
     let user = file.lines().filter_map(|line| line.strip_prefix("USER ")).next_back();
     assert!(user.is_some_and(|user| user != "root"), "{user:?}");
+    // Files of the host are given to the user's numbers.
+    for words in ["groupadd --gid 1113 ", "useradd --uid 1113 --gid 1113 ", "install -o 1113 -g 1113 -m 600 node1.key "]
+    {
+        assert!(file.contains(words), "{words}");
+    }
+    // podman's own format of images has no health check.
+    assert!(file.contains("\nHEALTHCHECK ") && file.contains("`--format docker`"));
     // The command asks for the node's health where the example configuration has it.
     let example = text("scripts/eventstore.conf.example");
     let ext_ip = example.lines().find_map(|line| line.strip_prefix("ExtIp: ")).expect("ExtIp");
