@@ -252,6 +252,16 @@ fn the_container_takes_what_is_there() {
 }
 
 #[test]
+fn keys_that_are_made_here_stay_out_of_images_and_commits() {
+    assert!(commands().iter().any(|line| line.contains("ringstore certificates --out certificates ")), "the folder");
+    for (file, line) in
+        [(".dockerignore", "certificates/"), (".dockerignore", "**/target/"), (".gitignore", "/certificates")]
+    {
+        assert!(text(file).lines().any(|found| found == line), "{file} has no line {line}");
+    }
+}
+
+#[test]
 fn the_health_check_of_the_container_tells_a_node_that_lives() {
     let folder = scratch("health");
     let mut node = Node::single(&folder, &[]);
