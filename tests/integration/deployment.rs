@@ -266,6 +266,13 @@ fn the_container_takes_what_is_there() {
     }
     let user = file.lines().filter_map(|line| line.strip_prefix("USER ")).next_back();
     assert!(user.is_some_and(|user| user != "root"), "{user:?}");
+    // Files of the host are given to the user's numbers.
+    for words in ["groupadd --gid 1113 ", "useradd --uid 1113 --gid 1113 ", "install -o 1113 -g 1113 -m 600 node1.key "]
+    {
+        assert!(file.contains(words), "{words}");
+    }
+    // podman's own format of images has no health check.
+    assert!(file.contains("\nHEALTHCHECK ") && file.contains("`--format docker`"));
     // The command asks for the node's health where the example configuration has it.
     let example = text("scripts/eventstore.conf.example");
     let ext_ip = example.lines().find_map(|line| line.strip_prefix("ExtIp: ")).expect("ExtIp");
@@ -274,6 +281,16 @@ fn the_container_takes_what_is_there() {
     let manifest = text("Cargo.toml");
     let version = manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).unwrap().trim_matches('"');
     assert!(file.contains(&format!("rust:{version}-")), "rust-version is {version}");
+}
+
+#[test]
+fn keys_that_are_made_here_stay_out_of_images_and_commits() {
+    assert!(commands().iter().any(|line| line.contains("ringstore certificates --out certificates ")), "the folder");
+    for (file, line) in
+        [(".dockerignore", "certificates/"), (".dockerignore", "**/target/"), (".gitignore", "/certificates")]
+    {
+        assert!(text(file).lines().any(|found| found == line), "{file} has no line {line}");
+    }
 }
 
 #[test]
