@@ -1,6 +1,7 @@
 //! Where log lines go: the console, and a file that is renewed each day.
 
 use std::fs;
+use std::io::IsTerminal as _;
 use std::path::Path;
 
 use tracing_appender::non_blocking::WorkerGuard;
@@ -26,7 +27,10 @@ pub struct LogGuard {
 pub fn start(directory: Option<&Path>) -> LogGuard {
     let filter = || EnvFilter::try_from_env("RINGSTORE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let (console, console_guard) = tracing_appender::non_blocking(std::io::stderr());
-    let console = fmt::layer().with_target(false).with_writer(console).with_filter(filter());
+    // Colours are for people: not for a journal, and not where somebody does not want them (https://no-color.org).
+    let is_coloured =
+        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let console = fmt::layer().with_ansi(is_coloured).with_target(false).with_writer(console).with_filter(filter());
     let (file, guard, problem) = match directory.map(open) {
         None => (None, None, None),
         Some(Ok((writer, guard))) => {

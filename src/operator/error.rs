@@ -24,7 +24,9 @@ pub enum OperatorError {
         words: String,
     },
     /// A node cannot be asked.
-    #[error("{0}; is the node running, and is that its internal HTTP address (IntIp:IntHttpPort)?")]
+    #[error(
+        "{0}; is the node running, and is that its internal HTTP address (IntIp:IntHttpPort)? --config FILE of a node says it"
+    )]
     Call(#[from] CallError),
     /// A directory cannot be used.
     #[error(transparent)]
