@@ -7,7 +7,8 @@
 #   traffic    clients write --mib MiB through a follower: what each card carried, and a capture of both sides
 #   cuts       bridges cut at the leader, both ways and one way: who leads, how long writes pause, what was lost
 #   flood      the replication round trip while strangers flood the external side, with and without; clients' writes while
-#              a follower that missed --mib MiB catches up, with and without
+#              a follower that missed --mib MiB catches up, with and without: once with the same right to the processors,
+#              which all three hosts share here, once with what the others leave (this one has a target)
 #   strangers  nodes with wrong keys, a client on the wrong port, requests without a proof, repeated handshakes
 #   kill       the leader killed --rounds times (failover.sh's tests, on loopback) with the internal plane closed or open as
 #              is asked for here; then writes a second, open and closed in turn

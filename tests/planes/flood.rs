@@ -55,7 +55,8 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
         list(external)
     );
     let result = flooded(arguments, &house, external).and_then(|flood| {
-        let catch_up = caught_up(arguments, &mut house, external)?;
+        caught_up(arguments, &mut house, external, Share::Alike)?;
+        let catch_up = caught_up(arguments, &mut house, external, Share::Rest)?;
         Ok([flood, catch_up])
     });
     let ratios = result?;
@@ -134,12 +135,21 @@ fn median(values: &mut [u64]) -> u64 {
     values[values.len() / 2]
 }
 
+/// What a follower that catches up gets of the processors, which all three hosts have in common here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Share {
+    /// As much as the others: its own work is in the way of theirs.
+    Alike,
+    /// What the others leave, as if its host had processors of its own: what is in the way is the work that it makes them.
+    Rest,
+}
+
 /// Clients' writes while a follower catches up, and before; the ratio of the 99th percentiles.
-fn caught_up(arguments: &Arguments, house: &mut House, cpus: &[usize]) -> anyhow::Result<f64> {
+fn caught_up(arguments: &Arguments, house: &mut House, cpus: &[usize], share: Share) -> anyhow::Result<f64> {
     let leader = house.cluster.leader()?;
     let away = (leader + 1) % NODES;
     let tcp = house.cluster.nodes[leader].ext_tcp();
-    let run = arguments.seed as u32 ^ 0x5a5a_0000;
+    let run = arguments.seed as u32 ^ 0x5a5a_0000 ^ ((share as u32) << 8);
     let paced = Paced::start(tcp, PACED_WRITERS, run, cpus);
     std::thread::sleep(Duration::from_secs(arguments.seconds));
     let calm = paced.stop()?;
@@ -152,16 +162,20 @@ fn caught_up(arguments: &Arguments, house: &mut House, cpus: &[usize]) -> anyhow
     let reduced = paced.stop()?;
     let start = Instant::now();
     let paced = Paced::start(tcp, PACED_WRITERS, run ^ 2, cpus);
-    house.cluster.nodes[away].start()?;
+    match share {
+        Share::Alike => house.cluster.nodes[away].start()?,
+        Share::Rest => house.cluster.nodes[away].start_idle()?,
+    }
     house.cluster.wait_until_in_step(away, PATIENCE)?;
     let time = start.elapsed();
     let busy = paced.stop()?;
     let p99 = |times: &hdrhistogram::Histogram<u64>| times.value_at_quantile(0.99);
     let ratio = p99(&busy) as f64 / p99(&calm) as f64;
     println!(
-        "result mode=flood lock={} what=catch-up mib={} log_mib={} seconds={:.1} mib_per_s={:.0} write_p99_us_calm={} \
+        "result mode=flood lock={} what=catch-up follower_gets={} mib={} log_mib={} seconds={:.1} mib_per_s={:.0} write_p99_us_calm={} \
          write_p99_us_one_away={} write_p99_us_catching_up={} ratio={ratio:.2} ratio_to_one_away={:.2} writes={}",
         arguments.lock().name(),
+        if share == Share::Rest { "the-rest" } else { "as-others" },
         sent.payload >> 20,
         behind >> 20,
         time.as_secs_f64(),
