@@ -185,7 +185,7 @@ fn serve(options: &Options, address: SocketAddr) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = options.server_threads.unwrap_or(cores);
     let sizes = (options.size, options.answer_size);
-    for listener in ringstore::api::listeners(address, threads)? {
+    for listener in ringstore::api::listeners(address, threads, None)? {
         std::thread::spawn(move || {
             let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
                 .with_entries(1024)

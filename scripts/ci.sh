@@ -2,7 +2,7 @@
 # Everything that must hold before a change lands, each step with its time; the last line counts them.
 #
 #   scripts/ci.sh [--only STEP]...      the steps: format lint docs test sim fuzz scripts clients failover
-#                                       faults benches
+#                                       faults planes benches
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -33,6 +33,15 @@ faults() {
   scripts/fault.sh --mode random-kill --rounds 5 --seed 1
 }
 
+# They skip themselves in the same way. A chance to see each promise of the two planes broken; figures are for longer runs.
+planes() {
+  scripts/planes.sh --mode traffic --mib 64 --seed 1 || return
+  scripts/planes.sh --mode cuts --seconds 3 --seed 1 || return
+  scripts/planes.sh --mode strangers --seed 1 || return
+  scripts/planes.sh --mode flood --seconds 1 --rounds 1 --mib 16 --seed 1 || return
+  scripts/planes.sh --mode traffic --open --mib 16 --seed 1
+}
+
 # A short run of each fuzz target; its corpus is part of the tests in any case.
 fuzzing() {
   if cargo +nightly fuzz --version >/dev/null 2>&1; then
@@ -56,13 +65,13 @@ benches() {
 # The scripts read well: by bash always, by shellcheck where it is installed; Python files compile.
 scripts_read() {
   local script
-  for script in scripts/*.sh .ci/run; do
+  for script in scripts/*.sh scripts/*/*.sh .ci/run; do
     bash -n "$script" || return
   done
   python3 -c 'import ast, sys; [ast.parse(open(name).read(), name) for name in sys.argv[1:]]' \
-    scripts/*.py tests/compat/*.py || return
+    scripts/*.py scripts/*/*.py tests/compat/*.py || return
   if command -v shellcheck >/dev/null; then
-    shellcheck --severity=warning --external-sources --source-path=scripts scripts/*.sh .ci/run
+    shellcheck --severity=warning --external-sources --source-path=scripts scripts/*.sh scripts/*/*.sh .ci/run
   else
     say "shellcheck is not installed; bash -n only"
   fi
@@ -80,5 +89,6 @@ need python3 python3
 ! wanted clients || step "real clients" scripts/compat.sh
 ! wanted failover || step "failover, 2 rounds a mode" failover
 ! wanted faults || step "faults, 1 minute, and disks" faults
+! wanted planes || step "planes: traffic, cuts, strangers, a short flood" planes
 ! wanted benches || step "benches, small" benches
 steps_end

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Kills and stops nodes of a cluster under load, checks that nothing was lost, and compares the times with our targets.
 #
-#   scripts/failover.sh [--rounds 20] [--mode sigkill|sigstop|follower|all] [--seed N] [--strict]
+#   scripts/failover.sh [--rounds 20] [--mode sigkill|sigstop|follower|all] [--seed N] [--tls] [--secret] [--strict]
 #
+# With --tls the nodes know each other by certificates, with --secret by a secret; without, the internal plane is open.
 # A lost or doubled event fails the script, and so does a mode that ran without a figure to show for it. A time above its target is said; with --strict it fails the script too.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -11,11 +12,13 @@ rounds=20
 mode=all
 seed=0
 strict=
+more=()
 while [[ $# -gt 0 ]]; do
   case $1 in
     --rounds) rounds=${2:?a number}; shift 2 ;;
     --mode) mode=${2:?a mode}; shift 2 ;;
     --seed) seed=${2:?a number}; shift 2 ;;
+    --tls | --secret) more+=("$1"); shift ;;
     --strict) strict=yes; shift ;;
     *) die "unknown option $1; see the head of $0" ;;
   esac
@@ -23,7 +26,7 @@ done
 
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
-cargo test --release --quiet --test fault -- --mode "$mode" --rounds "$rounds" --seed "$seed" | tee "$output"
+cargo test --release --quiet --test fault -- --mode "$mode" --rounds "$rounds" --seed "$seed" "${more[@]}" | tee "$output"
 
 above=0
 missing=0

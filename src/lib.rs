@@ -13,7 +13,9 @@
 //! - [`queue`]: bounded queues between threads.
 //! - [`storage`]: chunk files, durable state, recovery.
 //! - [`index`]: stream and event number to log position, in memory and in tables on disk.
+//! - [`machine`]: kernel, CPUs and network devices of the host, and the plan for what could be set better.
 //! - [`http`]: a small HTTP/1.1 reader and writer; knows no routes.
+//! - [`security`]: who may speak on the internal plane: certificates, TLS without I/O, proofs of the cluster secret.
 //! - [`engine`]: the log thread's brain: consensus, log tail and stream heads in one deterministic machine.
 //! - [`transport`]: the log thread: drives the engine over one io_uring.
 //! - [`api`]: edge threads: what clients see.
@@ -36,11 +38,13 @@ pub mod gossip;
 pub mod http;
 pub mod index;
 pub mod limits;
+pub mod machine;
 pub mod manual;
 pub mod node;
 pub mod operator;
 pub mod queue;
 pub mod ring;
+pub mod security;
 pub mod sim;
 pub mod storage;
 pub mod transport;

@@ -101,8 +101,22 @@ pub const LINK_BUFFER_COUNT: u16 = 32;
 /// Bytes of one of them: several completions share a buffer, and one completion can be large.
 pub const LINK_BUFFER_BYTES: u32 = 512 << 10;
 
-/// Connections on the internal port that have not said who they are; one more is closed.
+/// Connections on the internal port that have not proven who they are, of one host where a node of the cluster lives; one
+/// more is closed.
 pub const GREETINGS_MAX: usize = 64;
+
+/// Those of all such hosts.
+pub const KNOWN_GREETINGS_MAX: usize = 4 * GREETINGS_MAX;
+
+/// Those of all other hosts: they never take the places of the cluster's nodes.
+pub const STRANGERS_MAX: usize = 48;
+
+/// Those of one other host. A node whose address is not known yet has a few links for each edge, and tries again.
+pub const STRANGERS_PER_HOST_MAX: usize = 16;
+
+/// Steps of handshakes that the log thread takes in one turn for those who have not proven who they are: each may cost
+/// a signature and some checks of one.
+pub const HANDSHAKES_PER_TURN: usize = 4;
 
 /// Nodes that may have links to this one; a cluster has few, and clones are not many.
 pub const FOLLOWERS_MAX: usize = 64;
@@ -134,8 +148,18 @@ pub const HEADS_KEPT_MAX: usize = 64 << 10;
 /// Edge threads that `EdgeThreads` accepts at most.
 pub const EDGE_THREADS_MAX: usize = 256;
 
-/// Processors that `CpuPinning` can name: 0 up to one less, as many as the kernel's fixed-size affinity mask has.
+/// Processors that `CpuPinning`, `IntCpus` and `ExtCpus` can name: 0 up to one less, as many as the kernel's fixed-size affinity mask has.
 pub const CPU_COUNT_MAX: usize = 1024;
+
+/// Longest name of a network device, bytes: the kernel's IFNAMSIZ without its zero.
+pub const DEVICE_NAME_MAX_BYTES: usize = 15;
+
+/// Rules of `ExtAdvertise` of one node: they travel in its gossip entry.
+pub const ADVERTISE_RULES_MAX: usize = 16;
+
+/// The longest that the internal ring may poll its card before it sleeps, microseconds: the log thread has other work to
+/// look at each millisecond.
+pub const BUSY_POLL_MAX_US: i64 = 1000;
 
 /// Events in one page of a read, as v5 has it.
 pub const READ_PAGE_EVENTS_MAX: i32 = 4096;
@@ -191,6 +215,16 @@ pub const EDGE_CONNECTIONS_MAX: usize = 16 << 10;
 /// Bytes of forwarded requests that may wait for one edge's connection to the leader.
 pub const FORWARD_QUEUE_BYTES: usize = 2 * FRAME_MAX_BYTES;
 
+/// Connections of one edge on the port with TLS whose handshake is not complete; one more is closed at once. Each holds some
+/// KiB, and at most [`TLS_HANDSHAKE_MAX_BYTES`].
+pub const EDGE_HANDSHAKES_MAX: usize = 1024;
+
+/// What a client's handshake may take.
+pub const EDGE_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections of clients that the kernel completes ahead of an edge, where `net.core.somaxconn` allows as many.
+pub const EDGE_BACKLOG: u16 = 1024;
+
 /// HTTP connections of one edge; one more is closed at once.
 pub const EDGE_HTTP_CONNECTIONS_MAX: usize = 1024;
 
@@ -233,6 +267,32 @@ pub const EDGE_SEND_BYTES: usize = 1 << 30;
 /// Subscriptions of one connection.
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 10_000;
 
+/// Shortest secret of a cluster, bytes: nobody guesses it from proofs that were overheard.
+pub const CLUSTER_SECRET_MIN_BYTES: usize = 32;
+
+/// Longest secret of a cluster: a longer file is something else.
+pub const CLUSTER_SECRET_MAX_BYTES: usize = 4096;
+
+/// Largest file of certificates or keys, bytes: a chain and some authorities have a few KiB.
+pub const PEM_FILE_MAX_BYTES: u64 = 1 << 20;
+
+/// A certificate that expires within this time is warned about.
+pub const CERTIFICATE_WARNING: Duration = Duration::from_secs(30 * 86_400);
+
+/// Most that a TLS record adds to what it carries, bytes: header, kind and tag, with room.
+pub const TLS_RECORD_OVERHEAD_BYTES: usize = 64;
+
+/// Most that a peer may send before a TLS handshake is complete, bytes: certificates and their chains have a few KiB.
+pub const TLS_HANDSHAKE_MAX_BYTES: usize = 32 << 10;
+
+/// Most certificates behind a node's own in its chain: each costs the peer the check of a signature, before it knows whose
+/// they are.
+pub const CERTIFICATE_CHAIN_MAX: usize = 4;
+
+/// Most bytes of one TLS record's content.
+pub const TLS_RECORD_BYTES: usize = 16 << 10;
+
+const _: () = assert!(CLUSTER_SECRET_MIN_BYTES < CLUSTER_SECRET_MAX_BYTES);
 const _: () = assert!(RECORD_HEADER_BYTES.is_multiple_of(RECORD_ALIGNMENT));
 // A chunk must hold the largest record that its size allows; `config` checks the configured pair, this the defaults.
 const _: () = assert!(APPEND_SIZE_DEFAULT_BYTES * 2 <= CHUNK_SIZE_DEFAULT_BYTES);

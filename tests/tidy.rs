@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const LEVELS: [&[&str]; 7] = [
     &["types", "limits", "codec"],
     &["consensus", "gossip", "ring", "queue"],
-    &["storage", "index", "http"],
+    &["storage", "index", "http", "security", "machine"],
     &["engine"],
     &["transport", "api", "admin", "background", "config", "operator", "sim"],
     &["node"],
@@ -18,8 +18,16 @@ const LEVELS: [&[&str]; 7] = [
 ];
 
 /// Pairs within one level that are allowed, each one way only.
-const NEIGHBOURS: [(&str, &[&str]); 4] =
-    [("codec", &["types", "limits"]), ("types", &["limits"]), ("index", &["storage"]), ("ring", &["queue"])];
+const NEIGHBOURS: [(&str, &[&str]); 6] = [
+    ("codec", &["types", "limits"]),
+    ("types", &["limits"]),
+    ("index", &["storage"]),
+    ("ring", &["queue"]),
+    // Whoever has a connection has its lock too.
+    ("http", &["security"]),
+    // The doctor judges with the options that the node would start with.
+    ("operator", &["config"]),
+];
 
 const LINES_MAX: usize = 700;
 

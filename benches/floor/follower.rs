@@ -5,9 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail};
 use ringstore::limits::{LINK_BUFFER_BYTES, LINK_BUFFER_COUNT, LOG_BUFFER_BYTES};
-use ringstore::ring::{
-    Completion, Driver, FileId, MirroredBuffer, Outcome, Slice, Source, Wait, outgoing, prepare_link,
-};
+use ringstore::ring::{Completion, Driver, FileId, MirroredBuffer, Outcome, Slice, Source, Wait, Way, prepare_link};
 use ringstore::types::LogPosition;
 
 use crate::leader::LINK_PATIENCE;
@@ -37,7 +35,7 @@ struct Follower {
 pub(crate) fn run(options: &Options, leader: SocketAddr) -> Result<()> {
     let mut driver = Driver::new()?;
     let log = LogFile::open(&mut driver, options, options.node)?;
-    let socket = outgoing(leader, None)?;
+    let socket = Way::default().socket(leader)?;
     prepare_link(&socket, LINK_PATIENCE)?;
     let socket = driver.attach(socket);
     driver.connect(socket, leader, Tag::Connect.pack());

@@ -218,11 +218,7 @@ impl LogFile {
 
     fn submit_write(&mut self, driver: &mut Driver, source: Source) {
         let (file, offset) = self.place(self.issued);
-        let length = match &source {
-            Source::Log(window) => window.length(),
-            Source::Received(slice) => slice.length(),
-            Source::Owned(bytes) => bytes.len() as u32,
-        };
+        let length = source.length();
         self.issued += u64::from(length);
         let write = self.in_flight(self.issued, 1);
         let rest = if self.variant.mode.pads() { self.layout.page_rest(LogPosition(self.issued)) } else { 0 };

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::gate::LineLimit;
 use super::log_bytes::LogBytes;
 use super::options::{self, ControlError, ControlOptions, ControlQueues, StopSignal};
 use super::pending::{Answered, Pending};
@@ -18,7 +19,7 @@ use crate::codec::record::MembershipBody;
 use crate::consensus::{TransferRequest, Versioned, VoteRequest, VoteResponse};
 use crate::engine::{ControlInput, ControlOutput};
 use crate::gossip::{EXCHANGE_MAX_BYTES, Exchange, Gossip, GossipOptions, Standing, Step};
-use crate::http::{Client, Method};
+use crate::http::{CallError, Client, Method};
 use crate::types::{ClusterId, NodeId, Ticks};
 
 /// A vote that takes longer is none: the candidate will try again before that.
@@ -40,7 +41,8 @@ pub struct ControlThread;
 
 impl ControlThread {
     /// Runs the control thread on the calling thread until `stop` is given. `listener` is the internal HTTP listener;
-    /// a cluster of one may have none. `status.directory` is filled before the first connection is taken.
+    /// a cluster of one may have none. `status.directory` is filled before the first connection is taken, and `serving` is
+    /// called when connections are.
     ///
     /// # Errors
     /// See [`ControlError`]; only at the start.
@@ -50,6 +52,7 @@ impl ControlThread {
         queues: ControlQueues,
         status: NodeStatus,
         stop: &StopSignal,
+        serving: &dyn Fn(),
     ) -> Result<(), ControlError> {
         let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
             .with_entries(RING_ENTRIES)
@@ -58,15 +61,16 @@ impl ControlThread {
             .map_err(|source| ControlError::Runtime { source })?;
         runtime.block_on(async {
             let listener = options::listener(listener)?;
-            let seeds = options.seeds.clone();
+            let (seeds, plane) = (options.seeds.clone(), options.plane.clone());
             let control = Rc::new(Control::new(options, queues, status));
             control.pump();
             monoio::spawn(Rc::clone(&control).hear_log_thread());
             monoio::spawn(Rc::clone(&control).keep_rounds());
             monoio::spawn(seeds::keep_looking(Rc::clone(&control), seeds));
             if let Some(listener) = listener {
-                monoio::spawn(server::accept(Rc::clone(&control), listener));
+                monoio::spawn(server::accept(Rc::clone(&control), listener, plane));
             }
+            serving();
             stop.given().await;
             Ok(())
         })
@@ -81,7 +85,11 @@ pub(super) struct Control {
     pub(super) gossip: RefCell<Gossip>,
     /// `ClusterSize` is 1: no other node has a say here, nor a place.
     pub(super) is_alone: bool,
+    /// What all nodes should have alike.
+    pub(super) settings: Vec<(&'static str, u64)>,
     client: Client,
+    /// Lines about nodes that refuse this one, or are refused.
+    refusals: RefCell<LineLimit>,
     queues: ControlQueues,
     gossip_timeout: Duration,
     started_at: Instant,
@@ -95,6 +103,7 @@ impl Control {
             cluster_size: options.cluster_size,
             chunk_size: options.chunk_size,
             addresses: options.addresses,
+            ext_advertise: options.ext_advertise,
             priority: options.priority,
             read_only: options.read_only,
             interval: options.gossip_interval,
@@ -111,7 +120,9 @@ impl Control {
             pending: Pending::default(),
             gossip: RefCell::new(Gossip::new(gossip_options, now, wall_now())),
             is_alone,
-            client: Client::new(EXCHANGE_MAX_BYTES),
+            client: Client::new(EXCHANGE_MAX_BYTES).by(options.way, options.plane.clone()),
+            refusals: RefCell::default(),
+            settings: options.settings,
             queues,
             gossip_timeout: options.gossip_timeout,
             started_at: Instant::now(),
@@ -173,7 +184,7 @@ impl Control {
     /// Freshens the document and the directory.
     pub(super) fn show(&self) {
         let (now, gossip) = (self.now(), self.gossip.borrow());
-        self.status.directory.replace(gossip.nodes(now), Arc::from(gossip.document(now)));
+        self.status.directory.replace(gossip.nodes(now), gossip.document(now));
     }
 
     /// The rounds, for ever.
@@ -209,11 +220,21 @@ impl Control {
                 self.gossip.borrow_mut().handle_failure(now, address, Some(&words));
             }
             Err(error) => {
-                tracing::debug!("gossip with {address} failed: {error}");
+                self.note_failure(address, &error);
                 self.gossip.borrow_mut().handle_failure(now, address, None);
             }
         }
         self.pump();
+    }
+
+    /// A node that is gone is gossip's own to tell; one that does not let this one in, or is not let in, is the operator's.
+    fn note_failure(&self, address: SocketAddr, error: &CallError) {
+        let is_due = || self.refusals.borrow_mut().note(std::time::Instant::now(), address.ip()).is_some();
+        if error.is_about_trust() && is_due() {
+            tracing::warn!("gossip with {address} failed: {error}");
+        } else {
+            tracing::debug!("gossip with {address} failed: {error}");
+        }
     }
 
     fn found(self: &Rc<Control>, step: Step) {

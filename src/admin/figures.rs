@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Value, json};
 
 use super::stages::stages;
-use super::status::NodeStatus;
+use super::status::{NodeStatus, wall_now};
 use crate::engine::{ClientCounters, FollowerView, LogCounters, Role};
+use crate::gossip::PeerRoute;
+use crate::security::Expiry;
 use crate::storage::StorageFigures;
 
 /// Everything, as JSON. Where v5 has a figure of the same meaning it has v5's name (`proc`, `es`); the rest is ours.
@@ -42,11 +44,41 @@ pub(super) fn stats(status: &NodeStatus, histograms: bool) -> Value {
             "applied": status.index.applied().0,
         },
         "index": index(status),
+        "planes": planes(status, &published.counters),
         "followers": view.followers.iter().map(|view| follower(view, log_end.0)).collect::<Vec<_>>(),
         "log": log_counters(&published.counters),
         "storage": storage_figures(&status.storage),
         "clients": client_counters(&status.clients),
         "stages": stages(&published.stages, histograms),
+    })
+}
+
+/// The planes: the internal one's device where it is known, by which one each other node is reached, and who may speak.
+fn planes(status: &NodeStatus, counters: &LogCounters) -> Value {
+    let (expected, peers) = status.routes.read();
+    let shown = |route: &PeerRoute| json!({ "peer": route.peer.to_string(), "device": route.device, "isWrong": route.is_wrong });
+    let locks = &status.locks;
+    json!({
+        "internalDevice": expected,
+        "peersOnWrongDevice": peers.iter().filter(|route| route.is_wrong).count(),
+        "peers": peers.iter().map(shown).collect::<Vec<_>>(),
+        "internal": locks.plane.words(),
+        "refused": count(&locks.refused),
+        "refusedLinks": count(&counters.refused_links),
+        "certificates": {
+            "internal": locks.plane.trust().map(|trust| certificate(&trust.expiry())),
+            "external": locks.external.as_ref().map(|trust| certificate(&trust.expiry())),
+        },
+    })
+}
+
+fn certificate(expiry: &Expiry) -> Value {
+    json!({
+        "file": expiry.file.display().to_string(),
+        "subject": expiry.names.subject,
+        "names": expiry.names.names,
+        "notAfter": expiry.not_after.to_string(),
+        "daysLeft": expiry.days_left(wall_now()),
     })
 }
 
@@ -138,6 +170,8 @@ fn client_counters(counters: &ClientCounters) -> Value {
         "tcpConnections": count(&counters.tcp_connections),
         "httpConnectionsNow": count(&counters.http_connections_now),
         "httpConnections": count(&counters.http_connections),
+        "tlsConnectionsNow": count(&counters.tls_connections_now),
+        "tlsFailures": count(&counters.tls_failures),
         "forwardConnectionsNow": count(&counters.forward_connections_now),
         "requests": count(&counters.requests),
         "forwardedRequests": count(&counters.forwarded_requests),

@@ -61,10 +61,18 @@ pub(super) fn status(control: &Rc<Control>) -> Response {
         "isDiskFull": view.disk_full,
         "logEnd": log_end.0,
         "commitPosition": status.published.committed().0,
+        "settings": control.settings.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value))).collect::<serde_json::Map<_, _>>(),
+        "unixMs": unix_ms(),
         "members": view.members,
         "nodes": gossip.entries(control.now()).iter().map(node).collect::<Vec<_>>(),
         "followers": view.followers.iter().map(|view| follower(view, log_end.0)).collect::<Vec<_>>(),
     }))
+}
+
+/// This node's clock, for whoever compares it.
+fn unix_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn node(heard: &Heard<'_>) -> Value {
@@ -86,6 +94,7 @@ fn node(heard: &Heard<'_>) -> Value {
         "intHttp": member.addresses.int_http.to_string(),
         "extTcp": member.addresses.ext_tcp.to_string(),
         "extHttp": member.addresses.ext_http.to_string(),
+        "extSecureTcp": member.addresses.ext_secure_tcp.map(|address| address.to_string()),
     })
 }
 

@@ -5,6 +5,9 @@
 //! nothing: gossip's rules are in [`crate::gossip`], votes are decided on the log thread, and each request that needs
 //! it goes there over a bounded queue and is answered 503 when no answer comes in time.
 //!
+//! Where the internal plane is closed nobody is heard before it has proven that it is of the cluster: by its certificate,
+//! or request by request with the secret. `/ping` and `/health/live` are the exception with a secret, not with TLS.
+//!
 //! [`routes`] holds the answers that the external side gives, too, as plain functions of a [`NodeStatus`]. Layers of
 //! one level do not name each other, so the node (the level above) hands them to the edges.
 //!
@@ -12,6 +15,7 @@
 
 mod control;
 mod figures;
+mod gate;
 mod internal;
 mod log_bytes;
 mod members;
@@ -29,4 +33,4 @@ mod tests;
 pub use control::ControlThread;
 pub use members::{Change, Resign};
 pub use options::{ControlError, ControlOptions, ControlQueues, SeedSource, StopSignal};
-pub use status::{IndexFigures, NodeStatus};
+pub use status::{IndexFigures, Locks, NodeStatus};

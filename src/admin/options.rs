@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::{ControlInput, ControlOutput};
-use crate::gossip::{Addresses, Standing};
+use crate::gossip::{AddressRule, Addresses, Standing};
 use crate::queue::Queue;
+use crate::ring::{RingError, Way};
+use crate::security::Plane;
 use crate::storage::{DamageReports, LogReader};
 use crate::types::{Guid, NodeId};
 
@@ -33,6 +35,12 @@ pub struct ControlOptions {
     pub chunk_size: u64,
     /// As advertised.
     pub addresses: Addresses,
+    /// `ExtAdvertise`.
+    pub ext_advertise: Vec<AddressRule>,
+    /// How the other nodes are called.
+    pub way: Way,
+    /// How the internal plane is closed.
+    pub plane: Plane,
     /// `NodePriority`.
     pub priority: i32,
     /// `ReadOnlyReplica`.
@@ -47,6 +55,8 @@ pub struct ControlOptions {
     pub gossip_timeout: Duration,
     /// `GossipAllowedDifferenceMs`.
     pub gossip_allowed_difference: Duration,
+    /// What all nodes should have alike, to be shown in `/admin/status`.
+    pub settings: Vec<(&'static str, u64)>,
     /// The log's chunk files, for other nodes that read them.
     pub log: LogReader,
     /// Where damage is reported that is found by the way.
@@ -96,7 +106,7 @@ impl Default for StopSignal {
 #[non_exhaustive]
 pub enum ControlError {
     /// No io_uring.
-    #[error("the control thread's io_uring could not be made: {source}")]
+    #[error("the control thread cannot set up io_uring: {}", RingError::refused(source))]
     Runtime {
         /// From the system.
         #[source]

@@ -1,10 +1,12 @@
 //! The node as its HTTP routes show it.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Instant, SystemTime};
 
 use crate::engine::{ClientCounters, Published, Role};
-use crate::gossip::{Directory, EpochReport, MemberState, Report};
+use crate::gossip::{Directory, EpochReport, MemberState, PeerRoutes, Report};
+use crate::security::{ExternalTrust, Plane};
 use crate::storage::StorageFigures;
 use crate::types::{LogPosition, NodeId, WallTime};
 
@@ -18,6 +20,17 @@ pub trait IndexFigures: Send + Sync {
     fn figures(&self) -> crate::index::IndexFigures;
     /// False while a part of it is being rebuilt.
     fn is_complete(&self) -> bool;
+}
+
+/// What the planes are closed with, and whom that kept out.
+#[derive(Clone, Debug, Default)]
+pub struct Locks {
+    /// How the internal plane is closed.
+    pub plane: Plane,
+    /// What clients are shown at the ports with TLS.
+    pub external: Option<Arc<ExternalTrust>>,
+    /// Connections and requests to the internal HTTP port that were refused.
+    pub refused: Arc<AtomicU64>,
 }
 
 /// Everything that the shared routes show. Cheap to clone, for any thread.
@@ -35,6 +48,10 @@ pub struct NodeStatus {
     pub storage: Arc<StorageFigures>,
     /// Nodes and gossip document.
     pub directory: Directory,
+    /// By which device the other nodes are reached.
+    pub routes: PeerRoutes,
+    /// What the planes are closed with.
+    pub locks: Locks,
     /// When the process started, to be shown.
     pub started: WallTime,
     /// The same on the monotonic clock.

@@ -17,10 +17,15 @@ use super::*;
 use crate::codec::record::MembershipBody;
 use crate::consensus::{TransferRequest, Versioned, VoteRequest, VoteResponse};
 use crate::engine::{AnswerTimes, ClientCounters, ControlInput, ControlOutput, NodeView, Published, Role};
-use crate::gossip::{Addresses, Directory, Standing};
+use crate::gossip::{Addresses, Directory, PeerRoutes, Standing};
 use crate::queue::Queue;
+use crate::security::Plane;
 use crate::storage::{ChunkLayout, DamageReports, LogReader};
 use crate::types::{ClusterId, Guid, LogPosition, NodeId, Term, Ticks, WallTime};
+
+/// The same where the internal plane is closed.
+#[path = "closed_tests.rs"]
+mod closed;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -50,6 +55,8 @@ const UNWELCOME_TERM: Term = Term(99);
 /// What the stand-in for the log thread has seen.
 #[derive(Default)]
 struct Seen {
+    /// Everything that came from the control thread.
+    inputs: usize,
     accepted: Option<MembershipBody>,
     founded: Option<MembershipBody>,
     votes: Vec<(NodeId, bool, Option<VoteResponse>)>,
@@ -74,9 +81,19 @@ struct TestNode {
 
 impl TestNode {
     fn start(n: u8, listener: TcpListener, cluster_size: usize, seeds: Vec<String>) -> TestNode {
+        TestNode::start_in(Plane::Open, n, listener, cluster_size, seeds)
+    }
+
+    fn start_in(plane: Plane, n: u8, listener: TcpListener, cluster_size: usize, seeds: Vec<String>) -> TestNode {
         let node = NodeId(Guid([n; 16]));
         let address = listener.local_addr().unwrap();
-        let addresses = Addresses { int_tcp: address, int_http: address, ext_tcp: address, ext_http: address };
+        let addresses = Addresses {
+            int_tcp: address,
+            int_http: address,
+            ext_tcp: address,
+            ext_http: address,
+            ext_secure_tcp: None,
+        };
         let to_log = Arc::new(Queue::for_ring(64).unwrap());
         let queues = ControlQueues { to_log, from_log: Arc::new(Queue::for_task(64)) };
         let published = Arc::new(Published::default());
@@ -87,6 +104,8 @@ impl TestNode {
             index: Arc::new(NoIndex),
             storage: Arc::default(),
             directory: Directory::default(),
+            routes: PeerRoutes::default(),
+            locks: Locks { plane: plane.clone(), ..Locks::default() },
             started: WallTime(637_135_310_456_780_000),
             started_at: Instant::now(),
         };
@@ -96,6 +115,9 @@ impl TestNode {
             cluster_size,
             chunk_size: 1 << 20,
             addresses,
+            ext_advertise: Vec::new(),
+            way: crate::ring::Way::default(),
+            plane: plane.clone(),
             priority: 0,
             read_only: false,
             standing: Standing::Empty,
@@ -103,6 +125,7 @@ impl TestNode {
             gossip_interval: Duration::from_millis(200),
             gossip_timeout: Duration::from_millis(500),
             gossip_allowed_difference: Duration::from_secs(60),
+            settings: vec![("ClusterSize", cluster_size as u64)],
             log: LogReader::new("/nowhere", ChunkLayout { chunk_size: 1 << 20 }),
             damage: DamageReports::default(),
         };
@@ -120,7 +143,7 @@ impl TestNode {
         thread::spawn(move || log.run(&log_over));
         let (thread_queues, thread_stop) = (queues.clone(), stop.clone());
         let control = thread::spawn(move || {
-            ControlThread::run(options, Some(listener), thread_queues, status, &thread_stop).unwrap();
+            ControlThread::run(options, Some(listener), thread_queues, status, &thread_stop, &|| ()).unwrap();
         });
         TestNode { node, address, queues, published, seen, answers, stop, control: Some(control), over }
     }
@@ -190,6 +213,7 @@ impl LogStandIn {
     fn run(&self, over: &AtomicBool) {
         while !over.load(Ordering::Relaxed) {
             while let Some(input) = self.queues.to_log.pop() {
+                self.seen.lock().inputs += 1;
                 if self.answers.load(Ordering::Relaxed) {
                     self.handle(input);
                 }
@@ -251,12 +275,17 @@ impl LogStandIn {
 }
 
 fn cluster(count: u8) -> Vec<TestNode> {
+    cluster_in(&Plane::Open, count)
+}
+
+fn cluster_in(plane: &Plane, count: u8) -> Vec<TestNode> {
     let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     // Names, so that they are looked up: which may also give addresses where nobody listens.
     let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
     let seeds: Vec<String> = listeners.iter().map(|listener| format!("localhost:{}", port(listener))).collect();
     let numbered = (1..=count).zip(listeners);
-    numbered.map(|(n, listener)| TestNode::start(n, listener, usize::from(count), seeds.clone())).collect()
+    let start = |(n, listener)| TestNode::start_in(plane.clone(), n, listener, usize::from(count), seeds.clone());
+    numbered.map(start).collect()
 }
 
 fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {

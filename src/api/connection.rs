@@ -14,11 +14,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use monoio::buf::IoBuf;
-use monoio::io::{AsyncWriteRent, CancelHandle, CancelableAsyncWriteRent, Canceller};
-use monoio::net::tcp::TcpOwnedWriteHalf;
+use monoio::io::{CancelHandle, Canceller};
 
 use crate::api::counters::add;
 use crate::api::turn::Tally;
+use crate::http::SecureWriteHalf;
 use crate::limits::EDGE_SEND_BYTES;
 
 /// From the decision to close until the socket is closed whatever the other side does.
@@ -215,7 +215,7 @@ impl Connection {
     }
 
     /// Sends what gathers in the out-buffer until the connection closes. The connection's writer task.
-    pub(super) async fn write_all(&self, mut half: TcpOwnedWriteHalf) {
+    pub(super) async fn write_all(&self, mut half: SecureWriteHalf) {
         let mut spare = Vec::new();
         while let Some(batch) = poll_fn(|context| self.poll_batch(context, &mut spare)).await {
             let Some(mut batch) = self.send_batch(&mut half, batch).await else {
@@ -230,7 +230,10 @@ impl Connection {
             self.abort();
         }
         // Only says that nothing more comes; when the other side is gone that does not matter.
-        let _ = half.shutdown().await;
+        let _ = match self.cancel_handle() {
+            Some(handle) => half.cancelable_shutdown(handle).await,
+            None => half.shutdown_now().await,
+        };
     }
 
     /// The next bytes to send; `None` when all is sent and the connection closes.
@@ -248,7 +251,7 @@ impl Connection {
         Poll::Pending
     }
 
-    async fn send_batch(&self, half: &mut TcpOwnedWriteHalf, batch: Vec<u8>) -> Option<Vec<u8>> {
+    async fn send_batch(&self, half: &mut SecureWriteHalf, batch: Vec<u8>) -> Option<Vec<u8>> {
         let (mut batch, mut done) = (batch, 0);
         while done < batch.len() {
             let length = batch.len();

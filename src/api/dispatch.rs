@@ -175,12 +175,14 @@ pub(super) fn refuse_not_leader(caller: &Caller<'_>) {
     // One that hands over, or cannot prove that it still leads, has nobody else to name.
     let leads = matches!(view.role, Role::PreLeader | Role::Leader | Role::ResigningLeader);
     let leader = view.leader.filter(|_| !leads);
-    let Some(known) = leader.and_then(|leader| caller.edge.links.directory.node(leader)) else {
+    let client = caller.session.client;
+    let Some(told) = leader.and_then(|leader| caller.edge.links.directory.addresses_for(leader, client)) else {
         return refuse_not_ready(caller);
     };
     let endpoint = |address: SocketAddr| Endpoint::new(address.ip(), address.port());
-    let (tcp, http) = (endpoint(known.addresses.ext_tcp), endpoint(known.addresses.ext_http));
-    caller.session.send(|out| response::not_leader(out, caller.correlation, &tcp, &http, None));
+    let (tcp, http) = (endpoint(told.ext_tcp), endpoint(told.ext_http));
+    let secure_tcp = told.ext_secure_tcp.map(endpoint);
+    caller.session.send(|out| response::not_leader(out, caller.correlation, &tcp, &http, secure_tcp.as_ref()));
 }
 
 /// What the protocol has and this server does not have yet.

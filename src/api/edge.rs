@@ -31,8 +31,12 @@ use crate::api::work::{Outcome, Work};
 use crate::engine::{AnswerTimes, ClientCounters, EdgeMessage, Published, Request};
 use crate::gossip::Directory;
 use crate::index::Index;
-use crate::limits::{EDGE_CONNECTIONS_MAX, EDGE_PENDING_BYTES, EDGE_PENDING_REQUESTS, EDGE_RECEIVE_BYTES};
+use crate::limits::{
+    EDGE_CONNECTIONS_MAX, EDGE_HANDSHAKE_TIMEOUT, EDGE_PENDING_BYTES, EDGE_PENDING_REQUESTS, EDGE_RECEIVE_BYTES,
+};
 use crate::queue::Queue;
+use crate::ring::{RingError, Way};
+use crate::security::{ExternalTrust, Plane, Seldom};
 use crate::storage::{ChunkLayout, LogRead};
 use crate::types::LogPosition;
 
@@ -53,6 +57,14 @@ pub struct EdgeOptions {
     pub forward_timeout: Duration,
     /// Bytes of all large receive buffers together.
     pub receive_bytes: usize,
+    /// How connections to the leader are made.
+    pub way: Way,
+    /// How the internal plane is closed.
+    pub plane: Plane,
+    /// What clients are shown at the ports with TLS.
+    pub external: Option<Arc<ExternalTrust>>,
+    /// Time for the handshake with a client at such a port.
+    pub handshake_timeout: Duration,
 }
 
 impl EdgeOptions {
@@ -71,6 +83,10 @@ impl EdgeOptions {
             commit_timeout: Duration::from_secs(2),
             forward_timeout: Duration::from_millis(4300),
             receive_bytes: EDGE_RECEIVE_BYTES,
+            way: Way::default(),
+            plane: Plane::Open,
+            external: None,
+            handshake_timeout: EDGE_HANDSHAKE_TIMEOUT,
         }
     }
 }
@@ -106,12 +122,16 @@ pub struct EdgeLinks {
 }
 
 /// The sockets of one edge, from [`listeners`](crate::api::listeners).
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct EdgeSockets {
-    /// External TCP.
+    /// External TCP; none with `DisableInsecureTCP`.
     pub tcp: Vec<TcpListener>,
     /// External HTTP.
     pub http: Vec<TcpListener>,
+    /// External TCP inside TLS. These and the next need [`EdgeOptions::external`].
+    pub secure_tcp: Vec<TcpListener>,
+    /// External HTTPS.
+    pub secure_http: Vec<TcpListener>,
 }
 
 /// An edge cannot work. Nothing to retry: the node must stop.
@@ -119,10 +139,7 @@ pub struct EdgeSockets {
 #[non_exhaustive]
 pub enum EdgeError {
     /// No runtime.
-    #[error(
-        "edge {edge} cannot set up io_uring: {source}; allow it (kernel.io_uring_disabled = 0, seccomp) and check the \
-         limit of locked memory"
-    )]
+    #[error("edge {edge} cannot set up io_uring: {}", RingError::refused(source))]
     Runtime {
         /// Its number.
         edge: u16,
@@ -147,11 +164,16 @@ pub struct Edge;
 
 impl Edge {
     /// Serves clients on the calling thread until [`EdgeMessage::ShutDown`] comes, and then takes at most a few seconds
-    /// to say goodbye.
+    /// to say goodbye. `serving` is called when connections are taken.
     ///
     /// # Errors
     /// Only at the start; see [`EdgeError`].
-    pub fn run(options: EdgeOptions, links: EdgeLinks, sockets: EdgeSockets) -> Result<(), EdgeError> {
+    pub fn run(
+        options: EdgeOptions,
+        links: EdgeLinks,
+        sockets: EdgeSockets,
+        serving: &dyn Fn(),
+    ) -> Result<(), EdgeError> {
         let edge = options.index;
         // What completes waits until this thread enters the kernel anyway, instead of interrupting it.
         let mut rings = io_uring_of_monoio::IoUring::builder();
@@ -159,7 +181,7 @@ impl Edge {
         let builder = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new();
         let builder = builder.uring_builder(rings).with_entries(1024).enable_timer();
         let mut runtime = builder.build().map_err(|source| EdgeError::Runtime { edge, source })?;
-        runtime.block_on(EdgeState::new(options, links).live(sockets))
+        runtime.block_on(EdgeState::new(options, links).live(sockets, serving))
     }
 }
 
@@ -185,6 +207,10 @@ pub(super) struct EdgeState {
     pub(super) budget: ReceiveBudget,
     pub(super) sending: SendBudget,
     pub(super) http_connections: Cell<usize>,
+    /// Connections on the TCP port with TLS whose handshake is under way.
+    pub(super) greeting: Cell<usize>,
+    /// About strangers at the ports with TLS.
+    pub(super) refusals: Seldom,
     pub(super) stopping: Cell<bool>,
     /// Writes answered since the stages were told.
     pub(super) answered: RefCell<AnswerTimes>,
@@ -212,6 +238,8 @@ impl EdgeState {
             budget,
             sending: SendBudget::default(),
             http_connections: Cell::new(0),
+            greeting: Cell::new(0),
+            refusals: Seldom::default(),
             stopping: Cell::new(false),
             answered: RefCell::default(),
             accepting: RefCell::new(Some(Canceller::new())),
@@ -227,7 +255,7 @@ impl EdgeState {
         self.sessions.borrow().get(key).cloned()
     }
 
-    async fn live(self: Rc<EdgeState>, sockets: EdgeSockets) -> Result<(), EdgeError> {
+    async fn live(self: Rc<EdgeState>, sockets: EdgeSockets, serving: &dyn Fn()) -> Result<(), EdgeError> {
         let edge = self.options.index;
         let open = |listener| {
             monoio::net::TcpListener::from_std(listener).map_err(|source| EdgeError::Listener { edge, source })
@@ -239,9 +267,16 @@ impl EdgeState {
         for listener in sockets.http {
             accepting.push(monoio::spawn(accept::accept_http(Rc::clone(&self), open(listener)?)));
         }
+        for listener in sockets.secure_tcp {
+            accepting.push(monoio::spawn(accept::accept_secure_clients(Rc::clone(&self), open(listener)?)));
+        }
+        for listener in sockets.secure_http {
+            accepting.push(monoio::spawn(accept::accept_https(Rc::clone(&self), open(listener)?)));
+        }
         monoio::spawn(turn::hand_over(Rc::clone(&self)));
         monoio::spawn(sweep::run(Rc::clone(&self)));
         monoio::spawn(subscribing::feed(Rc::clone(&self)));
+        serving();
         inbox::run(Rc::clone(&self)).await;
         self.stop().await;
         for task in accepting {

@@ -6,20 +6,20 @@
 //! is answered "not ready".
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Buf;
-use monoio::io::Splitable;
-use monoio::net::TcpStream;
-use monoio::net::tcp::TcpOwnedReadHalf;
 use monoio::time::timeout;
 use prost::Message;
 
 use crate::api::connection::{Connection, give_way};
 use crate::api::counters::add;
 use crate::api::edge::EdgeState;
+use crate::api::forward_greeting::{GREETING_TIMEOUT, GreetingError, greet};
 use crate::api::heartbeat::{Beat, Heartbeat};
 use crate::api::inbox;
 use crate::api::receive::{ReceiveBuffer, Received};
@@ -31,11 +31,16 @@ use crate::codec::client::messages::{
 };
 use crate::codec::client::{Command, CredentialsView, Package, PackageView, response};
 use crate::engine::Answer;
+use crate::http::{SecureReadHalf, SecureStream, connect};
 use crate::limits::{FORWARD_QUEUE_BYTES, FRAME_MAX_BYTES};
+use crate::security::Seldom;
 use crate::types::{Guid, LogPosition, NodeId};
 
 /// Time for the leader to accept the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How soon a connection that is being made and was closed is noticed.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// After a failed connection the next one is tried no sooner; requests are answered "not ready" meanwhile.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
@@ -52,6 +57,17 @@ pub(super) struct Forwarder {
     link: RefCell<Option<Rc<Link>>>,
     links_made: Cell<u64>,
     retry_at: Cell<Option<Instant>>,
+    failures: Seldom,
+}
+
+impl Forwarder {
+    /// Tells the operator why a connection ends, unless there was much of that lately: it is made again for as long as clients
+    /// write.
+    fn note_failure(&self, link: &Link, what: &str, why: &str) {
+        if let Some(unsaid) = self.failures.may_say(Instant::now()) {
+            tracing::warn!(leader = %link.leader, why, unsaid, "{what}");
+        }
+    }
 }
 
 /// One connection to a leader.
@@ -135,6 +151,8 @@ fn link_to_leader(edge: &Rc<EdgeState>) -> Option<Rc<Link>> {
     }
     let address = edge.links.directory.node(leader)?.addresses.int_tcp;
     let hello = (edge.links.forward_hello)()?;
+    // With a secret it is said before, with the proofs.
+    let is_greeted = edge.options.plane.secret().is_some();
     forwarder.links_made.set(forwarder.links_made.get() + 1);
     let link = Rc::new(Link {
         number: forwarder.links_made.get(),
@@ -144,19 +162,27 @@ fn link_to_leader(edge: &Rc<EdgeState>) -> Option<Rc<Link>> {
         is_up: Cell::new(false),
         heartbeat: RefCell::new(Heartbeat::new(edge.options.internal_heartbeat, Instant::now())),
     });
-    link.connection.send(|out| out.extend_from_slice(&hello));
+    if !is_greeted {
+        link.connection.send(|out| out.extend_from_slice(&hello));
+    }
     *forwarder.link.borrow_mut() = Some(Rc::clone(&link));
-    monoio::spawn(run(Rc::clone(edge), Rc::clone(&link), address));
+    monoio::spawn(run(Rc::clone(edge), Rc::clone(&link), address, hello));
     Some(link)
 }
 
 /// The life of one connection to a leader.
-async fn run(edge: Rc<EdgeState>, link: Rc<Link>, address: SocketAddr) {
-    match connect(address).await {
-        Ok(stream) => serve(&edge, &link, stream).await,
-        Err(error) => {
-            tracing::info!(%address, leader = %link.leader, %error, "no connection to the leader")
+async fn run(edge: Rc<EdgeState>, link: Rc<Link>, address: SocketAddr, hello: Vec<u8>) {
+    // When another node leads there is nothing to wait for: what is dropped here goes with its connection.
+    match unless_closing(&link, open(&edge, address, &hello)).await {
+        Some(Ok(stream)) => serve(&edge, &link, stream).await,
+        Some(Err(error)) => {
+            // As a field it is escaped: with a secret they are words of somebody who has proven nothing.
+            let error = error.to_string();
+            if let Some(unsaid) = edge.forwarder.failures.may_say(Instant::now()) {
+                tracing::info!(%address, leader = %link.leader, error, unsaid, "no connection to the leader");
+            }
         }
+        None => {}
     }
     link.connection.abort();
     edge.forwarder.retry_at.set(Some(Instant::now() + RETRY_AFTER));
@@ -167,14 +193,33 @@ async fn run(edge: Rc<EdgeState>, link: Rc<Link>, address: SocketAddr) {
     }
 }
 
-async fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
-    let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect_addr(address)).await?;
-    let stream = stream?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+/// `None` when the connection was closed before.
+async fn unless_closing<T>(link: &Link, opening: impl Future<Output = T>) -> Option<T> {
+    let mut opening = pin!(opening);
+    loop {
+        if link.connection.is_closing() {
+            return None;
+        }
+        if let Ok(opened) = timeout(LOOK_INTERVAL, opening.as_mut()).await {
+            return Some(opened).filter(|_| !link.connection.is_closing());
+        }
+    }
 }
 
-async fn serve(edge: &Rc<EdgeState>, link: &Rc<Link>, stream: TcpStream) {
+/// Connects; where the plane is closed both sides show that they belong to it.
+async fn open(edge: &EdgeState, address: SocketAddr, hello: &[u8]) -> Result<SecureStream, GreetingError> {
+    let stream =
+        timeout(CONNECT_TIMEOUT, connect(&edge.options.way, address)).await.map_err(io::Error::from).flatten()?;
+    let plane = &edge.options.plane;
+    if plane.is_open() {
+        return Ok(stream.into());
+    }
+    // What is dropped when the time is up goes with its connection.
+    let greeted = timeout(GREETING_TIMEOUT, greet(stream, plane, address, hello)).await;
+    greeted.unwrap_or(Err(GreetingError::Late))
+}
+
+async fn serve(edge: &Rc<EdgeState>, link: &Rc<Link>, stream: SecureStream) {
     let (mut reader, writer) = stream.into_split();
     link.is_up.set(true);
     *link.heartbeat.borrow_mut() = Heartbeat::new(edge.options.internal_heartbeat, Instant::now());
@@ -183,6 +228,9 @@ async fn serve(edge: &Rc<EdgeState>, link: &Rc<Link>, stream: TcpStream) {
     let mut buffer = ReceiveBuffer::new(edge.budget.clone());
     while let Some(needed) = take_answers(edge, link, &mut buffer) {
         if buffer.receive(&mut reader, &link.connection, needed).await != Received::More {
+            if let Some(error) = buffer.take_tls_error() {
+                edge.forwarder.note_failure(link, "the connection to the leader ends", &error.to_string());
+            }
             break;
         }
         give_way().await;
@@ -192,7 +240,7 @@ async fn serve(edge: &Rc<EdgeState>, link: &Rc<Link>, stream: TcpStream) {
     writing.await;
 }
 
-async fn drain(link: &Link, reader: &mut TcpOwnedReadHalf, buffer: &mut ReceiveBuffer) {
+async fn drain(link: &Link, reader: &mut SecureReadHalf, buffer: &mut ReceiveBuffer) {
     loop {
         buffer.clear();
         if buffer.receive(reader, &link.connection, 0).await != Received::More {
@@ -209,7 +257,7 @@ fn take_answers(edge: &EdgeState, link: &Link, buffer: &mut ReceiveBuffer) -> Op
             Ok(Some(size)) if size <= buffer.bytes().len() => size,
             Ok(size) => return Some(size.unwrap_or(0)).filter(|_| !link.connection.is_closing()),
             Err(error) => {
-                tracing::warn!(leader = %link.leader, %error, "the leader sends what is no frame");
+                edge.forwarder.note_failure(link, "the leader sends what is no frame", &error.to_string());
                 return None;
             }
         };
@@ -229,7 +277,7 @@ fn take_answer(edge: &EdgeState, link: &Link, package: &Package) {
         }
         Command::BadRequest if package.correlation.is_zero() => {
             let text = String::from_utf8_lossy(&package.payload);
-            tracing::warn!(leader = %link.leader, %text, "the leader ends the connection");
+            edge.forwarder.note_failure(link, "the leader ends the connection", &text);
         }
         _ => bring_back(edge, link, command, package),
     }
@@ -332,13 +380,16 @@ pub(super) fn check_link(edge: &EdgeState, now: Instant) {
         return;
     };
     link.connection.enforce_close(now);
-    if link.connection.is_closing() || !link.is_up.get() {
+    if link.connection.is_closing() {
         return;
     }
     let leader = edge.links.published.view().leader;
     if leader.is_some_and(|leader| leader != link.leader) {
         tracing::info!(old = %link.leader, new = ?leader, "another node leads: the connection to the old one is closed");
         return link.connection.abort();
+    }
+    if !link.is_up.get() {
+        return;
     }
     let (heard, spoke) = (link.connection.life_signs(), link.connection.sent());
     match link.heartbeat.borrow_mut().check(now, heard, spoke) {

@@ -86,7 +86,7 @@ pub(super) async fn run(edge: Rc<EdgeState>) {
                 EdgeMessage::Reply(reply) => take_reply(&edge, reply, applied),
                 // A reason to look at the published position, which is at least as new.
                 EdgeMessage::Progress(_) => {}
-                EdgeMessage::ForwardConnection(socket) => session::adopt(&edge, socket, Origin::Node),
+                EdgeMessage::ForwardConnection(forwarded) => session::adopt(&edge, *forwarded, Origin::Node),
                 EdgeMessage::ShutDown => {
                     // What was answered before is passed on.
                     advance(&edge, &mut pace).await;

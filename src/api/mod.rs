@@ -7,6 +7,9 @@
 //! The way of a request: `accept` → `session` (frames) → `dispatch` (identity, which state serves what) → `reading`,
 //! `writes`, `subscribing` or `forward`. The way of an answer: `inbox` → `work` → the session's `connection`.
 //!
+//! At a port with TLS `secure` does the handshake first; what follows it reads and writes through
+//! [`SecureStream`](crate::http::SecureStream), which passes a plain connection through.
+//!
 //! A write is read where it lies in the receive buffer and encoded from there into the body of its record, in memory that an
 //! earlier write has left (`spares`); the log thread is woken once for the writes of all connections that had some (`turn`).
 //!
@@ -21,6 +24,7 @@ mod dispatch;
 mod edge;
 mod fetch;
 mod forward;
+mod forward_greeting;
 mod gate;
 mod heartbeat;
 mod http;
@@ -36,6 +40,7 @@ mod reading;
 mod reads;
 mod receive;
 mod room;
+mod secure;
 mod session;
 mod slab;
 mod spares;
@@ -51,6 +56,8 @@ mod writes;
 
 #[cfg(test)]
 mod edge_tests;
+#[cfg(test)]
+mod forward_tests;
 #[cfg(test)]
 mod page_bytes_tests;
 #[cfg(test)]

@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use monoio::buf::IoBufMut;
-use monoio::io::CancelableAsyncReadRent;
-use monoio::net::tcp::TcpOwnedReadHalf;
 
 use crate::api::connection::{Connection, LargeFrame};
+use crate::http::SecureReadHalf;
 use crate::limits::{RECEIVE_BUFFER_BYTES, RECEIVE_BUSY_BYTES, RECEIVE_IDLE_BYTES};
+use crate::security::TlsError;
 
 /// By how much the room grows and shrinks.
 const ROOM_STEP: usize = 4;
@@ -52,6 +52,8 @@ pub(super) struct ReceiveBuffer {
     taken: usize,
     /// Since when it holds some, or since the last whole frame was taken out.
     since: Option<Instant>,
+    /// Why TLS ended it.
+    tls_error: Option<TlsError>,
 }
 
 /// How receiving went.
@@ -68,7 +70,7 @@ pub(super) enum Received {
 impl ReceiveBuffer {
     pub(super) fn new(budget: ReceiveBudget) -> ReceiveBuffer {
         let (buffer, room) = (Vec::new(), RECEIVE_IDLE_BYTES);
-        ReceiveBuffer { buffer, start: 0, room, quiet: 0, budget, taken: 0, since: None }
+        ReceiveBuffer { buffer, start: 0, room, quiet: 0, budget, taken: 0, since: None, tls_error: None }
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -110,7 +112,7 @@ impl ReceiveBuffer {
     /// it is nearly full, so that a client that only announces a large frame costs nothing.
     pub(super) async fn receive(
         &mut self,
-        half: &mut TcpOwnedReadHalf,
+        half: &mut SecureReadHalf,
         connection: &Connection,
         frame: usize,
     ) -> Received {
@@ -133,8 +135,16 @@ impl ReceiveBuffer {
                 Received::More
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Received::More,
-            Err(_) => Received::End,
+            Err(error) => {
+                self.tls_error = error.downcast::<TlsError>().ok();
+                Received::End
+            }
         }
+    }
+
+    /// Why TLS has ended the connection, if it has: said once.
+    pub(super) fn take_tls_error(&mut self) -> Option<TlsError> {
+        self.tls_error.take()
     }
 
     /// How much to receive next.

@@ -6,15 +6,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::net::TcpStream as StdTcpStream;
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, TcpStream as StdTcpStream};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Buf;
-use monoio::io::Splitable;
 use monoio::net::TcpStream;
-use monoio::net::tcp::TcpOwnedReadHalf;
 
 use crate::api::connection::{Connection, SendBudget, give_way};
 use crate::api::counters::{add, subtract};
@@ -27,7 +24,10 @@ use crate::api::room;
 use crate::api::subscribing::PATIENCE_STEPS_TOTAL;
 use crate::codec::client::frame::{LENGTH_BYTES, frame_bytes};
 use crate::codec::client::{Package, ProtocolLevel, response};
+use crate::engine::Forwarded;
+use crate::http::{SecureReadHalf, SecureStream};
 use crate::limits::{SEND_QUEUE_BYTES, SEND_QUEUE_PAUSE_BYTES};
+use crate::security::TlsError;
 use crate::types::Guid;
 
 /// A reader that has worked this long lets others have a turn.
@@ -53,6 +53,8 @@ pub(super) struct Session {
     /// Its key in the edge's table; zero until it is there.
     pub(super) key: Cell<u64>,
     pub(super) origin: Origin,
+    /// Where the client is; `None` for a node, whose clients are elsewhere.
+    pub(super) client: Option<IpAddr>,
     pub(super) connection: Rc<Connection>,
     pub(super) level: Cell<ProtocolLevel>,
     pub(super) credentials: RefCell<Option<DefaultCredentials>>,
@@ -67,7 +69,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    fn new(edge: &EdgeState, origin: Origin) -> Rc<Session> {
+    fn new(edge: &EdgeState, origin: Origin, client: Option<IpAddr>) -> Rc<Session> {
         let options = match origin {
             Origin::Client => edge.options.client_heartbeat,
             Origin::Node => edge.options.internal_heartbeat,
@@ -75,6 +77,7 @@ impl Session {
         Rc::new(Session {
             key: Cell::new(0),
             origin,
+            client,
             connection: Connection::new(Rc::clone(&edge.tally), edge.sending.clone()),
             level: Cell::default(),
             credentials: RefCell::default(),
@@ -132,11 +135,15 @@ impl Session {
 }
 
 /// Serves a connection that was accepted elsewhere.
-pub(super) fn adopt(edge: &Rc<EdgeState>, socket: OwnedFd, origin: Origin) {
-    let stream = StdTcpStream::from(socket);
+pub(super) fn adopt(edge: &Rc<EdgeState>, forwarded: Forwarded, origin: Origin) {
+    let stream = StdTcpStream::from(forwarded.socket);
     // The ring waits for us; a socket that never waits would end every receive at once.
     match stream.set_nonblocking(false).and_then(|()| TcpStream::from_std(stream)) {
         Ok(stream) => {
+            let stream = match forwarded.tls {
+                Some((channel, opened)) => SecureStream::resume(stream, channel, opened),
+                None => stream.into(),
+            };
             monoio::spawn(serve(Rc::clone(edge), stream, origin));
         }
         Err(error) => tracing::warn!(%error, "a connection from another node cannot be served"),
@@ -144,12 +151,13 @@ pub(super) fn adopt(edge: &Rc<EdgeState>, socket: OwnedFd, origin: Origin) {
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(edge: Rc<EdgeState>, stream: TcpStream, origin: Origin) {
+pub(super) async fn serve(edge: Rc<EdgeState>, stream: SecureStream, origin: Origin) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection was gone before it was served");
         return;
     }
-    let session = Session::new(&edge, origin);
+    let client = if origin == Origin::Client { stream.peer_addr().ok().map(|peer| peer.ip()) } else { None };
+    let session = Session::new(&edge, origin, client);
     let Ok(key) = edge.sessions.borrow_mut().insert(Rc::clone(&session)) else {
         return;
     };
@@ -175,7 +183,7 @@ pub(super) async fn serve(edge: Rc<EdgeState>, stream: TcpStream, origin: Origin
 async fn read_requests(
     edge: &Rc<EdgeState>,
     session: &Rc<Session>,
-    reader: &mut TcpOwnedReadHalf,
+    reader: &mut SecureReadHalf,
     buffer: &mut ReceiveBuffer,
 ) {
     loop {
@@ -184,13 +192,23 @@ async fn read_requests(
         };
         match buffer.receive(reader, &session.connection, needed).await {
             Received::More => {}
-            Received::End => return,
+            Received::End => return say_tls_error(edge, session, buffer),
             Received::NoRoom if room::make_room(edge, session).await => {}
             Received::NoRoom => return,
         }
         if session.connection.is_closing() {
             return;
         }
+    }
+}
+
+/// One that only left without a goodbye is nothing new.
+fn say_tls_error(edge: &EdgeState, session: &Session, buffer: &mut ReceiveBuffer) {
+    let error = buffer.take_tls_error().filter(|error| !matches!(error, TlsError::Truncated { .. }));
+    if let Some(error) = error
+        && let Some(unsaid) = edge.refusals.may_say(Instant::now())
+    {
+        tracing::warn!(session = session.key.get(), unsaid, "a connection with TLS is given up: {error}");
     }
 }
 
@@ -243,7 +261,7 @@ fn handle_frame(edge: &Rc<EdgeState>, session: &Rc<Session>, buffer: &mut Receiv
 
 /// Reads and forgets what the other side still sends until it closes too or the sweep cuts the connection: closing a
 /// socket with unread bytes resets it, and a reset may overtake our last words.
-async fn drain(connection: &Connection, reader: &mut TcpOwnedReadHalf, buffer: &mut ReceiveBuffer) {
+async fn drain(connection: &Connection, reader: &mut SecureReadHalf, buffer: &mut ReceiveBuffer) {
     loop {
         buffer.clear();
         if buffer.receive(reader, connection, 0).await != Received::More {

@@ -17,6 +17,7 @@ use crate::api::Checks;
 use crate::api::{Edge, EdgeLinks, EdgeOptions, EdgeSockets, listeners};
 use crate::codec::client::frame::{put_message, put_package, take_package};
 use crate::codec::client::{Command, Credentials, Package};
+use crate::codec::link::{Hello, Purpose};
 use crate::codec::record::{BatchView, Header, RecordKind, seal, sealed_length};
 use crate::engine::{Answer, Append, ClientCounters, EdgeMessage, NodeView, Progress, Published, Reply, Request, Role};
 use crate::gossip::{Addresses, Directory, KnownNode};
@@ -26,7 +27,7 @@ use crate::limits::RECORD_HEADER_BYTES;
 use crate::queue::Queue;
 use crate::ring::monotonic_now;
 use crate::storage::{ChunkLayout, LogRead, ReadError};
-use crate::types::{ExpectedVersion, Guid, LogPosition, NodeId, Term};
+use crate::types::{ClusterId, ExpectedVersion, Guid, LogPosition, NodeId, Term};
 
 const CHUNK_BYTES: usize = 16 << 20;
 const LAYOUT: ChunkLayout = ChunkLayout { chunk_size: CHUNK_BYTES as u64 };
@@ -62,6 +63,9 @@ pub(super) struct Node {
     pub(super) id: NodeId,
     pub(super) tcp: SocketAddr,
     pub(super) http: SocketAddr,
+    /// Port 0 without certificates in the options, and the next too.
+    pub(super) secure_tcp: SocketAddr,
+    pub(super) secure_http: SocketAddr,
     pub(super) links: EdgeLinks,
     pub(super) behaviour: Arc<Behaviour>,
     log: Arc<MemoryLog>,
@@ -91,11 +95,20 @@ impl Node {
 
     pub(super) fn start(setup: Setup) -> Node {
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let sockets = EdgeSockets { tcp: listeners(any, 1).unwrap(), http: listeners(any, 1).unwrap() };
-        let (tcp, http) = (sockets.tcp[0].local_addr().unwrap(), sockets.http[0].local_addr().unwrap());
+        let open = |is_wanted| if is_wanted { listeners(any, 1, None).unwrap() } else { Vec::new() };
+        let is_secure = setup.options.external.is_some();
+        let (secure_tcp, secure_http) = (open(is_secure), open(is_secure));
+        let sockets = EdgeSockets { tcp: open(true), http: open(true), secure_tcp, secure_http };
+        let address = |sockets: &[TcpListener]| sockets.first().map_or(any, |socket| socket.local_addr().unwrap());
+        let (tcp, http) = (address(&sockets.tcp), address(&sockets.http));
+        let (secure_tcp, secure_http) = (address(&sockets.secure_tcp), address(&sockets.secure_http));
         let id = NodeId::random();
         let log = Arc::new(MemoryLog(RwLock::new(vec![0; CHUNK_BYTES])));
-        let links = links(Queue::for_task(setup.log_queue), setup.directory, log.clone());
+        let mut links = links(Queue::for_task(setup.log_queue), setup.directory, log.clone());
+        if !setup.options.plane.is_open() {
+            let hello = real_hello(id, setup.options.plane.secret().is_some());
+            links.forward_hello = Arc::new(move || Some(hello.encode().to_vec()));
+        }
         let leader = setup.leader.or((setup.role == Role::Leader).then_some(id));
         links.published.set_view(NodeView { role: setup.role, leader, ..NodeView::default() });
         let behaviour = Arc::new(Behaviour::default());
@@ -109,9 +122,9 @@ impl Node {
         let (options, given) = (setup.options, links.clone());
         let threads = vec![
             std::thread::spawn(move || player.run()),
-            std::thread::spawn(move || Edge::run(options, given, sockets).unwrap()),
+            std::thread::spawn(move || Edge::run(options, given, sockets, &|| ()).unwrap()),
         ];
-        Node { id, tcp, http, links, behaviour, log, threads }
+        Node { id, tcp, http, secure_tcp, secure_http, links, behaviour, log, threads }
     }
 
     pub(super) fn set_role(&self, role: Role, leader: Option<NodeId>) {
@@ -142,7 +155,7 @@ impl Node {
                     return;
                 }
                 assert_eq!(&hello, b"hello");
-                inbox.send(EdgeMessage::ForwardConnection(OwnedFd::from(socket))).unwrap();
+                inbox.send(EdgeMessage::ForwardConnection(Box::new(OwnedFd::from(socket).into()))).unwrap();
             }
         });
         (address, listener)
@@ -186,8 +199,22 @@ fn links(log_queue: Queue<Request>, directory: Directory, log: Arc<MemoryLog>) -
         checks: Checks::default(),
         users: Arc::default(),
         counters: Arc::new(ClientCounters::default()),
-        routes: Arc::new(|request| Response::with_body(200, "text/plain", request.path.clone())),
+        routes: Arc::new(|request, _| Response::with_body(200, "text/plain", request.path.clone())),
         forward_hello: Arc::new(|| Some(b"hello".to_vec())),
+    }
+}
+
+/// The greeting of a node of a cluster.
+pub(super) fn real_hello(node: NodeId, secret: bool) -> Hello {
+    Hello {
+        purpose: Purpose::Forward,
+        cluster: ClusterId(Guid([9; 16])),
+        node,
+        term: Term(1),
+        subscription: Guid::ZERO,
+        start: LogPosition::ZERO,
+        chunk_size: CHUNK_BYTES as u64,
+        secret,
     }
 }
 
@@ -198,7 +225,8 @@ pub(super) fn lonely_links() -> EdgeLinks {
 
 /// A directory with one node that is reached at `int_tcp` from inside.
 pub(super) fn directory(node: &Node, int_tcp: SocketAddr) -> Directory {
-    let addresses = Addresses { int_tcp, int_http: int_tcp, ext_tcp: node.tcp, ext_http: node.http };
+    let ext_secure_tcp = Some(node.secure_tcp).filter(|address| address.port() != 0);
+    let addresses = Addresses { int_tcp, int_http: int_tcp, ext_tcp: node.tcp, ext_http: node.http, ext_secure_tcp };
     let directory = Directory::default();
     directory.replace(vec![KnownNode { node: node.id, addresses, is_alive: true }], "{}".into());
     directory
@@ -333,6 +361,7 @@ impl LogThread {
 /// A client that sends one thing after the other and waits.
 pub(super) struct Client {
     pub(super) socket: TcpStream,
+    pub(super) tls: Option<Box<rustls::ClientConnection>>,
     buffer: BytesMut,
     last: u64,
     pub(super) credentials: Option<Credentials>,
@@ -342,7 +371,7 @@ impl Client {
     pub(super) fn connect(address: SocketAddr) -> Client {
         let socket = TcpStream::connect(address).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        Client { socket, buffer: BytesMut::new(), last: 0, credentials: None }
+        Client { socket, tls: None, buffer: BytesMut::new(), last: 0, credentials: None }
     }
 
     pub(super) fn admin(mut self) -> Client {
@@ -361,8 +390,23 @@ impl Client {
         id[..8].copy_from_slice(&self.last.to_le_bytes());
         let mut out = Vec::new();
         put_package(&mut out, command, flags, Guid(id), self.credentials.as_ref().map(Credentials::view), payload);
-        self.socket.write_all(&out).unwrap();
+        self.put(&out).unwrap();
         Guid(id)
+    }
+
+    pub(super) fn put(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        match &mut self.tls {
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.socket).write_all(bytes),
+            None => self.socket.write_all(bytes),
+        }
+    }
+
+    /// What comes next; 0 at the end. With TLS an end without a goodbye is an error.
+    pub(super) fn get(&mut self, piece: &mut [u8]) -> std::io::Result<usize> {
+        match &mut self.tls {
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.socket).read(piece),
+            None => self.socket.read(piece),
+        }
     }
 
     /// The next package that is not a heartbeat's; `None` when the connection is closed.
@@ -373,14 +417,14 @@ impl Client {
                     Some(Command::HeartbeatRequestCommand) => {
                         let mut out = Vec::new();
                         put_message(&mut out, Command::HeartbeatResponseCommand, package.correlation, &());
-                        self.socket.write_all(&out).unwrap();
+                        self.put(&out).unwrap();
                     }
                     _ => return Some(package),
                 }
                 continue;
             }
             let mut piece = vec![0; 64 << 10];
-            match self.socket.read(&mut piece) {
+            match self.get(&mut piece) {
                 Ok(0) => return None,
                 Ok(count) => self.buffer.extend_from_slice(&piece[..count]),
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,

@@ -9,18 +9,22 @@
 //! Leaves to others: the chunks made ahead of the writer (`storage::Preparer` has a thread of its own, because writes wait
 //! for it).
 
+mod expiry_watch;
 mod index_keeper;
 mod peer_source;
 mod repairer;
+mod route_watch;
 mod scrubber;
 mod sealer;
 #[cfg(test)]
 mod testing;
 mod unsealed;
 
+pub use expiry_watch::{ExpiryWatch, ExpiryWatchLinks};
 pub use index_keeper::IndexKeeper;
 pub use peer_source::{LogInfo, PeerAnswer, PeerSource};
 pub use repairer::{Repairer, RepairerLinks};
+pub use route_watch::{RouteSource, RouteWatch, RouteWatchLinks};
 pub use scrubber::Scrubber;
 pub use sealer::Sealer;
 pub use unsealed::{UnsealedLinks, UnsealedScrubber};
@@ -32,6 +36,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+
+use crate::ring::pin_thread;
 
 /// Niceness of the threads.
 const PRIORITY: i32 = 15;
@@ -81,15 +87,21 @@ struct Orders {
 }
 
 impl Background {
-    /// Starts a thread with this name for these chores.
+    /// Starts a thread with this name for these chores, on these CPUs if any are given.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(name: &'static str, mut chores: Vec<Box<dyn Chore>>) -> io::Result<Background> {
+    pub fn start(name: &'static str, cpus: &[usize], mut chores: Vec<Box<dyn Chore>>) -> io::Result<Background> {
         let interrupts = chores.iter().filter_map(|chore| chore.interrupt()).collect();
         let orders = Arc::new(Orders::default());
         let seen = Arc::clone(&orders);
+        let cpus = cpus.to_vec();
         let run = move || {
+            if !cpus.is_empty()
+                && let Err(error) = pin_thread(&cpus)
+            {
+                tracing::warn!(?cpus, %error, "the {name} thread cannot be pinned; it runs anywhere");
+            }
             if let Err(error) = rustix::process::setpriority_process(None, PRIORITY) {
                 tracing::warn!("the {name} thread keeps its priority: setpriority failed ({error})");
             }
@@ -178,7 +190,7 @@ mod tests {
     fn chores_take_turns_until_they_rest_and_a_resting_thread_stops_at_once() {
         let (report, reports) = channel();
         let chore = |left| Box::new(Countdown { left, report: report.clone() }) as Box<dyn Chore>;
-        let background = Background::start("background", vec![chore(3), chore(2)]).unwrap();
+        let background = Background::start("background", &[], vec![chore(3), chore(2)]).unwrap();
         let seen: Vec<u32> = reports.iter().take(5).collect();
         assert_eq!(seen, [2, 1, 1, 0, 0]);
         let began = Instant::now();

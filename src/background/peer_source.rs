@@ -6,13 +6,16 @@
 //! the records themselves.
 
 use std::cell::Cell;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{ErrorKind, Read as _};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use crate::http::{Dialled, HttpError, Method, Patience, speaks_tls};
 use crate::limits::FRAME_MAX_BYTES;
+use crate::ring::Way;
+use crate::security::{PROOF_HEADER, Plane};
 use crate::storage::{FetchError, LogPeer, PeerFacts, RangeSource};
 use crate::types::{ClusterId, Epoch, Guid, LogPosition, Term};
 
@@ -21,9 +24,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// For the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// While an answer is waited for: how often it is looked whether it should be.
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The largest answer: one record may be larger than what is given otherwise.
 const ANSWER_BYTES_MAX: usize = FRAME_MAX_BYTES;
@@ -41,6 +41,8 @@ pub struct PeerSource {
     takes_flushed: bool,
     /// True when nobody wants the answer any more.
     interrupt: Option<Arc<AtomicBool>>,
+    way: Way,
+    plane: Plane,
 }
 
 /// What a node says of its log.
@@ -77,7 +79,15 @@ impl PeerSource {
     /// The node of `cluster` whose internal HTTP address this is.
     #[must_use]
     pub fn new(cluster: ClusterId, address: SocketAddr) -> PeerSource {
-        PeerSource { cluster, address, given: Cell::new(LogPosition::ZERO), takes_flushed: false, interrupt: None }
+        PeerSource {
+            cluster,
+            address,
+            given: Cell::new(LogPosition::ZERO),
+            takes_flushed: false,
+            interrupt: None,
+            way: Way::default(),
+            plane: Plane::Open,
+        }
     }
 
     /// Gives what the node has flushed, too. Only for those who prove otherwise that it belongs there
@@ -88,16 +98,19 @@ impl PeerSource {
         self
     }
 
+    /// Makes its connections this way, and proves itself where the plane is closed.
+    #[must_use]
+    pub fn by(mut self, way: Way, plane: Plane) -> PeerSource {
+        self.way = way;
+        self.plane = plane;
+        self
+    }
+
     /// Gives up waiting soon after this has become true.
     #[must_use]
     pub fn until(mut self, interrupt: Arc<AtomicBool>) -> PeerSource {
         self.interrupt = Some(interrupt);
         self
-    }
-
-    fn check_wanted(&self) -> Result<(), std::io::Error> {
-        let is_interrupted = self.interrupt.as_ref().is_some_and(|interrupt| interrupt.load(Ordering::Acquire));
-        if is_interrupted { Err(other("this node stops")) } else { Ok(()) }
     }
 
     /// Asks what the node says of its log.
@@ -126,8 +139,7 @@ impl PeerSource {
 
     /// One request on a connection of its own; only an answer with status 200.
     fn call(&self, target: &str) -> Result<PeerAnswer, FetchError> {
-        let deadline = Instant::now() + CALL_TIMEOUT;
-        let answer = self.exchange(target, deadline).map_err(|error| self.unreachable(error))?;
+        let answer = self.exchange(target).map_err(|error| self.unreachable(error))?;
         if answer.status == 200 {
             return Ok(answer);
         }
@@ -135,34 +147,37 @@ impl PeerSource {
         Err(FetchError::Refused { peer: self.describe(), status: answer.status, words })
     }
 
-    fn exchange(&self, target: &str, deadline: Instant) -> Result<PeerAnswer, std::io::Error> {
-        self.check_wanted()?;
-        let mut stream = TcpStream::connect_timeout(&self.address, CONNECT_TIMEOUT)?;
-        stream.set_nodelay(true)?;
-        stream.set_write_timeout(Some(CONNECT_TIMEOUT))?;
+    /// An answer that is proven, where it must be; or why there is none.
+    fn exchange(&self, target: &str) -> Result<PeerAnswer, String> {
+        let failed = |error: std::io::Error| match error.kind() {
+            ErrorKind::TimedOut => format!("no whole answer within {CALL_TIMEOUT:?}"),
+            _ => error.to_string(),
+        };
+        let patience = Patience {
+            connect: CONNECT_TIMEOUT,
+            deadline: Instant::now() + CALL_TIMEOUT,
+            write: Some(CONNECT_TIMEOUT),
+            interrupt: self.interrupt.clone(),
+        };
         let (address, cluster) = (self.address, self.cluster);
-        let request =
-            format!("GET {target} HTTP/1.1\r\nHost: {address}\r\nRing-Cluster: {cluster}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes())?;
+        let dialled = Dialled::new(address, &self.plane, &self.way, patience);
+        let mut dialled = dialled.map_err(|error| error.to_string())?;
+        let proof = dialled.proof_line(Method::Get, target, b"");
+        let request = format!(
+            "GET {target} HTTP/1.1\r\nHost: {address}\r\nRing-Cluster: {cluster}\r\n{proof}Connection: close\r\n\r\n"
+        );
+        dialled.send(request.as_bytes()).map_err(failed)?;
         let mut bytes = Vec::new();
         let mut piece = vec![0; 64 << 10];
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(other(format!("no whole answer within {CALL_TIMEOUT:?}")));
-            }
-            self.check_wanted()?;
-            stream.set_read_timeout(Some(left.min(LOOK_INTERVAL)))?;
-            let count = match stream.read(&mut piece) {
-                Err(error) if is_early(&error) => continue,
-                outcome => outcome?,
-            };
+            let count = dialled.read(&mut piece).map_err(failed)?;
             bytes.extend_from_slice(&piece[..count]);
-            if let Some(answer) = PeerAnswer::parse(&bytes)? {
-                return Ok(answer);
+            if let Some(answer) = PeerAnswer::parse(&bytes).map_err(failed)? {
+                let checked = dialled.check(answer.status, answer.proof.as_deref(), &answer.body);
+                return checked.map(|()| answer).map_err(|error| error.to_string());
             }
             if count == 0 {
-                return Err(other("the connection ended within the answer"));
+                return Err("the connection ended within the answer".to_owned());
             }
         }
     }
@@ -210,6 +225,8 @@ pub struct PeerAnswer {
     pub status: u16,
     /// The checksum of the body as the node says it.
     pub crc: Option<String>,
+    /// The proof of the answer as the node says it.
+    pub proof: Option<String>,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -220,6 +237,9 @@ impl PeerAnswer {
     /// # Errors
     /// When they are not the beginning of an answer of a node.
     pub fn parse(bytes: &[u8]) -> Result<Option<PeerAnswer>, std::io::Error> {
+        if speaks_tls(bytes) {
+            return Err(other(HttpError::SpeaksTls));
+        }
         let mut headers = [httparse::EMPTY_HEADER; 32];
         let mut head = httparse::Response::new(&mut headers);
         let httparse::Status::Complete(start) = head.parse(bytes).map_err(other)? else {
@@ -234,14 +254,10 @@ impl PeerAnswer {
         let length = length.filter(|&length| length <= ANSWER_BYTES_MAX);
         let length = length.ok_or_else(|| other(format!("its answer has no length of at most {ANSWER_BYTES_MAX}")))?;
         let Some(body) = bytes.get(start..start + length) else { return Ok(None) };
-        let (status, crc) = (head.code.unwrap_or(0), header("ring-crc32c").map(str::to_owned));
-        Ok(Some(PeerAnswer { status, crc, body: body.to_vec() }))
+        let own = |name: &str| header(name).map(str::to_owned);
+        let (crc, proof) = (own("ring-crc32c"), own(PROOF_HEADER));
+        Ok(Some(PeerAnswer { status: head.code.unwrap_or(0), crc, proof, body: body.to_vec() }))
     }
-}
-
-/// Nothing has come yet.
-fn is_early(error: &std::io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
 fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> std::io::Error {
@@ -250,10 +266,12 @@ fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> std::io:
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::io::Write as _;
+    use std::net::{TcpListener, TcpStream};
     use std::thread;
 
     use super::*;
+    use crate::security::{ClusterSecret, HttpAnswerer};
 
     const CLUSTER: ClusterId = ClusterId(crate::types::Guid([7; 16]));
 
@@ -290,6 +308,60 @@ mod tests {
         let fetch = || peer.fetch(LogPosition(0), LogPosition(700));
         assert_eq!(fetch().unwrap(), b"records");
         assert_eq!(fetch().unwrap(), b"records", "what it has committed is asked once");
+    }
+
+    /// A peer with a secret, whose answers say `said` and are proven as if they said `proven`.
+    fn peer_with_secret(said: String, proven: String) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let request = received(&mut stream);
+                let query = request.split([' ', '?']).nth(2).unwrap();
+                let (mut answerer, body) = HttpAnswerer::open(secret(b'a'), query).unwrap();
+                stream.write_all(answer(200, "", &body).as_bytes()).unwrap();
+                let request = received(&mut stream);
+                let Some(proof) = request.split("Ring-Proof: ").nth(1) else { continue };
+                answerer.check("GET", "/log/info", b"", proof.split('\r').next()).unwrap();
+                assert!(request.contains(&format!("Ring-Cluster: {CLUSTER}\r\n")), "{request}");
+                let proof = format!("Ring-Proof: {}\r\n", answerer.sign(200, proven.as_bytes()));
+                stream.write_all(answer(200, &proof, &said).as_bytes()).unwrap();
+            }
+        });
+        address
+    }
+
+    fn received(stream: &mut TcpStream) -> String {
+        let mut request = vec![0; 4096];
+        let count = stream.read(&mut request).unwrap();
+        String::from_utf8_lossy(&request[..count]).into_owned()
+    }
+
+    fn secret(byte: u8) -> Arc<ClusterSecret> {
+        Arc::new(ClusterSecret::from_bytes(&[byte; 32]).unwrap())
+    }
+
+    #[test]
+    fn what_a_peer_says_is_believed_when_it_is_proven() {
+        let body = |committed: u64| format!("{{\"commitPosition\":{committed},\"chunkSize\":1048576}}");
+        let ask = |address: SocketAddr, plane: Plane| {
+            PeerSource::new(CLUSTER, address).by(Way::default(), plane).info().map_err(|error| error.to_string())
+        };
+        let honest = peer_with_secret(body(700), body(700));
+        assert_eq!(ask(honest, Plane::Secret(secret(b'a'))).unwrap().commit_position, 700);
+        let error = ask(honest, Plane::Secret(secret(b'b'))).unwrap_err();
+        assert!(error.contains("the challenge is not proven") && error.contains("ClusterSecretFile"), "{error}");
+        let changed = peer_with_secret(body(900), body(700));
+        let error = ask(changed, Plane::Secret(secret(b'a'))).unwrap_err();
+        assert!(error.contains("the answer is not proven") && error.contains(&changed.to_string()), "{error}");
+        // One that knows no secret, and one that speaks TLS.
+        let refusing = peer(vec![answer(401, "", "who are you?")]);
+        let error = refusing.info().unwrap_err().to_string();
+        assert!(error.contains("status 401") && error.contains("who are you?"), "{error}");
+        let closed = peer(vec![String::from_utf8(vec![0x15, 3, 3, 0, 2, 2, 0x28]).unwrap()]);
+        let error = closed.info().unwrap_err().to_string();
+        assert!(error.contains("it speaks TLS") && error.contains("UseInternalSsl"), "{error}");
     }
 
     #[test]

@@ -23,6 +23,8 @@ use crate::codec::record::{RecordError, RecordView};
 use crate::engine::Published;
 use crate::gossip::Directory;
 use crate::limits::{CHUNK_FOOTER_BYTES, CHUNK_HEADER_BYTES, RECORD_HEADER_BYTES};
+use crate::ring::Way;
+use crate::security::Plane;
 use crate::storage::{
     COLD_READ_BYTES, ChunkFooter, ChunkLayout, ColdFile, Damage, DamageReports, Disk, FetchError, FileDisk, FileName,
     LogReader, PAGE_BYTES, RepairError, Repaired, StorageFigures, find_damage, repair_range,
@@ -61,6 +63,10 @@ pub struct RepairerLinks {
     pub figures: Arc<StorageFigures>,
     /// False on a node that is a cluster alone: nobody else has its log.
     pub has_peers: bool,
+    /// How the others are reached.
+    pub way: Way,
+    /// How the internal plane is closed.
+    pub plane: Plane,
 }
 
 /// See the module.
@@ -209,7 +215,11 @@ impl Repairer {
         let addresses: Vec<SocketAddr> = nodes.iter().map(|known| known.addresses.int_http).collect();
         addresses
             .into_iter()
-            .map(|address| PeerSource::new(cluster, address).until(Arc::clone(&self.interrupt)))
+            .map(|address| {
+                PeerSource::new(cluster, address)
+                    .by(self.links.way.clone(), self.links.plane.clone())
+                    .until(Arc::clone(&self.interrupt))
+            })
             .collect()
     }
 

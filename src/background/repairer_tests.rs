@@ -38,7 +38,8 @@ fn peer(number: u8, bytes: Vec<u8>, committed: u64) -> KnownNode {
             stream.write_all(&[head.into_bytes(), body].concat()).unwrap();
         }
     });
-    let addresses = Addresses { int_tcp: address, int_http: address, ext_tcp: address, ext_http: address };
+    let addresses =
+        Addresses { int_tcp: address, int_http: address, ext_tcp: address, ext_http: address, ext_secure_tcp: None };
     KnownNode { node: NodeId(Guid([number; 16])), addresses, is_alive: true }
 }
 
@@ -65,6 +66,8 @@ impl Bench {
             damage: chunks.damage.clone(),
             figures: Arc::clone(&chunks.figures),
             has_peers,
+            way: crate::ring::Way::default(),
+            plane: crate::security::Plane::Open,
         });
         Bench { chunks, good, directory, repairer }
     }
@@ -137,12 +140,13 @@ fn a_node_that_hangs_is_not_waited_for_when_the_thread_stops() {
     // It takes the connection and says nothing.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let addresses = Addresses { int_tcp: address, int_http: address, ext_tcp: address, ext_http: address };
+    let addresses =
+        Addresses { int_tcp: address, int_http: address, ext_tcp: address, ext_http: address, ext_secure_tcp: None };
     bench.directory.replace(vec![KnownNode { node: NodeId(Guid([2; 16])), addresses, is_alive: true }], "".into());
     bench.chunks.flip(0, 4096 + (5 << 10) + 77);
     bench.report(0, 5 << 10, 6 << 10);
     let figures = Arc::clone(&bench.chunks.figures);
-    let thread = Background::start("repairer", vec![Box::new(bench.repairer)]).unwrap();
+    let thread = Background::start("repairer", &[], vec![Box::new(bench.repairer)]).unwrap();
     let _waiting = listener.accept().unwrap();
     let began = Instant::now();
     thread.stop();

@@ -38,9 +38,16 @@ const _: () = assert!(VERSION_OLDEST == VERSION || VERSION_OLDEST + 1 == VERSION
 /// Version of the link protocol, for people.
 pub const PROTOCOL_VERSION: u16 = VERSION;
 
+/// In a greeting: the sender has the cluster's secret.
+const FLAG_SECRET: u8 = 1;
+
+/// The first byte of a TLS handshake.
+pub const TLS_HANDSHAKE: u8 = 0x16;
+
 const ACCEPTED: [u8; 4] = *b"RSOK";
 
-const REFUSED: [u8; 4] = *b"RSNO";
+/// What a refusal begins with.
+pub const REFUSAL: [u8; 4] = *b"RSNO";
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,11 +76,14 @@ impl Purpose {
 /// The first bytes on a connection to port 1112.
 ///
 /// ```text
-///  0 "RSLINK\0\0"   8 u16 version   10 u8 purpose   11 zero   12 u32 term of the sender
+///  0 "RSLINK\0\0"   8 u16 version   10 u8 purpose   11 u8 flags   12 u32 term of the sender
 /// 16 cluster id    32 node id      48 subscription id (data; else zero)
 /// 64 u64 position that the data is to begin at (data; else zero)
 /// 72 u64 chunk size of the log     80 … zero       92 u32 crc32c of bytes 0..92
 /// ```
+///
+/// Flag 1: the sender has the cluster's secret. A nonce follows, and proofs go both ways before the welcome; see
+/// [`security`](crate::security).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// What the connection is for.
@@ -90,14 +100,19 @@ pub struct Hello {
     pub start: LogPosition,
     /// The size of the log's chunks: one position must lie at one offset of one chunk on every node.
     pub chunk_size: u64,
+    /// The sender has the cluster's secret, and wants a proof of it.
+    pub secret: bool,
 }
 
 /// Why bytes on a link are not what they should be. Always the end of the connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError {
-    /// The first bytes are something else: a client, or a v5 node.
-    #[error("it does not speak the protocol of this port: its first bytes are {found:02x?}, not {MAGIC:02x?}")]
+    /// The first bytes are something else: a client, a v5 node, or a node that speaks TLS.
+    #[error(
+        "it does not speak the protocol of this port: its first bytes are {found:02x?}, not {MAGIC:02x?}{}",
+        looks_like(*found)
+    )]
     NotOurs {
         /// The first eight bytes.
         found: [u8; 8],
@@ -118,6 +133,12 @@ pub enum LinkError {
         computed: u32,
         /// In the bytes.
         stored: u32,
+    },
+    /// A flag that this release does not know: it may mean that something else follows.
+    #[error("the greeting has flags {found:#04x}, this node knows {FLAG_SECRET:#04x} only: upgrade the older node")]
+    Flags {
+        /// As found.
+        found: u8,
     },
     /// No such purpose.
     #[error("unknown purpose {found} of a connection")]
@@ -162,6 +183,7 @@ impl Hello {
         out[0..8].copy_from_slice(&MAGIC);
         out[8..10].copy_from_slice(&VERSION.to_le_bytes());
         out[10] = self.purpose as u8;
+        out[11] = if self.secret { FLAG_SECRET } else { 0 };
         out[12..16].copy_from_slice(&self.term.0.to_le_bytes());
         out[16..32].copy_from_slice(&self.cluster.0.0);
         out[32..48].copy_from_slice(&self.node.0.0);
@@ -196,6 +218,11 @@ impl Hello {
             3 => Purpose::Forward,
             found => return Err(LinkError::Purpose { found }),
         };
+        let secret = match bytes[11] {
+            0 => false,
+            FLAG_SECRET => true,
+            found => return Err(LinkError::Flags { found }),
+        };
         Ok(Hello {
             purpose,
             cluster: ClusterId(Guid(array(bytes, 16))),
@@ -204,7 +231,16 @@ impl Hello {
             subscription: Guid(array(bytes, 48)),
             start: LogPosition(u64::from_le_bytes(array(bytes, 64))),
             chunk_size: u64::from_le_bytes(array(bytes, 72)),
+            secret,
         })
+    }
+}
+
+fn looks_like(found: [u8; 8]) -> &'static str {
+    if found[0] == TLS_HANDSHAKE {
+        ". It looks like TLS: certificates (UseInternalSsl) are set there and not here; set them on all nodes or on none"
+    } else {
+        ""
     }
 }
 
@@ -238,7 +274,7 @@ impl Welcome {
     #[must_use]
     pub fn refuse(reason: &str) -> Vec<u8> {
         let reason = shorten(reason);
-        let mut out = REFUSED.to_vec();
+        let mut out = REFUSAL.to_vec();
         out.extend_from_slice(&(reason.len() as u32).to_le_bytes());
         out.extend_from_slice(reason.as_bytes());
         out
@@ -252,7 +288,7 @@ impl Welcome {
         let length = u32::from_le_bytes(array(bytes, 4)) as usize;
         match array(bytes, 0) {
             ACCEPTED => bounded("welcome's rest", length, 0, 0).map(|_| Welcome::Accepted),
-            REFUSED => Ok(Welcome::Refused { reason_bytes: bounded("reason", length, 0, REASON_MAX_BYTES)? }),
+            REFUSAL => Ok(Welcome::Refused { reason_bytes: bounded("reason", length, 0, REASON_MAX_BYTES)? }),
             found => Err(LinkError::Welcome { found }),
         }
     }
@@ -331,7 +367,34 @@ mod tests {
             subscription: Guid([3; 16]),
             start: LogPosition(4096),
             chunk_size: 1 << 20,
+            secret: false,
         }
+    }
+
+    #[test]
+    fn a_secret_is_a_flag_and_other_flags_are_refused() {
+        let (plain, flagged) = (hello().encode(), Hello { secret: true, ..hello() }.encode());
+        assert_eq!((plain[11], flagged[11]), (0, 1));
+        assert_eq!((&plain[..11], &plain[12..92]), (&flagged[..11], &flagged[12..92]));
+        assert_eq!(Hello::decode(&flagged), Ok(Hello { secret: true, ..hello() }));
+        for found in [2, 3, 0x80] {
+            let mut bytes = plain;
+            bytes[11] = found;
+            let crc = crc32c::crc32c(&bytes[..92]);
+            bytes[92..].copy_from_slice(&crc.to_le_bytes());
+            assert_eq!(Hello::decode(&bytes), Err(LinkError::Flags { found }));
+        }
+    }
+
+    #[test]
+    fn tls_on_a_plain_port_is_called_so() {
+        let words = |first: u8| {
+            let mut bytes = [0; HELLO_BYTES];
+            bytes[0] = first;
+            Hello::decode(&bytes).unwrap_err().to_string()
+        };
+        assert!(words(TLS_HANDSHAKE).contains("looks like TLS"), "{}", words(TLS_HANDSHAKE));
+        assert!(!words(0x12).contains("TLS"));
     }
 
     #[test]

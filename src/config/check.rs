@@ -8,7 +8,9 @@ use std::time::Duration;
 use crate::config::error::ConfigError;
 use crate::config::raw::{RawOptions, Source};
 use crate::config::report::Adjusted;
-use crate::config::settings::{AdvertiseAs, Config, DnsDiscovery, Heartbeat};
+use crate::config::security;
+use crate::config::settings::{AdvertiseAs, Config, DnsDiscovery, Heartbeat, OnExt};
+use crate::config::unused;
 use crate::config::values::Values;
 
 /// The default of ClusterDns in v5, which stands for "none" in files that were copied from its documentation.
@@ -33,7 +35,10 @@ pub(super) fn check(raw: &RawOptions) -> Result<Checked, ConfigError> {
     check_listeners(&checked.config)?;
     check_discovery(values, &mut checked)?;
     check_advertised(&mut checked)?;
+    security::check(values, &mut checked)?;
+    unused::warn(values, &mut checked);
     check_sizes(values, &mut checked)?;
+    check_processors(values, &mut checked)?;
     warn_of_dangers(&mut checked);
     Ok(checked)
 }
@@ -52,11 +57,21 @@ fn read(values: Values<'_>) -> Result<Config, ConfigError> {
         log: values.optional_path("Log")?,
         int_ip: values.ip("IntIp")?,
         ext_ip: values.ip("ExtIp")?,
-        int_tcp_port: values.port("IntTcpPort")?,
+        int_tcp_port: security::int_tcp_port(values)?,
         int_http_port: values.port("IntHttpPort")?,
         ext_tcp_port: values.port("ExtTcpPort")?,
         ext_http_port: values.port("ExtHttpPort")?,
         advertise_as: advertise_as(values)?,
+        ext_advertise: values.address_rules("ExtAdvertise")?,
+        int_device: values.device("IntDevice")?,
+        ext_device: values.device("ExtDevice")?,
+        int_busy_poll_us: values.integer("IntBusyPollUs")?,
+        on_ext: OnExt {
+            admin: values.switch("AdminOnExt")?,
+            stats: values.switch("StatsOnExt")?,
+            gossip: values.switch("GossipOnExt")?,
+        },
+        security: security::read(values)?,
         int_tcp_heartbeat: Heartbeat {
             interval: values.milliseconds("IntTcpHeartbeatInterval")?,
             timeout: values.milliseconds("IntTcpHeartbeatTimeout")?,
@@ -80,6 +95,8 @@ fn read(values: Values<'_>) -> Result<Config, ConfigError> {
         unsafe_disable_flush_to_disk: values.switch("UnsafeDisableFlushToDisk")?,
         edge_threads: values.integer("EdgeThreads")?,
         cpu_pinning: values.pinning("CpuPinning")?,
+        int_cpus: values.processors("IntCpus")?,
+        ext_cpus: values.processors("ExtCpus")?,
     })
 }
 
@@ -88,10 +105,11 @@ fn advertise_as(values: Values<'_>) -> Result<AdvertiseAs, ConfigError> {
     Ok(AdvertiseAs {
         int_ip: values.optional_ip("IntIpAdvertiseAs")?,
         ext_ip: values.optional_ip("ExtIpAdvertiseAs")?,
-        int_tcp_port: port("IntTcpPortAdvertiseAs")?,
+        int_tcp_port: port(security::int_tcp_port_advertised(values)?)?,
         int_http_port: port("IntHttpPortAdvertiseAs")?,
         ext_tcp_port: port("ExtTcpPortAdvertiseAs")?,
         ext_http_port: port("ExtHttpPortAdvertiseAs")?,
+        ext_secure_tcp_port: port("ExtSecureTcpPortAdvertiseAs")?,
     })
 }
 
@@ -118,12 +136,15 @@ fn is_dns_name(name: &str) -> bool {
 
 /// No two listeners may meet on one address and port.
 fn check_listeners(config: &Config) -> Result<(), ConfigError> {
-    let listeners = [
+    let mut listeners = vec![
         ("IntTcpPort", config.int_tcp()),
         ("IntHttpPort", config.int_http()),
         ("ExtTcpPort", config.ext_tcp()),
         ("ExtHttpPort", config.ext_http()),
     ];
+    listeners.retain(|(option, _)| *option != "ExtTcpPort" || !config.security.is_plain_tcp_off);
+    listeners.extend(config.ext_secure_tcp().map(|address| ("ExtSecureTcpPort", address)));
+    listeners.extend(config.ext_secure_http().map(|address| ("ExtSecureHttpPort", address)));
     for (i, (second, there)) in listeners.iter().enumerate() {
         for (first, here) in &listeners[..i] {
             let port = here.port();
@@ -251,7 +272,8 @@ fn check_advertised(checked: &mut Checked) -> Result<(), ConfigError> {
         ("ExtTcpPort", advertised.ext_tcp),
         ("ExtHttpPort", advertised.ext_http),
     ] {
-        if endpoint.port() == 0 {
+        // A port that is not opened is told as 0.
+        if endpoint.port() == 0 && !(name == "ExtTcpPort" && config.security.is_plain_tcp_off) {
             return Err(ConfigError::UnknownPort { name, cluster_size: config.cluster_size });
         }
     }
@@ -304,14 +326,37 @@ fn check_sizes(values: Values<'_>, checked: &mut Checked) -> Result<(), ConfigEr
     Ok(())
 }
 
-fn warn_of_dangers(checked: &mut Checked) {
-    if !checked.config.int_ip.is_loopback() {
+/// Each thread is placed by one option, or by none.
+fn check_processors(values: Values<'_>, checked: &mut Checked) -> Result<(), ConfigError> {
+    let config = &checked.config;
+    let pinning = &config.cpu_pinning;
+    for (list, thread, is_pinned) in [
+        ("IntCpus", "log", pinning.log.is_some()),
+        ("IntCpus", "control", pinning.control.is_some()),
+        ("IntCpus", "background", pinning.background.is_some()),
+        ("ExtCpus", "edges", !pinning.edges.is_empty()),
+    ] {
+        let processors = values.text(list);
+        if is_pinned && !processors.is_empty() {
+            let (processors, pinning) = (processors.to_owned(), values.text("CpuPinning").to_owned());
+            return Err(ConfigError::PlacedTwice { list, processors, origin: values.origin(list), pinning, thread });
+        }
+    }
+    let shared: Vec<String> =
+        config.int_cpus.iter().filter(|cpu| config.ext_cpus.contains(cpu)).map(ToString::to_string).collect();
+    if !shared.is_empty() {
         checked.warnings.push(format!(
-            "IntIp is {}: the traffic between the nodes is neither authenticated nor encrypted in this version; \
-             use a network that only the nodes can reach",
-            checked.config.int_ip
+            "IntCpus is \"{}\" and ExtCpus is \"{}\", which share {}: clients can slow replication down there; take them \
+             out of one of the two, unless the machine has no more",
+            values.text("IntCpus"),
+            values.text("ExtCpus"),
+            shared.join(",")
         ));
     }
+    Ok(())
+}
+
+fn warn_of_dangers(checked: &mut Checked) {
     if checked.config.unsafe_disable_flush_to_disk {
         checked.warnings.push(
             "UnsafeDisableFlushToDisk is true: a power failure can lose writes that were acknowledged; \

@@ -305,7 +305,7 @@ mod tests {
     fn options_of_v5_that_are_missing_are_warned_of() {
         let raw = collected("--run-projections All --mem-db --IntIp 10.0.0.1 --int-secure-tcp-port=0").unwrap();
         assert_eq!(raw.get("IntIp").1, "10.0.0.1");
-        assert_eq!(raw.warnings.len(), 3);
+        assert_eq!(raw.warnings.len(), 2);
         assert!(raw.warnings.iter().any(|warning| warning
             == "MemDb (command line) is an option of v5 that ringstore does not have yet; it is ignored: \
                 events are kept on disk"));

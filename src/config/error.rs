@@ -153,6 +153,51 @@ pub enum ConfigError {
         problem: &'static str,
     },
 
+    /// A rule of addresses by network is none.
+    #[error("{name} \"{rule}\" ({origin}) {problem}; write NETWORK=ADDRESS, for example 10.1.0.0/16=10.1.0.5")]
+    AddressRule {
+        /// The option.
+        name: &'static str,
+        /// The one rule.
+        rule: String,
+        /// Where it was given.
+        origin: Source,
+        /// What is wrong with it.
+        problem: String,
+    },
+
+    /// More rules than a node's gossip entry has room for.
+    #[error(
+        "{name} has {found} rules ({origin}), but may have {}; give one rule for several networks",
+        crate::limits::ADVERTISE_RULES_MAX
+    )]
+    TooManyRules {
+        /// The option.
+        name: &'static str,
+        /// How many.
+        found: usize,
+        /// Where they were given.
+        origin: Source,
+    },
+
+    /// A thread is placed by two options.
+    #[error(
+        "{list} is \"{processors}\" ({origin}) and CpuPinning is \"{pinning}\", but both place the {thread} thread; take \
+         {thread} out of CpuPinning, or remove {list}"
+    )]
+    PlacedTwice {
+        /// The list of processors.
+        list: &'static str,
+        /// Its value.
+        processors: String,
+        /// Where the list was given.
+        origin: Source,
+        /// The value of `CpuPinning`.
+        pinning: String,
+        /// The thread, as `CpuPinning` calls it.
+        thread: &'static str,
+    },
+
     /// A text that cannot be a DNS name.
     #[error(
         "ClusterDns is \"{name}\" ({origin}), but must be a DNS name of at most 253 letters, digits, dots and dashes; \
@@ -253,6 +298,33 @@ pub enum ConfigError {
         name: &'static str,
         /// Nodes in the cluster.
         cluster_size: usize,
+    },
+
+    /// An option that cannot do without another one.
+    #[error("{option} is \"{value}\" ({origin}) and needs {needs}, which is not set; set {needs}, or remove {option}")]
+    Needs {
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        value: String,
+        /// Where it was given.
+        origin: Source,
+        /// The option that is missing.
+        needs: &'static str,
+    },
+
+    /// Everybody on a network would get in.
+    #[error(
+        "IntIp is {address} ({origin}), an address that others can reach, and nothing closes the internal ports: whoever \
+         reaches them could read and change everything. Set UseInternalSsl with certificates \
+         (`ringstore certificates` makes some for a test), or ClusterSecretFile (made by `openssl rand -base64 48`), or \
+         UnsafeOpenInternalPlane where nobody else reaches that network"
+    )]
+    OpenPlane {
+        /// `IntIp`.
+        address: std::net::IpAddr,
+        /// Where it was given.
+        origin: Source,
     },
 
     /// A chunk size between two pages.

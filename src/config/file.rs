@@ -7,7 +7,7 @@ use serde_yaml_ng::{Mapping, Value};
 use crate::config::error::ConfigError;
 use crate::config::raw::{RawOptions, Source};
 use crate::config::suggest::nearest;
-use crate::config::table::{self, OptionSpec};
+use crate::config::table::{self, Kind, OptionSpec};
 
 /// Takes in the text of the file at `path`.
 pub(super) fn collect(path: &Path, text: &str, raw: &mut RawOptions) -> Result<(), ConfigError> {
@@ -16,12 +16,14 @@ pub(super) fn collect(path: &Path, text: &str, raw: &mut RawOptions) -> Result<(
             let expected = "the name of an option";
             return Err(shape(path, "a key".into(), kind_of(&key), expected));
         };
-        if matches!(value, Value::Mapping(_)) {
+        let has_rules = table::find(&key).is_some_and(|spec| spec.kind == Kind::AddressRules);
+        if matches!(value, Value::Mapping(_)) && !has_rules {
             // Plug-ins of v5 have their sections here.
             raw.warnings.push(format!("the section {key} in {} is ignored: options have no sections", path.display()));
             continue;
         }
         let spec = table::find(&key).ok_or_else(|| unknown_key(&key))?;
+        let value = if has_rules { rules(path, &key, value)? } else { value };
         let Some(text) = scalar_or_list(path, &key, value)? else { continue };
         if spec.name == "Config" {
             raw.warnings.push(format!("Config in {} has no effect: the file is read already", path.display()));
@@ -40,6 +42,37 @@ fn mapping(path: &Path, text: &str) -> Result<Mapping, ConfigError> {
         Value::Null => Ok(Mapping::new()),
         other => Err(shape(path, "the top level".into(), kind_of(&other), "a mapping of option names to values")),
     }
+}
+
+/// Rules written as mappings, `{ for: NETWORK, address: ADDRESS }`, in the form that other sources have too.
+fn rules(path: &Path, key: &str, value: Value) -> Result<Value, ConfigError> {
+    let rule = |item: Value| match item {
+        Value::Mapping(mapping) => rule(path, key, mapping),
+        other => Ok(other),
+    };
+    match value {
+        Value::Sequence(items) => Ok(Value::Sequence(items.into_iter().map(rule).collect::<Result<_, _>>()?)),
+        other => rule(other),
+    }
+}
+
+fn rule(path: &Path, key: &str, mapping: Mapping) -> Result<Value, ConfigError> {
+    let (mut network, mut address) = (None, None);
+    for (part, value) in mapping {
+        let slot = match part.as_str().map(str::to_ascii_lowercase).as_deref() {
+            Some("for") => &mut network,
+            Some("address") => &mut address,
+            _ => return Err(not_a_rule(path, key)),
+        };
+        *slot = scalar(path, key, value)?;
+    }
+    let (Some(network), Some(address)) = (network, address) else { return Err(not_a_rule(path, key)) };
+    Ok(Value::String(format!("{network}={address}")))
+}
+
+fn not_a_rule(path: &Path, key: &str) -> ConfigError {
+    let expected = "a mapping with for and address, as { for: 10.1.0.0/16, address: 10.1.0.5 }";
+    shape(path, format!("a rule of {key}"), "another mapping", expected)
 }
 
 /// The text of a value; none for `Name:` with nothing behind it, which counts as not set.
@@ -119,6 +152,25 @@ mod tests {
         check("GossipSeed:\n  - 10.0.0.2:2112\n  - 10.0.0.3:2112\n", "GossipSeed", "10.0.0.2:2112,10.0.0.3:2112");
         check("GossipSeed: []", "GossipSeed", "");
         check("CpuPinning: [log=0, edges=1]", "CpuPinning", "log=0,edges=1");
+    }
+
+    #[test]
+    fn rules_are_mappings_or_texts() {
+        let check = |text: &str, expected: &str| {
+            assert_eq!(collected(text).unwrap().get("ExtAdvertise").1, expected, "{text}");
+        };
+        let both = "10.1.0.0/16=10.1.0.5,10.2.0.0/16=10.2.0.5";
+        check("ExtAdvertise: [{ for: 10.1.0.0/16, address: 10.1.0.5 }, { address: 10.2.0.5, for: 10.2.0.0/16 }]", both);
+        check("ext-advertise:\n  - for: 10.1.0.0/16\n    address: 10.1.0.5\n  - 10.2.0.0/16=10.2.0.5", both);
+        check("ExtAdvertise: 10.1.0.0/16=10.1.0.5,10.2.0.0/16=10.2.0.5", both);
+        check("ExtAdvertise: { For: 10.1.0.0/16, Address: 10.1.0.5 }", "10.1.0.0/16=10.1.0.5");
+        for text in ["[{ for: 10.1.0.0/16 }]", "[{ for: 10.1.0.0/16, address: 1.2.3.4, port: 5 }]", "[{ 5: x }]", "{}"]
+        {
+            let message = collected(&format!("ExtAdvertise: {text}")).unwrap_err().to_string();
+            let expected =
+                "a rule of ExtAdvertise in the configuration file /x.conf is another mapping, but must be a mapping";
+            assert!(message.starts_with(expected), "{text}: {message}");
+        }
     }
 
     #[test]

@@ -19,9 +19,11 @@ pub mod manual;
 mod pinning;
 mod raw;
 mod report;
+mod security;
 mod settings;
 mod suggest;
 pub mod table;
+mod unused;
 mod values;
 
 use std::ffi::OsString;
@@ -31,7 +33,7 @@ use std::path::{Path, PathBuf};
 pub use error::ConfigError;
 pub use pinning::CpuPinning;
 pub use raw::Source;
-pub use settings::{AdvertiseAs, Config, DnsDiscovery, Heartbeat};
+pub use settings::{AdvertiseAs, Config, DnsDiscovery, Heartbeat, OnExt, Security};
 
 use crate::config::raw::RawOptions;
 use crate::config::report::{Adjusted, Extent};

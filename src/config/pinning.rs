@@ -43,7 +43,7 @@ impl CpuPinning {
                     is_in_edges = thread.trim().eq_ignore_ascii_case("edges");
                     pinning.assign(&thread.trim().to_ascii_lowercase(), processors)?;
                 }
-                None if is_in_edges => pinning.add_edges(part)?,
+                None if is_in_edges => add(&mut pinning.edges, part)?,
                 None => return None,
             }
         }
@@ -55,7 +55,7 @@ impl CpuPinning {
             "log" => &mut self.log,
             "control" => &mut self.control,
             "background" => &mut self.background,
-            "edges" if self.edges.is_empty() => return self.add_edges(processors),
+            "edges" if self.edges.is_empty() => return add(&mut self.edges, processors),
             _ => return None,
         };
         if slot.is_some() {
@@ -63,14 +63,6 @@ impl CpuPinning {
         }
         *slot = Some(processor(processors)?);
         Some(())
-    }
-
-    fn add_edges(&mut self, processors: &str) -> Option<()> {
-        let (first, last) = processors.split_once('-').unwrap_or((processors, processors));
-        let (first, last) = (processor(first)?, processor(last)?);
-        let is_new = first <= last && !self.edges.iter().any(|known| (first..=last).contains(known));
-        self.edges.extend(first..=last);
-        is_new.then_some(())
     }
 }
 
@@ -86,6 +78,24 @@ impl fmt::Display for CpuPinning {
 
 fn processor(text: &str) -> Option<usize> {
     text.trim().parse().ok().filter(|number| *number < CPU_COUNT_MAX)
+}
+
+/// Reads a list of processors, `0-3,8`, each at most once; none when it is not one. Empty means none.
+pub(super) fn processors(text: &str) -> Option<Vec<usize>> {
+    let mut list = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        add(&mut list, part)?;
+    }
+    Some(list)
+}
+
+/// Adds one processor or a range of them, none of which may be there already.
+fn add(list: &mut Vec<usize>, part: &str) -> Option<()> {
+    let (first, last) = part.split_once('-').unwrap_or((part, part));
+    let (first, last) = (processor(first)?, processor(last)?);
+    let is_new = first <= last && !list.iter().any(|known| (first..=last).contains(known));
+    list.extend(first..=last);
+    is_new.then_some(())
 }
 
 #[cfg(test)]
@@ -129,6 +139,19 @@ mod tests {
         ];
         for text in texts {
             assert_eq!(CpuPinning::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn lists_of_processors() {
+        let check =
+            |text: &str, expected: Option<&[usize]>| assert_eq!(processors(text).as_deref(), expected, "{text}");
+        check("", Some(&[]));
+        check("0-3,8", Some(&[0, 1, 2, 3, 8]));
+        check(" 8 , 0-1,", Some(&[8, 0, 1]));
+        check("1023", Some(&[1023]));
+        for refused in ["1024", "3-2", "1,1", "0-3,2", "a", "-1", "0--1", "log=0"] {
+            check(refused, None);
         }
     }
 

@@ -6,13 +6,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::pinning::CpuPinning;
-use crate::gossip::Addresses;
+use crate::gossip::{AddressRule, Addresses};
+use crate::security::PlaneFiles;
 
 /// The options as the server uses them: typed, checked once, and trusted afterwards.
 ///
 /// Made by [`crate::config::load`], or by [`Config::default`] with nothing but defaults. Invariants: no two listeners
-/// share a port, `chunk_size_bytes` is a multiple of 4096 and at least twice `append_size_max_bytes`, and in a cluster
-/// the advertised addresses can be connected to and there is a way to find the others.
+/// share a port, no thread is placed by two options, `chunk_size_bytes` is a multiple of 4096 and at least twice
+/// `append_size_max_bytes`, and in a cluster the advertised addresses can be connected to and there is a way to find the
+/// others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The file that was read, if any.
@@ -36,6 +38,18 @@ pub struct Config {
     pub ext_http_port: u16,
     /// What others are told instead of the listening addresses.
     pub advertise_as: AdvertiseAs,
+    /// What clients are told by the network that they ask from, the first that holds; else the advertised address.
+    pub ext_advertise: Vec<AddressRule>,
+    /// The device that the internal plane is bound to; none leaves it to the routes.
+    pub int_device: Option<String>,
+    /// The device that the clients' listeners are bound to.
+    pub ext_device: Option<String>,
+    /// Microseconds that the internal ring polls its card before it sleeps; 0 is off.
+    pub int_busy_poll_us: u32,
+    /// What the clients' HTTP port serves.
+    pub on_ext: OnExt,
+    /// Who may speak on the internal plane, and the ports with TLS.
+    pub security: Security,
     /// Heartbeats between the nodes.
     pub int_tcp_heartbeat: Heartbeat,
     /// Heartbeats to clients.
@@ -73,6 +87,44 @@ pub struct Config {
     pub edge_threads: usize,
     /// Which thread runs where.
     pub cpu_pinning: CpuPinning,
+    /// Where the threads of the internal plane run; empty leaves it to the system or `cpu_pinning`. Invariant: empty when
+    /// `cpu_pinning` has one of these threads.
+    pub int_cpus: Vec<usize>,
+    /// Where the edges run, one after the other; the same.
+    pub ext_cpus: Vec<usize>,
+}
+
+/// What the clients' HTTP port serves of what need not be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnExt {
+    /// `AdminOnExt`: only the words of a refusal hang on it, for there is nothing at `/admin` and `/web` there.
+    pub admin: bool,
+    /// `/stats`.
+    pub stats: bool,
+    /// `GET /gossip`.
+    pub gossip: bool,
+}
+
+/// Who may speak on the internal plane, and the ports with TLS.
+///
+/// Invariants: `internal` is there with `UseInternalSsl`; a certificate and its key are there with any TLS port;
+/// with neither `internal` nor `secret` `int_ip` is loopback, or `is_open_by_intent`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Security {
+    /// How the internal plane is closed.
+    pub internal: PlaneFiles,
+    /// `UnsafeOpenInternalPlane`.
+    pub is_open_by_intent: bool,
+    /// Certificate and key that clients are shown; set when there is a port with TLS for them.
+    pub external: Option<(PathBuf, PathBuf)>,
+    /// `IntSecureTcpPort`; 0: there is none of its own.
+    pub int_tcp_port: u16,
+    /// `ExtSecureTcpPort`; none is not opened.
+    pub ext_tcp_port: Option<u16>,
+    /// `ExtSecureHttpPort`; none is not opened.
+    pub ext_http_port: Option<u16>,
+    /// `DisableInsecureTCP`: the plain port for clients is not opened.
+    pub is_plain_tcp_off: bool,
 }
 
 /// What others are told instead of the listening addresses; `None` means the listening one.
@@ -90,6 +142,8 @@ pub struct AdvertiseAs {
     pub ext_tcp_port: Option<u16>,
     /// Instead of `ext_http_port`.
     pub ext_http_port: Option<u16>,
+    /// Instead of `security.ext_tcp_port`.
+    pub ext_secure_tcp_port: Option<u16>,
 }
 
 /// How a connection is kept under watch. Both are at least a millisecond.
@@ -117,13 +171,19 @@ impl Config {
         SocketAddr::new(self.int_ip, self.int_tcp_port)
     }
 
+    /// True when nobody speaks on the internal plane without a certificate or the secret.
+    #[must_use]
+    pub fn is_internal_closed(&self) -> bool {
+        self.security.internal.identity.is_some() || self.security.internal.secret.is_some()
+    }
+
     /// Where to listen for gossip and elections.
     #[must_use]
     pub fn int_http(&self) -> SocketAddr {
         SocketAddr::new(self.int_ip, self.int_http_port)
     }
 
-    /// Where to listen for clients, TCP.
+    /// Where to listen for clients, TCP; not at all when `security.is_plain_tcp_off`.
     #[must_use]
     pub fn ext_tcp(&self) -> SocketAddr {
         SocketAddr::new(self.ext_ip, self.ext_tcp_port)
@@ -135,21 +195,52 @@ impl Config {
         SocketAddr::new(self.ext_ip, self.ext_http_port)
     }
 
+    /// Where to listen for clients with TLS, TCP.
+    #[must_use]
+    pub fn ext_secure_tcp(&self) -> Option<SocketAddr> {
+        self.security.ext_tcp_port.map(|port| SocketAddr::new(self.ext_ip, port))
+    }
+
+    /// Where to listen for clients with HTTPS.
+    #[must_use]
+    pub fn ext_secure_http(&self) -> Option<SocketAddr> {
+        self.security.ext_http_port.map(|port| SocketAddr::new(self.ext_ip, port))
+    }
+
     /// What this node tells others about where it is.
     ///
     /// Ports that the system chose are known only after listening: whoever listens writes them into the port fields
-    /// before it asks for this.
+    /// before it asks for this. A plain port that is not opened is told as 0, as secure ones are where there is none.
     #[must_use]
     pub fn advertised(&self) -> Addresses {
         let told = &self.advertise_as;
         let int_ip = told.int_ip.unwrap_or(self.int_ip);
         let ext_ip = told.ext_ip.unwrap_or(self.ext_ip);
+        let ext_tcp_port = told.ext_tcp_port.unwrap_or(self.ext_tcp_port);
+        let secure = self.security.ext_tcp_port.map(|port| told.ext_secure_tcp_port.unwrap_or(port));
         Addresses {
             int_tcp: SocketAddr::new(int_ip, told.int_tcp_port.unwrap_or(self.int_tcp_port)),
             int_http: SocketAddr::new(int_ip, told.int_http_port.unwrap_or(self.int_http_port)),
-            ext_tcp: SocketAddr::new(ext_ip, told.ext_tcp_port.unwrap_or(self.ext_tcp_port)),
+            ext_tcp: SocketAddr::new(ext_ip, if self.security.is_plain_tcp_off { 0 } else { ext_tcp_port }),
             ext_http: SocketAddr::new(ext_ip, told.ext_http_port.unwrap_or(self.ext_http_port)),
+            ext_secure_tcp: secure.map(|port| SocketAddr::new(ext_ip, port)),
         }
+    }
+
+    /// The settings that all nodes of a cluster should have alike, with their values: what nodes tell each other's operator.
+    #[must_use]
+    pub fn shared_settings(&self) -> Vec<(&'static str, u64)> {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        vec![
+            ("ClusterSize", self.cluster_size as u64),
+            ("ChunkSize", self.chunk_size_bytes),
+            ("MaxAppendSize", self.append_size_max_bytes),
+            ("GossipIntervalMs", ms(self.gossip_interval)),
+            ("GossipTimeoutMs", ms(self.gossip_timeout)),
+            ("IntTcpHeartbeatInterval", ms(self.int_tcp_heartbeat.interval)),
+            ("IntTcpHeartbeatTimeout", ms(self.int_tcp_heartbeat.timeout)),
+            ("UnsafeDisableFlushToDisk", u64::from(self.unsafe_disable_flush_to_disk)),
+        ]
     }
 
     /// True when there are other nodes.
@@ -161,6 +252,32 @@ impl Config {
     /// Edge threads to start on a machine with this many processors.
     #[must_use]
     pub fn edge_thread_count(&self, processors: NonZeroUsize) -> usize {
-        if self.edge_threads == 0 { processors.get().min(crate::limits::EDGE_THREADS_MAX) } else { self.edge_threads }
+        let own = if self.ext_cpus.is_empty() { processors.get() } else { self.ext_cpus.len() };
+        if self.edge_threads == 0 { own.min(crate::limits::EDGE_THREADS_MAX) } else { self.edge_threads }
+    }
+
+    /// Processors of the log thread and its ring's workers; empty: anywhere.
+    #[must_use]
+    pub fn log_cpus(&self) -> Vec<usize> {
+        self.cpu_pinning.log.map_or_else(|| self.int_cpus.clone(), |cpu| vec![cpu])
+    }
+
+    /// Processors of the control thread; empty: anywhere.
+    #[must_use]
+    pub fn control_cpus(&self) -> Vec<usize> {
+        self.cpu_pinning.control.map_or_else(|| self.int_cpus.clone(), |cpu| vec![cpu])
+    }
+
+    /// Processors of the background threads; empty: anywhere.
+    #[must_use]
+    pub fn background_cpus(&self) -> Vec<usize> {
+        self.cpu_pinning.background.map_or_else(|| self.int_cpus.clone(), |cpu| vec![cpu])
+    }
+
+    /// The processor of the edge thread with this number, in turn; empty: anywhere.
+    #[must_use]
+    pub fn edge_cpus(&self, edge: usize) -> Vec<usize> {
+        let own = || self.ext_cpus.get(edge % self.ext_cpus.len().max(1)).copied();
+        self.cpu_pinning.edge(edge).or_else(own).into_iter().collect()
     }
 }

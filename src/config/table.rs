@@ -8,8 +8,12 @@ mod application;
 mod cluster;
 mod database;
 mod interface;
+mod planes;
+mod security;
 mod threads;
 mod v5;
+
+use crate::limits::{CPU_COUNT_MAX, DEVICE_NAME_MAX_BYTES};
 
 /// One option.
 #[derive(Debug)]
@@ -70,6 +74,12 @@ pub enum Kind {
     Endpoints,
     /// Threads and processors, see [`crate::config::CpuPinning`].
     Pinning,
+    /// A list of processors, `0-3,8`.
+    Cpus,
+    /// The name of a network device.
+    Device,
+    /// Addresses by client network, see [`crate::gossip::AddressRule`].
+    AddressRules,
 }
 
 /// The headings under which options are listed, in the order of the help text.
@@ -100,8 +110,16 @@ pub enum Support {
 }
 
 /// The rows, our own options first: a suggestion prefers them.
-static GROUPS: [&[OptionSpec]; 6] =
-    [application::OPTIONS, interface::OPTIONS, cluster::OPTIONS, database::OPTIONS, threads::OPTIONS, v5::OPTIONS];
+static GROUPS: [&[OptionSpec]; 8] = [
+    application::OPTIONS,
+    interface::OPTIONS,
+    planes::OPTIONS,
+    security::OPTIONS,
+    cluster::OPTIONS,
+    database::OPTIONS,
+    threads::OPTIONS,
+    v5::OPTIONS,
+];
 
 impl OptionSpec {
     /// The flag as help spells it: `--int-ip`.
@@ -148,6 +166,9 @@ impl Kind {
             Kind::Bytes { min, max } => format!("a size from {min} to {max} bytes, plain or with KiB, MiB or GiB"),
             Kind::Endpoints => "a list of IP:port, with commas between".into(),
             Kind::Pinning => "a list like log=0,control=1,edges=2-3, with processor numbers".into(),
+            Kind::Cpus => format!("a list of processors from 0 to {}, each once, as 0-3,8", CPU_COUNT_MAX - 1),
+            Kind::Device => format!("the name of a network device, at most {DEVICE_NAME_MAX_BYTES} bytes"),
+            Kind::AddressRules => "a list of NETWORK=ADDRESS, or in YAML of mappings with for and address".into(),
         }
     }
 
@@ -165,13 +186,16 @@ impl Kind {
             Kind::Bytes { .. } => "BYTES",
             Kind::Endpoints => "IP:PORT,..",
             Kind::Pinning => "THREAD=CPU,..",
+            Kind::Cpus => "CPUS",
+            Kind::Device => "DEVICE",
+            Kind::AddressRules => "NETWORK=IP,..",
         }
     }
 
     /// True when several values may be given, one after the other or with commas between.
     #[must_use]
     pub fn is_list(self) -> bool {
-        matches!(self, Kind::Endpoints | Kind::Pinning)
+        matches!(self, Kind::Endpoints | Kind::Pinning | Kind::Cpus | Kind::AddressRules)
     }
 }
 
@@ -287,7 +311,25 @@ mod tests {
 
     #[test]
     fn all_104_options_of_v5_are_known_and_the_others_are_ours() {
-        let ours = ["MaxAppendSize", "ChunkSize", "ScrubMibPerSecond", "EdgeThreads", "CpuPinning", "ReadOnlyReplica"];
+        let ours = [
+            "MaxAppendSize",
+            "ChunkSize",
+            "ScrubMibPerSecond",
+            "EdgeThreads",
+            "CpuPinning",
+            "ReadOnlyReplica",
+            "IntDevice",
+            "ExtDevice",
+            "IntBusyPollUs",
+            "ExtAdvertise",
+            "IntCpus",
+            "ExtCpus",
+            "CertificatePrivateKeyFile",
+            "CertificateAuthorityFile",
+            "ClusterSecretFile",
+            "UnsafeOpenInternalPlane",
+            "ExtSecureHttpPort",
+        ];
         assert_eq!(all().count(), 104 + ours.len());
         for name in ours {
             assert!(find(name).unwrap().is_present(), "{name}");

@@ -111,13 +111,18 @@ fn what_if_reports_everything_and_still_checks() {
 #[test]
 fn warnings_of_all_sources_arrive() {
     let loaded = loaded(&Given {
-        arguments: "--mem-db --int-ip 10.0.0.1",
+        arguments: "--mem-db --int-ip 10.0.0.1 --unsafe-open-internal-plane",
         environment: &[("EVENTSTORE_STATS_PERIOD_SEC", "5"), ("EVENTSTORE_PORT", "tcp://10.0.0.9:1113")],
         file: Some((DEFAULT_FILE, "RunProjections: None")),
     });
     assert!(!loaded.what_if);
-    let expected =
-        ["MemDb (command line)", "variable EVENTSTORE_PORT", "StatsPeriodSec (env", "RunProjections (config", "IntIp"];
+    let expected = [
+        "MemDb (command line)",
+        "variable EVENTSTORE_PORT",
+        "StatsPeriodSec (env",
+        "RunProjections (config",
+        "UnsafeOpen",
+    ];
     assert_eq!(loaded.warnings.len(), expected.len(), "{:?}", loaded.warnings);
     for (warning, expected) in loaded.warnings.iter().zip(expected) {
         assert!(warning.contains(expected), "{warning}");
@@ -127,14 +132,28 @@ fn warnings_of_all_sources_arrive() {
 /// A row of the table that nothing reads would be an option without effect.
 #[test]
 fn every_option_reaches_the_configuration() {
-    let base = [("ClusterSize", "5"), ("GossipSeed", "10.0.0.9:1"), ("ClusterDns", "nodes.example")];
-    let config = |changed: Option<(&str, &str)>| {
-        let kept = base.iter().filter(|(name, _)| changed.is_none_or(|(changed, _)| changed != *name));
+    let base = [
+        ("ClusterSize", "5"),
+        ("GossipSeed", "10.0.0.9:1"),
+        ("ClusterDns", "nodes.example"),
+        ("ClusterSecretFile", "/s"),
+        ("CertificateFile", "/c"),
+        ("CertificatePrivateKeyFile", "/k"),
+        ("CertificateAuthorityFile", "/a"),
+        ("ExtSecureTcpPort", "1117"),
+    ];
+    // What only TLS between the nodes has a use for.
+    let with_tls = [("UseInternalSsl", "true"), ("IntSecureTcpPort", "1118")];
+    let config = |changed: Option<(&str, &str)>, tls: &[(&str, &str)]| {
+        let given = base.iter().chain(tls);
+        let kept = given.filter(|(name, _)| changed.is_none_or(|(changed, _)| changed != *name));
         let file: String = kept.chain(changed.iter()).map(|(name, value)| format!("{name}: {value}\n")).collect();
         loaded(&Given { arguments: "", environment: &[], file: Some((DEFAULT_FILE, &file)) }).config
     };
     // These four act before there is a configuration; the tests above have them.
     for spec in table::present().filter(|spec| !["Help", "Version", "WhatIf", "Config"].contains(&spec.name)) {
-        assert_ne!(config(Some((spec.name, spec.example))), config(None), "{}", spec.name);
+        let is_inner = ["CertificateAuthorityFile", "IntSecureTcpPortAdvertiseAs"].contains(&spec.name);
+        let tls = if is_inner { &with_tls[..] } else { &[] };
+        assert_ne!(config(Some((spec.name, spec.example)), tls), config(None, tls), "{}", spec.name);
     }
 }

@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::error::ConfigError;
-use crate::config::pinning::CpuPinning;
+use crate::config::pinning::{self, CpuPinning};
 use crate::config::raw::{RawOptions, Source};
 use crate::config::table::{Kind, OptionSpec};
+use crate::gossip::AddressRule;
+use crate::limits::{ADVERTISE_RULES_MAX, DEVICE_NAME_MAX_BYTES};
+use crate::types::Network;
 
 /// Reads options by name.
 ///
@@ -70,6 +73,31 @@ impl<'a> Values<'a> {
 
     pub(super) fn pinning(self, name: &str) -> Result<CpuPinning, ConfigError> {
         self.parsed(name, CpuPinning::parse)
+    }
+
+    pub(super) fn processors(self, name: &str) -> Result<Vec<usize>, ConfigError> {
+        self.parsed(name, pinning::processors)
+    }
+
+    /// The name of a network device, if there is one.
+    pub(super) fn device(self, name: &str) -> Result<Option<String>, ConfigError> {
+        self.parsed(name, |text| (text.is_empty() || is_device_name(text)).then(|| text.to_owned()))
+            .map(|device| Some(device).filter(|device| !device.is_empty()))
+    }
+
+    /// Addresses by client network, in the order given.
+    pub(super) fn address_rules(self, name: &str) -> Result<Vec<AddressRule>, ConfigError> {
+        let (spec, text, origin) = self.raw.get(name);
+        let mut rules = Vec::new();
+        for rule in text.split(',').map(str::trim).filter(|rule| !rule.is_empty()) {
+            let refused =
+                |problem| ConfigError::AddressRule { name: spec.name, rule: rule.to_owned(), origin, problem };
+            rules.push(address_rule(rule).map_err(refused)?);
+        }
+        if rules.len() > ADVERTISE_RULES_MAX {
+            return Err(ConfigError::TooManyRules { name: spec.name, found: rules.len(), origin });
+        }
+        Ok(rules)
     }
 
     /// A path that may be missing, which is not the same as `.`.
@@ -150,6 +178,24 @@ fn endpoint(seed: &str) -> Result<SocketAddr, &'static str> {
         _ if endpoint.ip().is_unspecified() => Err("is the address that means \"any\", which nobody can connect to"),
         _ => Ok(endpoint),
     }
+}
+
+/// What the kernel takes for a device's name.
+fn is_device_name(text: &str) -> bool {
+    text.len() <= DEVICE_NAME_MAX_BYTES
+        && !matches!(text, "." | "..")
+        && text.bytes().all(|letter| letter.is_ascii_graphic() && !b"/:".contains(&letter))
+}
+
+fn address_rule(text: &str) -> Result<AddressRule, String> {
+    let (network, address) = text.split_once('=').ok_or("is not NETWORK=ADDRESS")?;
+    let (network, address) = (network.trim(), address.trim());
+    let network: Network = network.parse().map_err(|error| format!("names a network that {error}"))?;
+    let address = ip(address).ok_or("names no IPv4 or IPv6 address behind =")?;
+    if address.is_unspecified() {
+        return Err("tells clients the address that means \"any\", which nobody can connect to".to_owned());
+    }
+    Ok(AddressRule { network, address })
 }
 
 /// True for `node-1.example.org` and `node-1.example.org:2112`.
@@ -290,6 +336,52 @@ mod tests {
         check("node-1:2112", "\"node-1:2112\" (command line) is a host name");
         check("node-1.example.org", "\"node-1.example.org\" (command line) is a host name");
         check("10.0.0.2;10.0.0.3", "\"10.0.0.2;10.0.0.3\" (command line) is not IP:port");
+    }
+
+    #[test]
+    fn devices() {
+        let check = |text: &str, expected: Option<Option<&str>>| {
+            let read = with("IntDevice", text, |values| values.device("IntDevice")).ok();
+            assert_eq!(read.as_ref().map(Option::as_deref), expected, "{text}");
+        };
+        check("", Some(None));
+        check(" eth1 ", Some(Some("eth1")));
+        check("bond0.4094", Some(Some("bond0.4094")));
+        check("a23456789012345", Some(Some("a23456789012345")));
+        for refused in ["a234567890123456", "eth 1", "eth/1", "eth0:1", "..", "ét"] {
+            check(refused, None);
+        }
+    }
+
+    #[test]
+    fn rules_of_addresses() {
+        let read = |text: &str| with("ExtAdvertise", text, |values| values.address_rules("ExtAdvertise"));
+        let check = |text: &str, expected: &[&str]| {
+            let rules = read(text).unwrap();
+            assert_eq!(rules.iter().map(ToString::to_string).collect::<Vec<_>>(), expected, "{text}");
+        };
+        check("", &[]);
+        check("10.1.0.0/16=10.1.0.5", &["10.1.0.0/16=10.1.0.5"]);
+        check(" 10.1.2.3 = 10.1.0.5 , ::/0=[fd00::1],", &["10.1.2.3/32=10.1.0.5", "::/0=fd00::1"]);
+        let refused = |text: &str, expected: &str| {
+            let message = read(text).unwrap_err().to_string();
+            assert!(message.starts_with(&format!("ExtAdvertise \"{text}\" (command line) {expected}")), "{message}");
+            assert!(message.ends_with("for example 10.1.0.0/16=10.1.0.5"), "{message}");
+        };
+        refused("10.1.0.0/16", "is not NETWORK=ADDRESS;");
+        refused(
+            "10.1.0.1/16=10.1.0.5",
+            "names a network that has bits set behind its prefix: the network is 10.1.0.0/16;",
+        );
+        refused("10.1.0.0/33=10.1.0.5", "names a network that has no prefix from 0 to 32;");
+        refused("10.1.0.0/16=node-1", "names no IPv4 or IPv6 address behind =;");
+        refused("10.1.0.0/16=0.0.0.0", "tells clients the address that means \"any\", which nobody can connect to;");
+        let many = vec!["10.1.0.0/16=10.1.0.5"; 17].join(",");
+        let message = read(&many).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "ExtAdvertise has 17 rules (command line), but may have 16; give one rule for several networks"
+        );
     }
 
     #[test]

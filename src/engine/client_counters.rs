@@ -15,6 +15,10 @@ pub struct ClientCounters {
     pub http_connections_now: AtomicU64,
     /// HTTP connections accepted.
     pub http_connections: AtomicU64,
+    /// Open connections of clients with TLS, TCP and HTTP.
+    pub tls_connections_now: AtomicU64,
+    /// Connections of clients with TLS that did not come up.
+    pub tls_failures: AtomicU64,
     /// Connections that forward requests of other nodes' clients, open now.
     pub forward_connections_now: AtomicU64,
     /// Requests of clients, TCP and HTTP.

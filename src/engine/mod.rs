@@ -28,7 +28,7 @@ pub use self::action::{Action, BufferToken, SendPlan, WriteSource};
 pub use self::client_counters::{ClientCounters, QueuedBytes};
 pub use self::control::{ControlInput, ControlOutput, MemberChange};
 pub use self::core::{Engine, EngineOptions};
-pub use self::edge::EdgeMessage;
+pub use self::edge::{EdgeMessage, Forwarded};
 pub use self::feeds::Feed;
 pub use self::published::{LogCounters, Published};
 pub use self::request::{

@@ -55,6 +55,8 @@ pub struct LogCounters {
     pub damaged_uncommitted: AtomicU64,
     /// Bytes received on data links.
     pub received_bytes: AtomicU64,
+    /// Connections to the internal TCP port that were refused.
+    pub refused_links: AtomicU64,
     /// Elections this node has started.
     pub elections: AtomicU64,
     /// Times that the node entered the kernel (`io_uring_enter`).

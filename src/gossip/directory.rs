@@ -1,25 +1,13 @@
 //! Who is in the cluster, for the threads that do not gossip: a snapshot that the control thread replaces.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use super::addresses::Addresses;
+use super::document::Document;
 use crate::types::NodeId;
-
-/// Where a node is reached, as it advertises itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Addresses {
-    /// Replication and forwarding.
-    pub int_tcp: SocketAddr,
-    /// Gossip and elections.
-    pub int_http: SocketAddr,
-    /// Clients, TCP.
-    pub ext_tcp: SocketAddr,
-    /// Clients, HTTP.
-    pub ext_http: SocketAddr,
-}
 
 /// One known node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +29,7 @@ pub struct Directory {
 #[derive(Debug, Default)]
 struct Snapshot {
     nodes: Vec<KnownNode>,
-    gossip_json: Arc<str>,
+    document: Document,
 }
 
 impl Directory {
@@ -57,22 +45,23 @@ impl Directory {
         self.inner.read().nodes.clone()
     }
 
+    /// Where a client at this address is told that the node is; an unknown client is told what all others are.
+    #[must_use]
+    pub fn addresses_for(&self, node: NodeId, client: Option<IpAddr>) -> Option<Addresses> {
+        let snapshot = self.inner.read();
+        let known = snapshot.nodes.iter().find(|known| known.node == node)?;
+        let told = |client| known.addresses.for_client(snapshot.document.rules_of(node), client);
+        Some(client.map_or(known.addresses, told))
+    }
+
     /// The document that `GET /gossip` answers with.
     #[must_use]
-    pub fn gossip_json(&self) -> Arc<str> {
-        Arc::clone(&self.inner.read().gossip_json)
+    pub fn document(&self) -> Document {
+        self.inner.read().document.clone()
     }
 
     /// Replaces the snapshot. For the control thread.
-    pub fn replace(&self, nodes: Vec<KnownNode>, gossip_json: Arc<str>) {
-        *self.inner.write() = Snapshot { nodes, gossip_json };
-    }
-}
-
-impl Addresses {
-    /// The internal address.
-    #[must_use]
-    pub fn int_ip(&self) -> IpAddr {
-        self.int_tcp.ip()
+    pub fn replace(&self, nodes: Vec<KnownNode>, document: Document) {
+        *self.inner.write() = Snapshot { nodes, document };
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::member::Member;
-use crate::limits::CLUSTER_SIZE_MAX;
+use crate::limits::{ADVERTISE_RULES_MAX, CLUSTER_SIZE_MAX};
 use crate::types::{Guid, NodeId};
 
 /// Version of the format; a node refuses others.
@@ -15,8 +15,8 @@ pub const EXCHANGE_FORMAT: u32 = FORMAT;
 /// Nodes that gossip keeps at most, the own one included: members and clones.
 pub(super) const NODES_MAX: usize = 64;
 
-/// The largest exchange, bytes: an entry with two full lists takes less than 4 KiB.
-pub const EXCHANGE_MAX_BYTES: usize = NODES_MAX * (4 << 10);
+/// The largest exchange, bytes: an entry with two full lists and all its address rules takes less than 6 KiB.
+pub const EXCHANGE_MAX_BYTES: usize = NODES_MAX * (6 << 10);
 
 /// Why a body is no exchange. The sender is told, and nothing changes here.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +104,7 @@ impl Exchange {
         };
         within("nodes", exchange.nodes.len(), NODES_MAX)?;
         for Relayed { member, .. } in &exchange.nodes {
+            within("address rules of a node", member.ext_advertise.len(), ADVERTISE_RULES_MAX)?;
             for list in [&member.accepted_founding, &member.membership].into_iter().flatten() {
                 within("members in a list", list.members.len(), CLUSTER_SIZE_MAX)?;
             }
@@ -131,6 +132,35 @@ fn explain(body: &[u8], source: serde_json::Error) -> ExchangeError {
 mod tests {
     use super::*;
     use crate::gossip::table::tests::member;
+
+    fn longest_rule() -> crate::gossip::AddressRule {
+        let address = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
+        crate::gossip::AddressRule {
+            network: format!("{address}/128").parse().unwrap(),
+            address: address.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn rules_travel_are_bounded_and_may_be_missing() {
+        let mut ruled = member(1);
+        ruled.ext_advertise = vec![longest_rule(); 2];
+        let exchange = |member| {
+            let nodes = vec![Relayed { heard_ms_ago: 0, member }];
+            String::from_utf8(Exchange::new(NodeId(Guid([1; 16])), Guid([9; 16]), nodes).encode()).unwrap()
+        };
+        let json = exchange(ruled.clone());
+        assert!(json.contains(r#""extAdvertise":[{"for":"ffff:"#), "{json}");
+        assert_eq!(Exchange::parse(json.as_bytes()).unwrap().nodes[0].member, ruled);
+        // A node of a release before says nothing of rules, one of a release to come perhaps more.
+        let old = exchange(member(1));
+        assert!(!old.contains("extAdvertise"));
+        let new = old.replacen(r#""priority""#, r#""toCome":{"x":[1]},"extAdvertise":[],"priority""#, 1);
+        assert_eq!(Exchange::parse(new.as_bytes()).unwrap().nodes[0].member, member(1));
+        ruled.ext_advertise = vec![longest_rule(); ADVERTISE_RULES_MAX + 1];
+        let error = Exchange::parse(exchange(ruled).as_bytes()).unwrap_err().to_string();
+        assert_eq!(error, "the exchange has 17 address rules of a node, more than the 16 that are taken");
+    }
 
     #[test]
     fn an_exchange_comes_back_as_it_went() {
@@ -163,6 +193,7 @@ mod tests {
             list.members = vec![member.record(); CLUSTER_SIZE_MAX];
             member.accepted_founding = Some(list.clone());
             member.membership = Some(list);
+            member.ext_advertise = vec![longest_rule(); ADVERTISE_RULES_MAX];
             member
         };
         let nodes = (0..NODES_MAX).map(|n| Relayed { heard_ms_ago: u64::MAX, member: full(n as u8) }).collect();

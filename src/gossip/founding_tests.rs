@@ -68,6 +68,7 @@ impl World {
             cluster_size: self.cluster_size,
             chunk_size,
             addresses,
+            ext_advertise: Vec::new(),
             priority: 0,
             read_only: self.read_only.contains(&index),
             interval: Duration::from_millis(200),

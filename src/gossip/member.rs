@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::directory::Addresses;
+use super::addresses::{AddressRule, Addresses};
 use crate::codec::record::{MemberRecord, MembershipBody};
 use crate::types::{Guid, NodeId, Term, WallTime};
 
@@ -110,6 +110,10 @@ pub struct Member {
     pub membership: Option<MembershipBody>,
     /// Where it is reached.
     pub addresses: Addresses,
+    /// `ExtAdvertise`: what clients of some networks are told instead. All nodes answer by it; those that do not know the
+    /// word are older and tell everybody the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ext_advertise: Vec<AddressRule>,
     /// `NodePriority`.
     pub priority: i32,
     /// `ReadOnlyReplica`: it copies the log, and is neither founded with nor promoted. Nodes that do not know the word

@@ -12,19 +12,24 @@
 //! are shown to people and decide nothing except which of two unknown instances of a node is taken for the newer one.
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod core;
 mod directory;
 mod document;
 mod exchange;
 mod founding;
 mod member;
+mod peer_routes;
 mod table;
 
 #[cfg(test)]
 mod founding_tests;
 
 pub use self::core::{Gossip, GossipOptions, Heard};
-pub use directory::{Addresses, Directory, KnownNode};
+pub use addresses::{AddressRule, Addresses};
+pub use directory::{Directory, KnownNode};
+pub use document::Document;
 pub use exchange::{EXCHANGE_FORMAT, EXCHANGE_MAX_BYTES, Exchange, ExchangeError, Relayed};
 pub use founding::{Founding, Standing, Step};
 pub use member::{EpochReport, Member, MemberState, Report};
+pub use peer_routes::{PeerRoute, PeerRoutes};

@@ -1,17 +1,16 @@
 //! Calls to a node from a thread that may wait: commands and background work. One request, one connection, one answer.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
 
-use super::body::BodyReader;
 use super::client::CallError;
+use super::dialled::{DialError, Dialled, Patience};
 use super::error::HttpError;
-use super::head::{self, BodyLength, Headers, Method, ResponseHead};
-
-const HEAD_BYTES_MAX: usize = 16 << 10;
-/// Bytes taken from the socket at a time.
-const READ_BYTES: usize = 256 << 10;
+use super::head::{Headers, Method};
+use super::proof::PROOF_KEY;
+use crate::ring::Way;
+use crate::security::Plane;
 
 /// An answer as it was received.
 #[derive(Clone, Debug)]
@@ -41,60 +40,35 @@ pub struct Call<'a> {
     pub limit: Duration,
 }
 
-/// Makes a call and waits for its answer.
+/// Makes a call and waits for its answer: to a node of this plane, over a connection made this way.
 ///
 /// # Errors
-/// See [`CallError`]. An answer with any status is no error.
-pub fn call_blocking(address: SocketAddr, call: &Call<'_>) -> Result<Received, CallError> {
-    let deadline = Instant::now() + call.limit;
-    let mut stream =
-        TcpStream::connect_timeout(&address, call.limit).map_err(|source| CallError::Connect { address, source })?;
-    let result = exchange(&mut stream, address, call, deadline);
-    result.map_err(|source| match source {
-        HttpError::Io { source } if matches!(source.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+/// See [`CallError`]. An answer with any status is no error, if it is proven where it must be.
+pub fn call_blocking(plane: &Plane, way: &Way, address: SocketAddr, call: &Call<'_>) -> Result<Received, CallError> {
+    let dialled = Dialled::new(address, plane, way, Patience::of(call.limit));
+    let answered = dialled.and_then(|mut dialled| Ok(exchange(&mut dialled, address, call)?));
+    answered.map_err(|error| match error {
+        DialError::Connect { source } => CallError::Connect { address, source },
+        DialError::Peer(HttpError::Io { source })
+            if matches!(source.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) =>
+        {
             CallError::TimedOut { address, limit: call.limit }
         }
-        source => CallError::Answer { address, source },
+        DialError::Peer(source) => CallError::Answer { address, source },
     })
 }
 
-fn exchange(
-    stream: &mut TcpStream,
-    address: SocketAddr,
-    call: &Call<'_>,
-    deadline: Instant,
-) -> Result<Received, HttpError> {
-    let failed = |source| HttpError::Io { source };
-    stream.set_nodelay(true).map_err(failed)?;
-    stream.set_write_timeout(Some(left(deadline)?)).map_err(failed)?;
-    stream.write_all(&encode(address, call)).map_err(failed)?;
-    let mut buffer = Vec::new();
-    let head = read_head(stream, &mut buffer, deadline)?;
-    let length = match head::body_length(&head.headers)? {
-        _ if call.method == Method::Head || matches!(head.status, 204 | 304) => BodyLength::Known(0),
-        Some(length) => length,
-        None => BodyLength::UntilClose,
-    };
-    let mut reader = BodyReader::new(length, call.body_bytes_max)?;
-    loop {
-        let (used, done) = reader.take(&buffer)?;
-        buffer.drain(..used);
-        if done {
-            break;
-        }
-        if read_more(stream, &mut buffer, deadline)? == 0 {
-            if reader.ends_with_close() {
-                break;
-            }
-            return Err(HttpError::Truncated);
-        }
-    }
-    Ok(Received { status: head.status, headers: head.headers, body: reader.into_body() })
+fn exchange(dialled: &mut Dialled, address: SocketAddr, call: &Call<'_>) -> Result<Received, HttpError> {
+    let proof = dialled.proof_line(call.method, call.path, call.body);
+    dialled.send(&encode(address, call, &proof))?;
+    let (head, body) = dialled.read_answer(&mut Vec::new(), call.method, call.body_bytes_max)?;
+    dialled.check(head.status, head.headers.get(PROOF_KEY), &body)?;
+    Ok(Received { status: head.status, headers: head.headers, body })
 }
 
-fn encode(address: SocketAddr, call: &Call<'_>) -> Vec<u8> {
+fn encode(address: SocketAddr, call: &Call<'_>, proof: &str) -> Vec<u8> {
     let (name, path, length) = (call.method.name(), call.path, call.body.len());
-    let mut out = format!("{name} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n").into_bytes();
+    let mut out = format!("{name} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{proof}").into_bytes();
     for (name, value) in call.headers {
         out.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
     }
@@ -106,38 +80,9 @@ fn encode(address: SocketAddr, call: &Call<'_>) -> Vec<u8> {
     out
 }
 
-/// Reads an answer's head, skipping interim answers.
-fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>, deadline: Instant) -> Result<ResponseHead, HttpError> {
-    loop {
-        if let Some((head, length)) = head::parse_response(buffer, HEAD_BYTES_MAX)? {
-            buffer.drain(..length);
-            if head.status >= 200 {
-                return Ok(head);
-            }
-        } else if read_more(stream, buffer, deadline)? == 0 {
-            return Err(HttpError::Truncated);
-        }
-    }
-}
-
-fn read_more(stream: &mut TcpStream, buffer: &mut Vec<u8>, deadline: Instant) -> Result<usize, HttpError> {
-    let failed = |source| HttpError::Io { source };
-    stream.set_read_timeout(Some(left(deadline)?)).map_err(failed)?;
-    let start = buffer.len();
-    buffer.resize(start + READ_BYTES, 0);
-    let count = stream.read(&mut buffer[start..]);
-    buffer.truncate(start + count.as_ref().map_or(0, |count| *count));
-    count.map_err(failed)
-}
-
-/// The time that is left; a socket does not take none at all.
-fn left(deadline: Instant) -> Result<Duration, HttpError> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(HttpError::Io { source: io::ErrorKind::TimedOut.into() }) } else { Ok(left) }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
     use std::thread;
 
@@ -160,7 +105,7 @@ mod tests {
         let headers = [("Ring-Cluster", "c")];
         let call =
             Call { method: Method::Post, path: "/a?b=1", headers: &headers, body: b"{}", body_bytes_max: 8, limit };
-        let result = call_blocking(address, &call);
+        let result = call_blocking(&Plane::Open, &Way::default(), address, &call);
         (result, server.join().unwrap())
     }
 
@@ -194,6 +139,6 @@ mod tests {
         let nobody = TcpListener::bind("127.0.0.90:0").unwrap().local_addr().unwrap();
         let limit = Duration::from_secs(1);
         let call = Call { method: Method::Get, path: "/", headers: &[], body: b"", body_bytes_max: 8, limit };
-        assert!(matches!(call_blocking(nobody, &call), Err(CallError::Connect { .. })));
+        assert!(matches!(call_blocking(&Plane::Open, &Way::default(), nobody, &call), Err(CallError::Connect { .. })));
     }
 }

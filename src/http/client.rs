@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,8 +15,12 @@ use monoio::time::Instant;
 use super::body::BodyReader;
 use super::error::HttpError;
 use super::head::{self, BodyLength, Method, ResponseHead};
+use super::proof::{self, CHALLENGE_BYTES_MAX, PROOF_KEY};
 use super::request::{read_body, read_more};
 use super::response::Response;
+use super::secure::SecureStream;
+use crate::ring::Way;
+use crate::security::{HttpCaller, HttpOpening, Plane, TlsError};
 
 /// Unused connections kept for one peer.
 const IDLE_PER_PEER_MAX: usize = 2;
@@ -57,6 +62,19 @@ pub enum CallError {
     },
 }
 
+impl CallError {
+    /// True when one side does not take the other for one of its own: only an operator can change that.
+    #[must_use]
+    pub fn is_about_trust(&self) -> bool {
+        let CallError::Answer { source, .. } = self else { return false };
+        match source {
+            HttpError::Tls(error) => !matches!(error, TlsError::Truncated { .. }),
+            HttpError::SpeaksTls | HttpError::Unproven(_) | HttpError::Refused { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 /// Calls other nodes and keeps connections to them for the next call. Lives on one thread.
 ///
 /// A call may be sent twice when a kept connection turns out to be dead, so it is for requests that may be repeated.
@@ -64,19 +82,46 @@ pub enum CallError {
 pub struct Client {
     idle: RefCell<BTreeMap<SocketAddr, Vec<Idle>>>,
     body_bytes_max: usize,
+    way: Way,
+    plane: Plane,
 }
 
 #[derive(Debug)]
 struct Idle {
-    stream: TcpStream,
+    connection: Connection,
     since: Instant,
+}
+
+/// A connection, ready for requests.
+#[derive(Debug)]
+struct Connection {
+    stream: SecureStream,
+    /// What proves requests, where they must be proven.
+    caller: Option<HttpCaller>,
+}
+
+/// A request to be written.
+#[derive(Clone, Copy, Debug)]
+struct Asked<'a> {
+    address: SocketAddr,
+    method: Method,
+    path: &'a str,
+    body: &'a [u8],
 }
 
 impl Client {
     /// A client that takes answers with bodies of at most `body_bytes_max` bytes.
     #[must_use]
     pub fn new(body_bytes_max: usize) -> Client {
-        Client { idle: RefCell::new(BTreeMap::new()), body_bytes_max }
+        Client { idle: RefCell::new(BTreeMap::new()), body_bytes_max, way: Way::default(), plane: Plane::Open }
+    }
+
+    /// Makes its connections this way, and proves itself where the plane is closed.
+    #[must_use]
+    pub fn by(mut self, way: Way, plane: Plane) -> Client {
+        self.way = way;
+        self.plane = plane;
+        self
     }
 
     /// Sends a request with a JSON body (none for an empty one) and waits for the answer, for at most `limit` in all.
@@ -91,73 +136,123 @@ impl Client {
         body: Bytes,
         limit: Duration,
     ) -> Result<Response, CallError> {
-        let request = encode_request(address, method, path, &body);
+        let asked = Asked { address, method, path, body: &body };
         // When the time is up the future is dropped with the connection that it owns: a read may have taken bytes.
-        match monoio::time::timeout(limit, self.exchange(address, method, request)).await {
+        match monoio::time::timeout(limit, self.exchange(asked)).await {
             Ok(result) => result,
             Err(_) => Err(CallError::TimedOut { address, limit }),
         }
     }
 
-    async fn exchange(&self, address: SocketAddr, method: Method, request: Bytes) -> Result<Response, CallError> {
-        while let Some(stream) = self.take_idle(address) {
+    async fn exchange(&self, asked: Asked<'_>) -> Result<Response, CallError> {
+        let address = asked.address;
+        while let Some(connection) = self.take_idle(address) {
             // The peer may have closed it meanwhile; that shows only now, and another connection may do.
-            if let Ok(response) = self.exchange_on(address, stream, method, request.clone()).await {
+            if let Ok(response) = self.exchange_on(connection, asked).await {
                 return Ok(response);
             }
         }
-        let connected = TcpStream::connect_addr(address).await;
+        let connected = connect(&self.way, address).await;
         let stream = connected.map_err(|source| CallError::Connect { address, source })?;
-        // Requests are small and single: waiting for more to send would only delay them.
-        let _ = stream.set_nodelay(true);
-        let response = self.exchange_on(address, stream, method, request).await;
-        response.map_err(|source| CallError::Answer { address, source })
+        let failed = |source| CallError::Answer { address, source };
+        let connection = self.open(stream, address).await.map_err(failed)?;
+        self.exchange_on(connection, asked).await.map_err(failed)
     }
 
-    async fn exchange_on(
-        &self,
-        address: SocketAddr,
-        mut stream: TcpStream,
-        method: Method,
-        request: Bytes,
-    ) -> Result<Response, HttpError> {
-        stream.write_all(request).await.0?;
+    /// Goes through all that the plane has in front of the first request.
+    async fn open(&self, stream: TcpStream, address: SocketAddr) -> Result<Connection, HttpError> {
+        let mut stream = SecureStream::establish(stream, self.plane.dialled(address.ip())?).await?;
+        let caller = match self.plane.secret() {
+            Some(secret) => Some(introduce(&mut stream, address, HttpOpening::new(Arc::clone(secret))?).await?),
+            None => None,
+        };
+        Ok(Connection { stream, caller })
+    }
+
+    async fn exchange_on(&self, mut connection: Connection, asked: Asked<'_>) -> Result<Response, HttpError> {
+        let Connection { stream, caller } = &mut connection;
+        send(stream, encode_request(asked, caller.as_mut())).await?;
         let mut buffer = Vec::new();
-        let (response, keep_alive) = read_response(&mut stream, &mut buffer, method, self.body_bytes_max).await?;
+        let (head, body, keep_alive) = read_answer(stream, &mut buffer, asked.method, self.body_bytes_max).await?;
+        proof::check(caller.as_ref(), head.status, head.headers.get(PROOF_KEY), &body)?;
         // Bytes behind the answer are none that we asked for: such a connection is not used again.
         if keep_alive && buffer.is_empty() {
-            self.keep(address, stream);
+            self.keep(asked.address, connection);
         }
-        Ok(response)
+        Ok(Response::received(head.status, &head.headers, body))
     }
 
-    fn take_idle(&self, address: SocketAddr) -> Option<TcpStream> {
+    fn take_idle(&self, address: SocketAddr) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.get_mut(&address)?;
-        kept.retain(|connection| connection.since.elapsed() < IDLE_TIME_MAX);
-        kept.pop().map(|connection| connection.stream)
+        kept.retain(|idle| idle.since.elapsed() < IDLE_TIME_MAX);
+        kept.pop().map(|idle| idle.connection)
     }
 
-    fn keep(&self, address: SocketAddr, stream: TcpStream) {
+    fn keep(&self, address: SocketAddr, connection: Connection) {
         let mut idle = self.idle.borrow_mut();
         idle.retain(|_, kept| {
-            kept.retain(|connection| connection.since.elapsed() < IDLE_TIME_MAX);
+            kept.retain(|idle| idle.since.elapsed() < IDLE_TIME_MAX);
             !kept.is_empty()
         });
         let has_room = idle.len() < PEERS_MAX || idle.contains_key(&address);
         let kept = if has_room { idle.entry(address).or_default() } else { return };
         if kept.len() < IDLE_PER_PEER_MAX {
-            kept.push(Idle { stream, since: Instant::now() });
+            kept.push(Idle { connection, since: Instant::now() });
         }
     }
 }
 
-fn encode_request(address: SocketAddr, method: Method, path: &str, body: &Bytes) -> Bytes {
+/// Connects to `address` on the way that is given. The caller bounds the time; a dropped future leaves nothing behind.
+///
+/// # Errors
+/// Those of the sockets, in words for the device.
+pub async fn connect(way: &Way, address: SocketAddr) -> io::Result<TcpStream> {
+    let (stream, begun) = way.begin(address)?;
+    let stream = TcpStream::from_std(stream)?;
+    stream.writable(false).await?;
+    begun.finish()?;
+    Ok(stream)
+}
+
+/// Sends all of it. A peer that closes while it is sent to has mostly said why.
+async fn send(stream: &mut SecureStream, bytes: Bytes) -> Result<(), HttpError> {
+    let Err(error) = stream.write_all(bytes).await.0 else { return Ok(()) };
+    if stream.is_tls()
+        && let Err(said) = read_more(stream, &mut Vec::new()).await
+        && let HttpError::Tls(refusal) = HttpError::from(said)
+    {
+        return Err(HttpError::Tls(refusal));
+    }
+    Err(error.into())
+}
+
+/// Asks for the challenge on a new connection.
+async fn introduce(
+    stream: &mut SecureStream,
+    address: SocketAddr,
+    opening: HttpOpening,
+) -> Result<HttpCaller, HttpError> {
+    let asked = Asked { address, method: Method::Get, path: &opening.target(), body: b"" };
+    send(stream, encode_request(asked, None)).await?;
+    let mut buffer = Vec::new();
+    let (head, body, keep_alive) = read_answer(stream, &mut buffer, Method::Get, CHALLENGE_BYTES_MAX).await?;
+    if !buffer.is_empty() || (head.status == 200 && !keep_alive) {
+        return Err(HttpError::Malformed {
+            reason: "the connection does not go on behind the answer to the challenge",
+        });
+    }
+    proof::finish(opening, head.status, &body)
+}
+
+fn encode_request(asked: Asked<'_>, caller: Option<&mut HttpCaller>) -> Bytes {
+    let Asked { address, method, path, body } = asked;
     let content_type = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
     let name = method.name();
     let length = body.len();
+    let proof = proof::proof_line(caller, name, path, body);
     let mut out =
-        format!("{name} {path} HTTP/1.1\r\nHost: {address}\r\n{content_type}Content-Length: {length}\r\n\r\n")
+        format!("{name} {path} HTTP/1.1\r\nHost: {address}\r\n{content_type}{proof}Content-Length: {length}\r\n\r\n")
             .into_bytes();
     out.extend_from_slice(body);
     out.into()
@@ -174,6 +269,16 @@ pub async fn read_response<S: AsyncReadRent>(
     method: Method,
     body_bytes_max: usize,
 ) -> Result<(Response, bool), HttpError> {
+    let (head, body, keep_alive) = read_answer(stream, buffer, method, body_bytes_max).await?;
+    Ok((Response::received(head.status, &head.headers, body), keep_alive))
+}
+
+async fn read_answer<S: AsyncReadRent>(
+    stream: &mut S,
+    buffer: &mut Vec<u8>,
+    method: Method,
+    body_bytes_max: usize,
+) -> Result<(ResponseHead, Vec<u8>, bool), HttpError> {
     let head = read_head(stream, buffer).await?;
     let length = match head::body_length(&head.headers)? {
         _ if method == Method::Head || matches!(head.status, 204 | 304) => BodyLength::Known(0),
@@ -183,7 +288,7 @@ pub async fn read_response<S: AsyncReadRent>(
     let reader = BodyReader::new(length, body_bytes_max)?;
     let body = read_body(stream, buffer, reader).await?;
     let keep_alive = head.keep_alive && length != BodyLength::UntilClose;
-    Ok((Response::received(head.status, &head.headers, body), keep_alive))
+    Ok((head, body, keep_alive))
 }
 
 /// Reads an answer's head, skipping interim answers.
@@ -208,6 +313,8 @@ mod tests {
     use monoio::net::TcpListener;
 
     use super::*;
+    use crate::http::write_response;
+    use crate::security::{ClusterSecret, HttpAnswerer};
 
     const LIMIT: Duration = Duration::from_millis(300);
 
@@ -247,6 +354,74 @@ mod tests {
                 let response = client.call(address, Method::Get, "/", Bytes::new(), LIMIT).await.unwrap();
                 assert_eq!((response.status, &response.body[..]), (200, b"hi".as_slice()));
                 assert_eq!(connections.get(), expected);
+            }
+        });
+    }
+
+    #[test]
+    fn connections_take_the_way_that_is_given() {
+        run(async {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let way = Way { from: Some("127.0.0.9".parse().unwrap()), ..Way::default() };
+            let stream = connect(&way, address).await.unwrap();
+            let (mut accepted, peer) = listener.accept().await.unwrap();
+            assert_eq!(peer, stream.local_addr().unwrap());
+            assert_eq!(peer.ip(), way.from.unwrap());
+            // The socket waits again: what comes late is read, not answered by an error.
+            let reading = monoio::spawn(async move {
+                let mut stream = stream;
+                let mut buffer = Vec::new();
+                read_more(&mut stream, &mut buffer).await.map(|_| buffer)
+            });
+            monoio::time::sleep(Duration::from_millis(20)).await;
+            accepted.write_all(b"late").await.0.unwrap();
+            assert_eq!(reading.await.unwrap(), b"late");
+            let missing = Client::new(4).by(Way { device: Some("no-such-dev0".into()), ..Way::default() }, Plane::Open);
+            let error = missing.call(address, Method::Get, "/", Bytes::new(), LIMIT).await.unwrap_err().to_string();
+            assert!(error.contains("there is no network device no-such-dev0"), "{error}");
+        });
+    }
+
+    /// Goal: a session that the peer has forgotten costs a connection, not an error. Method: a peer that answers a challenge
+    /// and one request on each connection, and refuses the next.
+    #[test]
+    fn a_connection_whose_session_is_forgotten_is_replaced() {
+        run(async {
+            let secret = Arc::new(ClusterSecret::from_bytes(&[b'a'; 32]).unwrap());
+            let plane = Plane::Secret(Arc::clone(&secret));
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let connections = Rc::new(Cell::new(0));
+            let counter = Rc::clone(&connections);
+            monoio::spawn(async move {
+                loop {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    counter.set(counter.get() + 1);
+                    let mut request = Vec::new();
+                    read_more(&mut stream, &mut request).await.unwrap();
+                    let request = String::from_utf8(request).unwrap();
+                    let query = request.split([' ', '?']).nth(2).unwrap();
+                    let (mut answerer, body) = HttpAnswerer::open(Arc::clone(&secret), query).unwrap();
+                    let challenge = Response::with_body(200, "application/json", body);
+                    write_response(&mut stream, &challenge, Method::Get, true).await.unwrap();
+                    let mut request = Vec::new();
+                    read_more(&mut stream, &mut request).await.unwrap();
+                    let request = String::from_utf8(request).unwrap();
+                    let proof = request.split("Ring-Proof: ").nth(1).unwrap().split('\r').next();
+                    answerer.check("GET", "/a?b=1", b"", proof).unwrap();
+                    let answer = Response::new(200).header("Ring-Proof", answerer.sign(200, b""));
+                    write_response(&mut stream, &answer, Method::Get, true).await.unwrap();
+                    if read_more(&mut stream, &mut Vec::new()).await.unwrap_or(0) > 0 {
+                        let refusal = Response::words(401, "who are you?");
+                        write_response(&mut stream, &refusal, Method::Get, false).await.unwrap();
+                    }
+                }
+            });
+            let client = Client::new(100).by(Way::default(), plane);
+            for expected in [1, 2, 3] {
+                let response = client.call(address, Method::Get, "/a?b=1", Bytes::new(), LIMIT).await.unwrap();
+                assert_eq!((response.status, connections.get()), (200, expected));
             }
         });
     }

@@ -2,6 +2,9 @@
 
 use std::io;
 
+use super::secure::SecureError;
+use crate::security::{ProofError, TlsError};
+
 /// Why a message could not be read. All but [`Io`](HttpError::Io) and [`Truncated`](HttpError::Truncated) can still be
 /// answered with [`HttpError::status`]; after any of them the connection has lost its place and must be closed.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +49,28 @@ pub enum HttpError {
     /// An `Expect` header with anything but `100-continue`.
     #[error("the only expectation that can be met is 100-continue")]
     Expectation,
+    /// The peer speaks TLS where this side does not.
+    #[error(
+        "it speaks TLS: expected an HTTP answer, found a TLS record; it has UseInternalSsl, this side needs it, too (commands: \
+         --certificate-file, --certificate-private-key-file and --certificate-authority-file, or --config of a node)"
+    )]
+    SpeaksTls,
+    /// The peer is not who it must be, or does not take this side for one of the cluster, or the channel is damaged.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// What came is not proven to come from a node of the cluster: nothing of it is believed.
+    #[error(transparent)]
+    Unproven(#[from] ProofError),
+    /// The peer refuses this side, or does not know what a proof is. Its words are not proven.
+    #[error("{expected}; found status {status}, not proven: {words}")]
+    Refused {
+        /// What this side wanted.
+        expected: &'static str,
+        /// The status.
+        status: u16,
+        /// What the peer says, shortened.
+        words: String,
+    },
 }
 
 impl HttpError {
@@ -53,7 +78,12 @@ impl HttpError {
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         match self {
-            HttpError::Io { .. } | HttpError::Truncated => None,
+            HttpError::Io { .. }
+            | HttpError::Truncated
+            | HttpError::SpeaksTls
+            | HttpError::Tls(_)
+            | HttpError::Refused { .. } => None,
+            HttpError::Unproven(_) => Some(401),
             HttpError::Malformed { .. } => Some(400),
             HttpError::LengthRequired => Some(411),
             HttpError::BodyTooLarge { .. } => Some(413),
@@ -78,7 +108,20 @@ impl HttpError {
 }
 
 impl From<io::Error> for HttpError {
+    /// What a channel reports through a stream is told as itself.
     fn from(source: io::Error) -> HttpError {
-        HttpError::Io { source }
+        match source.downcast::<TlsError>() {
+            Ok(error) => HttpError::Tls(error),
+            Err(source) => HttpError::Io { source },
+        }
+    }
+}
+
+impl From<SecureError> for HttpError {
+    fn from(error: SecureError) -> HttpError {
+        match error {
+            SecureError::Io(source) => source.into(),
+            SecureError::Tls(error) => HttpError::Tls(error),
+        }
     }
 }

@@ -5,6 +5,10 @@ use super::error::HttpError;
 /// Headers that `httparse` gets room for; [`Limits::headers_max`](super::Limits) may be lower, not higher.
 pub(super) const HEADERS_CAPACITY: usize = 128;
 
+/// How TLS records begin: an alert, and a handshake.
+const TLS_ALERT: [u8; 2] = [0x15, 3];
+const TLS_HANDSHAKE: [u8; 2] = [0x16, 3];
+
 /// A request's method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -75,6 +79,12 @@ impl Headers {
         self.all(name).flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
     }
 
+    /// One header, its name in lower case.
+    #[cfg(test)]
+    pub(crate) fn of(name: &str, value: &str) -> Headers {
+        Headers(vec![(name.to_owned(), value.to_owned())])
+    }
+
     fn from_parsed(parsed: &[httparse::Header<'_>]) -> Headers {
         // Values outside UTF-8 are kept readable rather than refused: none that we act on has any.
         let own = |header: &httparse::Header<'_>| {
@@ -142,8 +152,17 @@ pub(super) fn parse_request(
     Ok(Some((RequestHead { method, path, query, headers, keep_alive, version_1_1 }, length)))
 }
 
+/// True when what should be an answer begins like TLS.
+#[must_use]
+pub fn speaks_tls(bytes: &[u8]) -> bool {
+    bytes.starts_with(&TLS_ALERT) || bytes.starts_with(&TLS_HANDSHAKE)
+}
+
 /// Reads an answer's head; `None` when more bytes are needed.
 pub(super) fn parse_response(bytes: &[u8], head_bytes_max: usize) -> Result<Option<(ResponseHead, usize)>, HttpError> {
+    if speaks_tls(bytes) {
+        return Err(HttpError::SpeaksTls);
+    }
     let mut storage = [httparse::EMPTY_HEADER; HEADERS_CAPACITY];
     let mut parsed = httparse::Response::new(&mut storage);
     let status =

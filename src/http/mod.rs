@@ -5,19 +5,27 @@
 //! long a peer may take is the caller's business, who drops the connection together with the future that timed out (a
 //! read that is dropped may have taken bytes with it).
 //!
+//! Calls between nodes prove who makes them, and believe nothing that is not proven, as the [`Plane`](crate::security::Plane) says that they are
+//! given. Servers do their side of it themselves.
+//!
 //! **Invariant:** nothing here trusts a length that a peer sent before it has been compared with a limit.
 
 mod blocking;
 mod body;
 mod client;
+mod dialled;
 mod error;
 mod head;
+mod proof;
 mod request;
 mod response;
+mod secure;
 
 pub use blocking::{Call, Received, call_blocking};
-pub use client::{CallError, Client, read_response};
+pub use client::{CallError, Client, connect, read_response};
+pub use dialled::{DialError, Dialled, Patience};
 pub use error::HttpError;
-pub use head::{Headers, Method};
+pub use head::{Headers, Method, speaks_tls};
 pub use request::{Limits, Request, read_request};
 pub use response::{Response, write_response};
+pub use secure::{SecureError, SecureReadHalf, SecureStream, SecureWriteHalf};

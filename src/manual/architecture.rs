@@ -38,13 +38,14 @@
 //!   [`engine`](crate::engine) decide, carry out its actions as submissions, enter the kernel once. It parses no client
 //!   protocol and serves no reads. For an append its engine neither takes memory nor frees any (`tests/allocations.rs`
 //!   counts): the request brings its own, and goes back with the answer.
-//! - **Edge threads** serve clients. Each has its own listeners on 1113 and 2113 (`SO_REUSEPORT`), its own connections
-//!   and subscriptions. An edge decodes a request, encodes the body of the record, which is the costly part, and sends
-//!   it to the log thread over a bounded queue. It answers reads from the [`index`](crate::index) and the chunk files.
+//! - **Edge threads** serve clients. Each has its own listeners on 1113 and 2113 (`SO_REUSEPORT`), and on the ports with
+//!   TLS where there are any, its own connections and subscriptions. An edge decodes a request, encodes the body of the
+//!   record, which is the costly part, and sends it to the log thread over a bounded queue. It answers reads from the [`index`](crate::index) and the chunk files.
 //!   It answers a write when its index has applied it, so a client reads its own writes at that node.
 //! - The **control thread** has the internal HTTP on 2112: gossip, elections, administration, DNS. It carries what the
 //!   log thread decides. A node on its own has that port for `ringstore admin` and `ringstore backup` only, takes no other
-//!   node's gossip or votes there, and goes on without it where it is taken; 1112 stays closed.
+//!   node's gossip or votes there, and goes on without it where it is taken; 1112 stays closed. Where the plane has
+//!   certificates or a secret nothing of a stranger gets further than the gate in front of its routes.
 //! - The **background thread** prepares chunk files ahead of the writer, zero-filled, so that an append is an overwrite
 //!   and a flush touches no metadata of the file system. It also watches the free space.
 //!
@@ -83,7 +84,7 @@
 //!
 //! | stage | from | until | counted |
 //! | --- | --- | --- | --- |
-//! | `queue` | an edge hands a write over, as of its last look at the clock (after each wait) | the log thread decides on it; waiting for room in the log buffer is included | each write |
+//! | `queue` | an edge hands a write over (by its last look at the clock) | the log thread decides on it; waits for room included | each write |
 //! | `batchWait` | in the log buffer | the disk write that contains it is submitted | each append |
 //! | `write` | a disk write is submitted | the log thread sees it complete | each disk write, on followers, too |
 //! | `flush` | a flush is submitted | the log thread sees it complete | each flush, on followers, too |
@@ -279,6 +280,7 @@
 //! | 2 | `storage` | chunk files, durable state, recovery, preparation, reading; over a `Disk` of five methods |
 //! | 2 | `index` | stream and event number to log position: the newest part in memory, the rest in tables; rebuilt from the log |
 //! | 2 | `http` | a small HTTP/1.1 reader and writer; knows no routes |
+//! | 2 | `security` | who may speak on the internal plane: certificates, TLS without I/O, proofs of the cluster's secret |
 //! | 3 | `engine` | the log thread's brain: consensus, log writer and stream heads in one deterministic machine |
 //! | 4 | `transport` | the log thread's body: the engine over a real ring |
 //! | 4 | `api` | edges: connections, requests, reads, subscriptions |
@@ -311,6 +313,8 @@
 //! | why did the node not start | `src/storage/recovery.rs`, `src/ring/probe.rs`; the message says the next step |
 //! | what is in this file | [`log_format`](super::log_format) |
 //! | what do these bytes on 1112 mean | [`wire`](super::wire) |
+//! | when a service manager takes the node for started | `src/node/service.rs` |
+//! | why io_uring is refused, in words | `src/ring/error.rs` |
 //! | what happens to a flipped bit | `src/background/repairer.rs`, `src/storage/repair.rs`, `src/node/mend.rs` |
 //! | who may read this stream | `src/api/access.rs` |
 //! | where does the time of a write go | `stages` above; `src/engine/stopwatch.rs` takes them |

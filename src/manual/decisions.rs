@@ -2,6 +2,20 @@
 //!
 //! New ones go on top. A decision that no longer holds stays, with a line that says which one replaced it.
 //!
+//! # 2026-11-22: The internal plane asks for certificates, or a secret, or both
+//!
+//! *Context.* Whoever reaches the internal ports could copy the log and vote. *Choice.* Mutual TLS 1.3 with rustls over ring,
+//! driven without I/O by whichever ring has the connection; a peer's certificate must be valid for the peer itself (its address,
+//! or `SslTargetHost`), on both sides, so that one node's stolen certificate is of use only at that node's address; nothing is
+//! resumed, so each connection is checked in full. Where TLS is off: proofs with a shared secret and fresh nonces, of the
+//! greeting on 1112, and of each request and answer on 2112. *Turned down.* aws-lc: a C library and its build for algorithms
+//! that we do not need. OpenSSL: not ours to update. A default provider for the process: a library that sets one decides
+//! for others. Tickets: they skip the check. Timestamps in signed requests: clocks differ. A secret in a header: it is
+//! overheard once and for all. Encrypting with keys made of the secret: that is TLS, made by us. *The price:* the secret
+//! does not protect against someone in the path, there are no revocation lists, and a renewed authority must be in
+//! `CertificateAuthorityFile` of all nodes beside the old one before certificates are. *Would change our mind:* operators
+//! who need revocation.
+//!
 //! # 2026-11-22: Leadership goes only to whom can take writes
 //!
 //! *Context.* A node whose index is being made again must answer writes to streams that it does not know "not ready". A leader

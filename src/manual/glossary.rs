@@ -47,6 +47,10 @@
 //! | sound | not suspect |
 //! | founding | all nodes of a new cluster make the same member list durable |
 //! | internal plane, external plane | the ports between the nodes (1112, 2112); the ports for clients (1113, 2113) |
+//! | open plane | an internal plane that everybody who reaches it may speak on: on loopback, or by an unsafe option |
+//! | identity, authority | a node's certificate with its key; who signs the certificates of a cluster |
+//! | proof, challenge, nonce | HMAC-SHA256 with the cluster's secret; the first one of a connection; 32 fresh random bytes in it |
+//! | dialler, answerer | the side that opened a connection, and the side that accepted it |
 //! | control, data and forward link | the three kinds of connection on port 1112 |
 //! | window | unacknowledged bytes on the way to one follower |
 //! | torn tail | what a power cut leaves behind the last good record |

@@ -166,6 +166,7 @@
 //! | catch-up | 531 MB/s, 58 % of the floor | 70 % | not profiled; probably the same, and the copy into a buffer on the leader's side |
 //! | open loop at half of the rate, p99 and p99.9 | 35 and 62 ms | 2 and 10 ms | no processor time is left over, see below |
 //! | p99 with 5,000 idle connections | 1.10 to 1.47 times | 1.2 times | not looked into |
+//! | clients' p99 while a follower catches up (`scripts/planes.sh --mode flood`) | 1.7 to 4 times; 5 to 10 when it gets as much of the processors as the others | 2 times | three hosts on one core, see below |
 //!
 //! *Fresh pages.* Under 16 KiB events at 181 MB/s `perf` has 29 % of all processor time in the kernel's
 //! `copy_folio_from_iter_atomic`, in the workers that write the log: about 1 ms for each MB written, far more than a copy
@@ -182,3 +183,12 @@
 //! every 0.6 s, it went on piling up: 1.2 s at p99. A flush chained to its write was tried and dropped, in
 //! [`decisions`](super::decisions). Next: fewer wake-ups between followers' log threads and the leader's when
 //! little is in flight, and the load on a machine of its own.
+//!
+//! *Catching up beside clients.* Measured on 2026-11-23: the internal sides of all three hosts are on one core, the external ones
+//! and the load on the other. A follower that takes 550 MB/s needs most of its core for itself: copies, checksums, its index,
+//! and zeros for the chunks that come next. `perf sched` has log threads wait up to 6.6 ms for their turn, and clients' p99 goes
+//! from 0.9 to 5.5 ms. When the follower has only what the others leave (SCHED_IDLE), as if its host had a core of its
+//! own, the median stays as it is, 0.34 beside 0.37 ms, and p99 goes to 2.0 to 3.6 ms; four times as slow in the first tenth of
+//! a second, in which its process starts, and where chunks end. Pieces of 256, 128 and 64 KiB instead of 1 MiB changed nothing
+//! beyond the spread. On hosts of their own it was not measured. Next: background threads and the one that makes chunks
+//! ahead below the log thread in the scheduler's eyes where they share its processors.

@@ -27,14 +27,14 @@
 //! | `Help` | `--help` | `EVENTSTORE_HELP` | `false` | Print this text and exit. Must be true or false; for example `true`. |
 //! | `Version` | `--version` | `EVENTSTORE_VERSION` | `false` | Print the version and exit. Must be true or false; for example `true`. |
 //! | `WhatIf` | `--what-if` | `EVENTSTORE_WHAT_IF` | `false` | Check the options, print all of them with their sources, and exit without starting anything. Must be true or false; for example `true`. |
-//! | `Config` | `--config` | `EVENTSTORE_CONFIG` | none | YAML file with options. When none is named, /etc/eventstore/eventstore.conf is read if it exists. Must be a path; for example `/etc/ringstore/ringstore.conf`. |
+//! | `Config` | `--config` | `EVENTSTORE_CONFIG` | none | YAML file with options. When none is named, /etc/eventstore/eventstore.conf is read if it exists. Must be a path; for example `/etc/eventstore/eventstore.conf`. |
 //! | `Log` | `--log` | `EVENTSTORE_LOG` | `/var/log/ringstore` | Directory for log files; an empty value logs to the console only. Must be a path; for example `./log`. |
 //!
 //! ## Interface options
 //!
 //! | YAML key | Flag | Environment | Default | Meaning |
 //! |---|---|---|---|---|
-//! | `IntIp` | `--int-ip` | `EVENTSTORE_INT_IP` | `127.0.0.1` | Address to listen on for traffic between the nodes. That traffic is not authenticated in this version: use a private network. Must be an IPv4 or IPv6 address (no host name); for example `10.0.0.1`. |
+//! | `IntIp` | `--int-ip` | `EVENTSTORE_INT_IP` | `127.0.0.1` | Address to listen on for traffic between the nodes. Another one than loopback needs UseInternalSsl or ClusterSecretFile. Must be an IPv4 or IPv6 address (no host name); for example `10.0.0.1`. |
 //! | `ExtIp` | `--ext-ip` | `EVENTSTORE_EXT_IP` | `127.0.0.1` | Address to listen on for clients. Must be an IPv4 or IPv6 address (no host name); for example `192.168.0.1`. |
 //! | `IntTcpPort` | `--int-tcp-port` | `EVENTSTORE_INT_TCP_PORT` | `1112` | Port for replication and forwarded requests, on IntIp; 0 lets the system choose. A node on its own does not open it. Must be a port from 0 to 65535; for example `11112`. |
 //! | `ExtTcpPort` | `--ext-tcp-port` | `EVENTSTORE_EXT_TCP_PORT` | `1113` | Port for clients, TCP protocol, on ExtIp; 0 lets the system choose. Must be a port from 0 to 65535; for example `11113`. |
@@ -51,6 +51,26 @@
 //! | `ExtTcpHeartbeatInterval` | `--ext-tcp-heartbeat-interval` | `EVENTSTORE_EXT_TCP_HEARTBEAT_INTERVAL` | `2000` | Pause between heartbeats on connections of clients. Must be a whole number of milliseconds from 1 to 3600000; for example `5000`. |
 //! | `ExtTcpHeartbeatTimeout` | `--ext-tcp-heartbeat-timeout` | `EVENTSTORE_EXT_TCP_HEARTBEAT_TIMEOUT` | `1000` | How long to wait for a sign of life from a client after a heartbeat. Must be a whole number of milliseconds from 1 to 3600000; for example `3000`. |
 //! | `GossipOnSingleNode` | `--gossip-on-single-node` | `EVENTSTORE_GOSSIP_ON_SINGLE_NODE` | `false` | Without effect: a node on its own always answers GET /gossip, so that clients can find it by gossip. Must be true or false; for example `true`. |
+//! | `IntDevice` | `--int-device` | `EVENTSTORE_INT_DEVICE` | none | Network device for traffic between the nodes: the internal ports take connections that arrive on it only (or come from this machine to an address of it), and all connections to other nodes leave by it, whatever the routes say. None leaves it to the routes; where these take another device than the one with IntIp, the log and /stats say so. Must be the name of a network device, at most 15 bytes; for example `eth1`. |
+//! | `ExtDevice` | `--ext-device` | `EVENTSTORE_EXT_DEVICE` | none | Network device for clients: their ports take connections that arrive on it only, or that come from this machine to an address of it. Must be the name of a network device, at most 15 bytes; for example `eth0`. |
+//! | `IntBusyPollUs` | `--int-busy-poll-us` | `EVENTSTORE_INT_BUSY_POLL_US` | `0` | Microseconds that the log thread polls the internal card's queue before it sleeps: saves the interrupt's delay for a processor that is never idle. 0 is off. Needs Linux 6.9 and a card with NAPI; where the kernel refuses, the node says so and goes on without. Must be a whole number from 0 to 1000; for example `50`. |
+//! | `ExtAdvertise` | `--ext-advertise` | `EVENTSTORE_EXT_ADVERTISE` | none | Addresses told to clients by the network that they ask from: the first rule that holds, else ExtIpAdvertiseAs, else ExtIp. All nodes of the cluster know each other's rules and answer by them, in GET /gossip and when they send a client to the leader. At most 16 rules. In YAML also [{ for: 10.1.0.0/16, address: 10.1.0.5 }]. Must be a list of NETWORK=ADDRESS, or in YAML of mappings with for and address; for example `10.1.0.0/16=10.1.0.5`. |
+//! | `AdminOnExt` | `--admin-on-ext` | `EVENTSTORE_ADMIN_ON_EXT` | `true` | Of v5, accepted and without effect: in this version there is nothing at /admin and /web on the client port, whatever it says. What changes the cluster (`ringstore admin`), elections and the gossip of the nodes are on the internal port only. Must be true or false; for example `false`. |
+//! | `StatsOnExt` | `--stats-on-ext` | `EVENTSTORE_STATS_ON_EXT` | `true` | Serve /stats on the client port; it is always on the internal one (`ringstore admin stats`). Must be true or false; for example `false`. |
+//! | `GossipOnExt` | `--gossip-on-ext` | `EVENTSTORE_GOSSIP_ON_EXT` | `true` | Serve GET /gossip on the client port. Clients that find the cluster by gossip need it, unless they reach the internal one. Must be true or false; for example `false`. |
+//! | `CertificateFile` | `--certificate-file` | `EVENTSTORE_CERTIFICATE_FILE` | none | Certificate of this node, PEM, with its chain behind it: for the TLS ports, and for traffic between the nodes with UseInternalSsl. PKCS#12, which v5 takes, is turned into PEM by openssl pkcs12. Read again on SIGHUP; links that stand stay. Must be a path; for example `/etc/eventstore/node.pem`. |
+//! | `CertificatePrivateKeyFile` | `--certificate-private-key-file` | `EVENTSTORE_CERTIFICATE_PRIVATE_KEY_FILE` | none | Private key of CertificateFile, PEM, not protected by a password. Must be a path; for example `/etc/eventstore/node.key`. |
+//! | `CertificateAuthorityFile` | `--certificate-authority-file` | `EVENTSTORE_CERTIFICATE_AUTHORITY_FILE` | none | Certificates, PEM, of the authorities that the other nodes' certificates must chain to. Needed with UseInternalSsl. Use an authority that signs nothing but nodes of this cluster. Must be a path; for example `/etc/eventstore/ca.pem`. |
+//! | `UseInternalSsl` | `--use-internal-ssl` | `EVENTSTORE_USE_INTERNAL_SSL` | `false` | Close the internal ports to all but nodes with a certificate of CertificateAuthorityFile that is valid for them, and encrypt what goes between the nodes. Both sides of each connection are checked. The same on all nodes. Must be true or false; for example `true`. |
+//! | `SslTargetHost` | `--ssl-target-host` | `EVENTSTORE_SSL_TARGET_HOST` | `n/a` | Name that the certificates of all nodes have. n/a: each is valid for the address that its node is dialled at and connects from. Must be a text; for example `node.cluster.example`. |
+//! | `IntSecureTcpPort` | `--int-secure-tcp-port` | `EVENTSTORE_INT_SECURE_TCP_PORT` | `0` | Port for replication and forwarded requests with UseInternalSsl, instead of IntTcpPort; 0: IntTcpPort is used, with TLS. Must be a port from 0 to 65535; for example `1115`. |
+//! | `IntSecureTcpPortAdvertiseAs` | `--int-secure-tcp-port-advertise-as` | `EVENTSTORE_INT_SECURE_TCP_PORT_ADVERTISE_AS` | `0` | Port to tell others instead of IntSecureTcpPort; 0 means the same. Must be a port from 0 to 65535; for example `21115`. |
+//! | `ClusterSecretFile` | `--cluster-secret-file` | `EVENTSTORE_CLUSTER_SECRET_FILE` | none | File with a secret of at least 32 bytes that all nodes have: each connection between nodes begins with a proof of it from both sides, and requests to IntHttpPort are signed. Keeps strangers out where there is no UseInternalSsl; it encrypts nothing. Must be a path; for example `/etc/eventstore/cluster.secret`. |
+//! | `UnsafeOpenInternalPlane` | `--unsafe-open-internal-plane` | `EVENTSTORE_UNSAFE_OPEN_INTERNAL_PLANE` | `false` | Start although IntIp is not a loopback address and there is neither UseInternalSsl nor ClusterSecretFile: whoever reaches IntIp can read and change everything. Must be true or false; for example `true`. |
+//! | `ExtSecureTcpPort` | `--ext-secure-tcp-port` | `EVENTSTORE_EXT_SECURE_TCP_PORT` | `0` | Port for clients with TLS, TCP protocol, on ExtIp; 0: none. Needs CertificateFile and CertificatePrivateKeyFile. Must be a port from 0 to 65535; for example `1116`. |
+//! | `ExtSecureTcpPortAdvertiseAs` | `--ext-secure-tcp-port-advertise-as` | `EVENTSTORE_EXT_SECURE_TCP_PORT_ADVERTISE_AS` | `0` | Port to tell others instead of ExtSecureTcpPort; 0 means the same. Must be a port from 0 to 65535; for example `21116`. |
+//! | `ExtSecureHttpPort` | `--ext-secure-http-port` | `EVENTSTORE_EXT_SECURE_HTTP_PORT` | `0` | Port for clients with HTTPS, on ExtIp; 0: none. Needs CertificateFile and CertificatePrivateKeyFile. Must be a port from 0 to 65535; for example `2114`. |
+//! | `DisableInsecureTCP` | `--disable-insecure-tcp` | `EVENTSTORE_DISABLE_INSECURE_TCP` | `false` | Do not open ExtTcpPort: clients use ExtSecureTcpPort, which must be set. Must be true or false; for example `true`. |
 //!
 //! ## Cluster options
 //!
@@ -81,8 +101,10 @@
 //!
 //! | YAML key | Flag | Environment | Default | Meaning |
 //! |---|---|---|---|---|
-//! | `EdgeThreads` | `--edge-threads` | `EVENTSTORE_EDGE_THREADS` | `1` | Threads that serve clients; 0 means one for each processor. Must be a whole number from 0 to 256; for example `4`. |
-//! | `CpuPinning` | `--cpu-pinning` | `EVENTSTORE_CPU_PINNING` | none | Binds threads to processors: log, control and background to one each, edges to several. Empty means that the system places them. Must be a list like log=0,control=1,edges=2-3, with processor numbers; for example `log=0,control=1,edges=2-3`. |
+//! | `EdgeThreads` | `--edge-threads` | `EVENTSTORE_EDGE_THREADS` | `1` | Threads that serve clients; 0 means one for each processor, with ExtCpus one for each of those. Must be a whole number from 0 to 256; for example `4`. |
+//! | `CpuPinning` | `--cpu-pinning` | `EVENTSTORE_CPU_PINNING` | none | Binds threads to processors: log, control and background to one each, edges to several. Empty means that the system places them, or IntCpus and ExtCpus do: a thread is named in one of the options only. Must be a list like log=0,control=1,edges=2-3, with processor numbers; for example `log=0,control=1,edges=2-3`. |
+//! | `IntCpus` | `--int-cpus` | `EVENTSTORE_INT_CPUS` | none | Processors of the internal plane: the log thread with the kernel's workers of its ring, the control thread and the background threads run on these only, each on any of them. Best those that the interrupts of IntDevice arrive on, or their neighbours on the same NUMA node. Not together with log, control or background in CpuPinning, which give each of these threads one processor. Must be a list of processors from 0 to 1023, each once, as 0-3,8; for example `0-3`. |
+//! | `ExtCpus` | `--ext-cpus` | `EVENTSTORE_EXT_CPUS` | none | Processors of the external plane: the edge threads take one each, in turn. Best without those in IntCpus, so that clients cannot slow replication down. Not together with edges in CpuPinning. Must be a list of processors from 0 to 1023, each once, as 0-3,8; for example `4-7`. |
 //!
 //! ## Options of v5 that are missing
 //!
@@ -108,7 +130,6 @@
 //! - `CertificateStoreName`
 //! - `CertificateSubjectName`
 //! - `CertificateThumbprint`
-//! - `CertificateFile`: TLS is not offered
 //! - `CertificatePassword`
 //! - `CommitCount`: a write is acknowledged by a majority
 //! - `PrepareCount`: a write is acknowledged by a majority
@@ -139,23 +160,13 @@
 //! - `StructuredLog`
 //! - `MaxAutoMergeIndexLevel`
 //! - `WriteStatsToDb`
-//! - `IntSecureTcpPort`: no TLS port is opened
-//! - `ExtSecureTcpPortAdvertiseAs`
-//! - `ExtSecureTcpPort`: no TLS port is opened
-//! - `IntSecureTcpPortAdvertiseAs`
 //! - `ConnectionPendingSendBytesThreshold`
 //! - `ConnectionQueueSizeThreshold`
-//! - `AdminOnExt`
-//! - `StatsOnExt`: /stats is served on the client port
-//! - `GossipOnExt`: /gossip is served on the client port
 //! - `IntHttpPrefixes`
 //! - `ExtHttpPrefixes`
 //! - `EnableTrustedAuth`: the header is not honoured
 //! - `AddInterfacePrefixes`
-//! - `UseInternalSsl`: the traffic between the nodes is not encrypted
-//! - `DisableInsecureTCP`: the plain TCP ports stay open
-//! - `SslTargetHost`
-//! - `SslValidateServer`
+//! - `SslValidateServer`: certificates are always checked
 //! - `RunProjections`: no projection runs
 //! - `ProjectionThreads`
 //! - `ProjectionsQueryExpiry`

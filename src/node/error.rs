@@ -3,7 +3,7 @@
 //! | status | meaning |
 //! | --- | --- |
 //! | 0 | told to stop (SIGTERM, SIGINT), also while it was starting |
-//! | 1 | options that cannot be used |
+//! | 1 | options that cannot be used, or files of certificates and secrets that they name |
 //! | 2 | options that do not go with this data directory: chunk size, cluster size, or it is in use |
 //! | 3 | the disk: a file or directory cannot be read, written or flushed |
 //! | 4 | a damaged data directory, or logs that contradict each other: somebody must look before anything is written |
@@ -16,6 +16,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::index::IndexError;
+use crate::security::SecurityError;
 use crate::storage::{RecoveryError, StorageError};
 use crate::transport::LogThreadError;
 use crate::types::NodeId;
@@ -88,6 +89,9 @@ pub enum NodeError {
         /// The directory.
         db: PathBuf,
     },
+    /// A certificate, key or secret cannot be used.
+    #[error(transparent)]
+    Security(#[from] SecurityError),
     /// A socket cannot be listened on.
     #[error("{option}: {message}")]
     Listen {
@@ -131,6 +135,7 @@ impl NodeError {
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self {
+            NodeError::Security(_) => 1,
             NodeError::ChunkSize { .. }
             | NodeError::ClusterSize { .. }
             | NodeError::ReadOnlyMember { .. }

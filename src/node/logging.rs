@@ -1,6 +1,7 @@
 //! Where log lines go: the console, and a file that is renewed each day.
 
 use std::fs;
+use std::io::IsTerminal as _;
 use std::path::Path;
 
 use tracing_appender::non_blocking::WorkerGuard;
@@ -26,7 +27,10 @@ pub struct LogGuard {
 pub fn start(directory: Option<&Path>) -> LogGuard {
     let filter = || EnvFilter::try_from_env("RINGSTORE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let (console, console_guard) = tracing_appender::non_blocking(std::io::stderr());
-    let console = fmt::layer().with_target(false).with_writer(console).with_filter(filter());
+    // Colours are for people: not for a journal, and not where somebody does not want them (https://no-color.org).
+    let is_coloured =
+        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let console = fmt::layer().with_ansi(is_coloured).with_target(false).with_writer(console).with_filter(filter());
     let (file, guard, problem) = match directory.map(open) {
         None => (None, None, None),
         Some(Ok((writer, guard))) => {
@@ -56,4 +60,16 @@ fn open(directory: &Path) -> Result<FileWriter, String> {
         .build(directory)
         .map_err(|error| problem(error.to_string()))?;
     Ok(tracing_appender::non_blocking(appender))
+}
+
+#[cfg(test)]
+mod tests {
+    /// What strangers send is said by us, a few lines of it and with the peer; rustls would say it each time, and without.
+    #[test]
+    fn the_tls_library_writes_no_lines() {
+        let locked = include_str!("../../Cargo.lock");
+        let package = locked.split("[[package]]").find(|package| package.contains("\nname = \"rustls\"\n")).unwrap();
+        assert!(package.contains("\"rustls-webpki\""), "{package}");
+        assert!(!package.contains("\"log\""), "some crate switches the feature `logging` of rustls on: {package}");
+    }
 }

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use crate::background::PeerSource;
 use crate::codec::record::MemberRecord;
 use crate::config::Config;
+use crate::ring::Way;
+use crate::security::Plane;
 use crate::storage::{
     ChunkHeader, ChunkLayout, Disk as _, DurableState, FileDisk, FileName, Gap, Mended, RangeSource as _,
     RecoveryError, RepairError, Repaired, cut_tail, mend_range, survey,
@@ -23,6 +25,8 @@ use crate::storage::{
 use crate::types::{ClusterId, LogPosition, NodeId};
 
 use super::NodeError;
+use super::service;
+use super::threads::internal_way;
 
 /// Between two attempts.
 const RETRY: Duration = Duration::from_millis(500);
@@ -51,6 +55,8 @@ pub(super) struct Mender {
     /// `host:port` of internal HTTP: addresses may have changed since the member list was written.
     seeds: Vec<String>,
     layout: ChunkLayout,
+    way: Way,
+    plane: Plane,
 }
 
 /// What is known to be wrong.
@@ -82,14 +88,22 @@ fn mend_error(error: RepairError) -> NodeError {
 
 impl Mender {
     /// `None` on a node that has nobody to ask: in no cluster yet, or alone in it.
-    pub(super) fn new(config: &Config, state: &DurableState, layout: ChunkLayout) -> Option<Mender> {
+    pub(super) fn new(config: &Config, plane: &Plane, state: &DurableState, layout: ChunkLayout) -> Option<Mender> {
         let list = state.founding.as_ref().filter(|_| state.founded)?;
         let others = list.members.iter().filter(|member| member.node != state.node);
         let members: Vec<_> = others.cloned().collect();
         let mut seeds: Vec<_> = config.gossip_seeds.iter().map(ToString::to_string).collect();
         seeds.extend(config.dns.as_ref().map(|dns| format!("{}:{}", dns.name, dns.gossip_port)));
         let has_peers = config.is_cluster() && !(members.is_empty() && seeds.is_empty());
-        has_peers.then_some(Mender { cluster: list.cluster, node: state.node, members, seeds, layout })
+        has_peers.then_some(Mender {
+            cluster: list.cluster,
+            node: state.node,
+            members,
+            seeds,
+            layout,
+            way: internal_way(config),
+            plane: plane.clone(),
+        })
     }
 
     /// Repairs one damaged range, or the first part of it, or cuts the log there when what is lost was never committed;
@@ -108,6 +122,7 @@ impl Mender {
         tracing::error!(chunk, position = %loss.position, offset, reason = loss.reason,
             "the log is damaged below {}, up to which it was durable: this node does not start before another node of \
              cluster {} has given it that range of the log", loss.durable, self.cluster);
+        service::starting(&format!("mending chunk {chunk}, log position {}", loss.position));
         self.ensure_chunk(disk, chunk)?;
         let gap = Gap { from: loss.position, committed: state.commit_hint, survey: survey(disk, self.layout)? };
         let is_stuck = stuck_at == Some(loss.position);
@@ -130,6 +145,7 @@ impl Mender {
             };
             if said.elapsed() >= PROGRESS_INTERVAL || said == began {
                 said = Instant::now();
+                service::starting(&format!("no repair yet of chunk {chunk}, log position {}: {words}", loss.position));
                 tracing::warn!(
                     "no repair yet of chunk {chunk}, log position {}, after {} s: {words}; trying again. To give \
                     up: stop the node, move the data directory away, start it empty, so that it copies the log, and give it the \
@@ -215,6 +231,11 @@ impl Mender {
             }
         });
         tracing::debug!(node = %self.node, ?addresses, "the nodes that are asked");
-        addresses.into_iter().map(|address| PeerSource::new(self.cluster, address).with_flushed()).collect()
+        addresses
+            .into_iter()
+            .map(|address| {
+                PeerSource::new(self.cluster, address).with_flushed().by(self.way.clone(), self.plane.clone())
+            })
+            .collect()
     }
 }

@@ -4,26 +4,31 @@
 //! view. The main thread then only waits, for a signal or for a thread that ended.
 
 mod error;
+mod keys;
 mod logging;
 mod mend;
+mod numa;
+mod service;
 mod sockets;
 mod store;
 mod threads;
 
-use std::fs;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::Loaded;
+use crate::ring;
+use crate::transport::LogThreadError;
 use crate::types::Guid;
 
 pub use self::error::NodeError;
+use self::keys::{Keys, Reloader};
 pub use self::logging::{LogGuard, start as start_logging};
 use self::sockets::Sockets;
 use self::store::Store;
@@ -32,13 +37,15 @@ use self::threads::Threads;
 /// What the main thread waits for.
 #[derive(Debug)]
 pub(crate) enum Event {
+    /// One more thread serves.
+    Serving,
     /// The operator wants the process to stop.
     Signal(i32),
     /// A thread came to its end; before a shutdown that is the end of the node.
     Ended(Result<(), NodeError>),
 }
 
-/// Runs a node until it is told to stop (SIGTERM, SIGINT) or cannot go on.
+/// Runs a node until it is told to stop (SIGTERM, SIGINT) or cannot go on. SIGHUP makes it read its certificates again.
 ///
 /// # Errors
 /// See [`NodeError`].
@@ -49,16 +56,22 @@ pub fn run(loaded: &Loaded) -> Result<(), NodeError> {
     }
     let (events, inbox) = channel();
     let starting = Arc::new(AtomicBool::new(true));
-    watch_signals(events.clone(), Arc::clone(&starting))?;
-    raise_file_limit();
+    let loaded_keys = Arc::new(OnceLock::new());
+    watch_signals(events.clone(), Arc::clone(&starting), Arc::clone(&loaded_keys))?;
+    raise_limits();
+    // Before anything is made or read: a refused io_uring must not be found out after minutes of recovery.
+    ring::probe().map_err(LogThreadError::from)?;
     let mut config = loaded.config.clone();
-    let mut store = Store::open(&config)?;
+    let keys = Keys::load(&config)?;
+    let keys = loaded_keys.get_or_init(|| keys);
+    let mut store = Store::open(&config, &keys.plane)?;
     store.check_membership(&config)?;
     let sockets = Sockets::bind(&mut config)?;
     store.found_alone(&config)?;
     starting.store(false, Ordering::SeqCst);
-    let mut threads = Threads::start(&config, store, sockets, &events)?;
-    wait(&inbox)?;
+    let mut threads = Threads::start(&config, keys, store, sockets, &events)?;
+    wait(&inbox, threads.count())?;
+    service::stopping();
     let stopped = threads.stop();
     failed_meanwhile(&inbox)?;
     stopped?;
@@ -75,33 +88,54 @@ fn failed_meanwhile(inbox: &Receiver<Event>) -> Result<(), NodeError> {
 }
 
 /// Waits for the reason to stop. An error is one of a thread that cannot go on: then nothing is shut down in order,
-/// because nothing can be promised any more.
-fn wait(inbox: &Receiver<Event>) -> Result<(), NodeError> {
-    match inbox.recv() {
-        Ok(Event::Signal(signal)) => {
-            tracing::info!("{}: stopping", name_of(signal));
-            Ok(())
+/// because nothing can be promised any more. When all of `threads` serve, the service manager is told.
+fn wait(inbox: &Receiver<Event>, threads: usize) -> Result<(), NodeError> {
+    let mut serving = 0;
+    loop {
+        match inbox.recv() {
+            Ok(Event::Serving) => {
+                serving += 1;
+                if serving == threads {
+                    tracing::info!("serving: all {threads} threads run");
+                    service::ready();
+                }
+            }
+            Ok(Event::Signal(signal)) => {
+                tracing::info!("{}: stopping", name_of(signal));
+                return Ok(());
+            }
+            Ok(Event::Ended(result)) => return result,
+            Err(_) => return Ok(()),
         }
-        Ok(Event::Ended(result)) => result,
-        Err(_) => Ok(()),
     }
 }
 
 /// The second signal does not wait for anything. Nor does the first one while the node is `starting`: reading a long log
 /// takes minutes, nothing has been promised to anybody yet, and recovery can be cut off anywhere and begun again.
-fn watch_signals(events: Sender<Event>, starting: Arc<AtomicBool>) -> Result<(), NodeError> {
+///
+/// SIGHUP has the certificates read again, also while the node starts: one that mends its log needs the others.
+fn watch_signals(events: Sender<Event>, starting: Arc<AtomicBool>, keys: Arc<OnceLock<Keys>>) -> Result<(), NodeError> {
     let failed = |error: std::io::Error| NodeError::Thread { thread: "signal", message: error.to_string() };
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(failed)?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(failed)?;
     let watch = move || {
-        for (count, signal) in signals.forever().enumerate() {
+        let (mut is_told, reloader) = (false, Reloader::default());
+        for signal in signals.forever() {
+            if signal == SIGHUP {
+                match keys.get() {
+                    Some(keys) => reloader.start(keys),
+                    None => tracing::info!("SIGHUP: nothing was read yet"),
+                }
+                continue;
+            }
             if starting.load(Ordering::SeqCst) {
                 tracing::info!("{}: stopping, the node had not started yet", name_of(signal));
                 leave(0);
             }
-            if count > 0 {
+            if is_told {
                 tracing::warn!("told to stop again: leaving at once");
                 leave(128 + signal);
             }
+            is_told = true;
             let _ = events.send(Event::Signal(signal));
         }
     };
@@ -119,19 +153,11 @@ fn leave(status: i32) -> ! {
     std::process::exit(status)
 }
 
-/// Connections and chunk files are file descriptors; the usual soft limit of 1,024 is not meant for servers.
-fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    if let Err(error) = raised {
-        tracing::warn!(%error, "the limit of open files stays at {:?}", limit.current);
-    }
-    // RLIMIT_MEMLOCK bounds what a ring may register; fs is asked only so that the line below can say how much it is.
-    if let Ok(limits) = fs::read_to_string("/proc/self/limits")
-        && let Some(line) = limits.lines().find(|line| line.starts_with("Max locked memory"))
-    {
-        tracing::debug!("{}", line.split_whitespace().collect::<Vec<_>>().join(" "));
+/// Before anything is opened, or a ring is made.
+fn raise_limits() {
+    for ring::NotRaised { what, limit, error } in ring::raise_limits() {
+        let limit = limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
+        tracing::warn!(%error, "the limit of {what} stays at {limit}");
     }
 }
 

@@ -8,6 +8,7 @@ use crate::codec::record::{MemberRecord, MembershipBody};
 use crate::config::Config;
 use crate::index::{FileStore, Index, IndexError};
 use crate::limits::{INDEX_START_EVENTS, INDEX_START_LOG_BYTES};
+use crate::security::Plane;
 use crate::storage::{
     ChunkHeader, ChunkLayout, Disk as _, DurableState, FileDisk, FileName, LogReader, Recovered, RecoveryError,
     ScanProgress, recover,
@@ -15,6 +16,7 @@ use crate::storage::{
 use crate::types::{ClusterId, LogPosition, NodeId, Term};
 
 use super::mend::{Loss, Mender};
+use super::service;
 use super::{NodeError, random_seed};
 
 /// Between two lines about long work.
@@ -39,7 +41,7 @@ pub(super) struct Store {
 
 impl Store {
     /// Opens `config.db`, making it when it is new.
-    pub(super) fn open(config: &Config) -> Result<Store, NodeError> {
+    pub(super) fn open(config: &Config, plane: &Plane) -> Result<Store, NodeError> {
         let disk = FileDisk::open(&config.db)?;
         let disk = if config.unsafe_disable_flush_to_disk { disk.unsafe_without_flush() } else { disk };
         let layout = ChunkLayout { chunk_size: config.chunk_size_bytes };
@@ -48,7 +50,7 @@ impl Store {
             create_first_chunk(&disk, layout, &state)?;
         }
         let began = Instant::now();
-        let mender = Mender::new(config, &state, layout);
+        let mender = Mender::new(config, plane, &state, layout);
         let mut recovered = recover_or_mend(&disk, layout, config, &mut state, mender.as_ref())?;
         report_cut(&recovered, config);
         if recovered.is_suspect && !config.unsafe_disable_flush_to_disk {
@@ -243,14 +245,16 @@ fn begin_index(index: &Index, reader: &LogReader, layout: ChunkLayout, limit: Lo
     Ok(())
 }
 
-/// A callback that logs how far long work is, every few seconds.
+/// A callback that says how far long work is, every few seconds.
 fn progress(what: &'static str) -> impl FnMut(ScanProgress) {
     let mut last = Instant::now();
     move |progress| {
         if last.elapsed() >= PROGRESS_INTERVAL {
             last = Instant::now();
             let percent = progress.position.0 * 100 / progress.limit.0.max(1);
-            tracing::info!("{what}: {percent} % ({} of {} bytes)", progress.position, progress.limit);
+            let words = format!("{what}: {percent} % ({} of {} bytes)", progress.position, progress.limit);
+            tracing::info!("{words}");
+            service::starting(&words);
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::codec::record::{Header, RecordKind, seal};
 use crate::limits::RECORD_HEADER_BYTES;
+use crate::security::Plane;
 use crate::storage::memory::TempDirectory;
 
 const LAYOUT: ChunkLayout = ChunkLayout { chunk_size: 1 << 20 };
@@ -14,7 +15,7 @@ fn config(directory: &TempDirectory) -> Config {
 
 /// A node that has committed three records and stopped in order: its hint is the end of its log.
 fn stopped_node(config: &Config) {
-    let Store { disk, mut state, .. } = Store::open(config).unwrap();
+    let Store { disk, mut state, .. } = Store::open(config, &Plane::Open).unwrap();
     for number in 0..3 {
         let position = LogPosition(number * RECORD_BYTES);
         let mut bytes = vec![7; RECORD_BYTES as usize];
@@ -43,7 +44,7 @@ fn damage_below_the_commit_hint_is_no_torn_tail() {
     damage(&config);
     let file = directory.path().join("chunk-000000.000000");
     let before = std::fs::read(&file).unwrap();
-    let error = Store::open(&config).unwrap_err();
+    let error = Store::open(&config, &Plane::Open).unwrap_err();
     assert!(matches!(error, NodeError::Recovery(RecoveryError::Corrupt { .. })), "{error}");
     assert!(error.to_string().contains("log position 128") && error.to_string().contains("up to 192"), "{error}");
     assert!(std::fs::read(&file).unwrap() == before, "nothing was cut");
@@ -55,7 +56,7 @@ fn a_log_that_was_never_flushed_may_lose_its_end() {
     let config = Config { unsafe_disable_flush_to_disk: true, ..config(&directory) };
     stopped_node(&config);
     damage(&config);
-    assert_eq!(Store::open(&config).unwrap().recovered.end, LogPosition(2 * RECORD_BYTES));
+    assert_eq!(Store::open(&config, &Plane::Open).unwrap().recovered.end, LogPosition(2 * RECORD_BYTES));
 }
 
 #[test]
@@ -63,12 +64,12 @@ fn a_node_that_has_lost_all_its_chunks_does_not_begin_again_with_nothing() {
     let directory = TempDirectory::new();
     let config = config(&directory);
     let file = directory.path().join("chunk-000000.000000");
-    drop(Store::open(&config).unwrap());
+    drop(Store::open(&config, &Plane::Open).unwrap());
     // The node was stopped between making its state and its first chunk.
     std::fs::remove_file(&file).unwrap();
     stopped_node(&config);
     std::fs::remove_file(&file).unwrap();
-    let error = Store::open(&config).unwrap_err();
+    let error = Store::open(&config, &Plane::Open).unwrap_err();
     assert!(matches!(error, NodeError::Recovery(RecoveryError::NoChunks { .. })), "{error}");
     assert!(
         error.to_string().contains("`ringstore admin replace OLD NEW` gives it the place of the old one"),
@@ -88,18 +89,18 @@ fn a_damaged_chunk_header_is_mended_at_start_and_the_suspicion_outlives_it() {
         let mut hurt = whole.clone();
         hurt[at] ^= 0x10;
         std::fs::write(&file, hurt).unwrap();
-        let store = Store::open(&config).unwrap_or_else(|error| panic!("byte {at}: {error}"));
+        let store = Store::open(&config, &Plane::Open).unwrap_or_else(|error| panic!("byte {at}: {error}"));
         assert!(store.recovered.is_suspect && store.state.suspect);
         drop(store);
         assert!(std::fs::read(&file).unwrap() == whole, "byte {at}");
-        let mut store = Store::open(&config).unwrap();
+        let mut store = Store::open(&config, &Plane::Open).unwrap();
         assert!(!store.recovered.is_suspect && store.state.suspect, "until it has caught up");
         (store.state.suspect, store.state.sequence) = (false, store.state.sequence + 1);
         store.state.save(&*store.disk).unwrap();
     }
     // A state file without a good slot says what to do, too.
     std::fs::write(directory.path().join(FileName::State.to_string()), vec![7; 8192]).unwrap();
-    let error = Store::open(&config).unwrap_err().to_string();
+    let error = Store::open(&config, &Plane::Open).unwrap_err().to_string();
     assert!(error.contains("must not vote again") && error.contains("`ringstore admin replace OLD NEW`"), "{error}");
 }
 
@@ -108,7 +109,7 @@ fn a_damaged_chunk_header_is_mended_at_start_and_the_suspicion_outlives_it() {
 fn what_a_node_belongs_to_is_held_against_its_options() {
     let directory = TempDirectory::new();
     let alone = config(&directory);
-    let mut store = Store::open(&alone).unwrap();
+    let mut store = Store::open(&alone, &Plane::Open).unwrap();
     store.found_alone(&alone).unwrap();
     let founded = store.state.founding.clone().unwrap();
     let elsewhere = Config { int_http_port: 9, cluster_size: 3, ..alone.clone() };
@@ -142,12 +143,12 @@ fn an_index_that_was_removed_is_made_again() {
     stopped_node(&config);
     let end = LogPosition(3 * RECORD_BYTES);
     for _ in 0..2 {
-        let store = Store::open(&config).unwrap();
+        let store = Store::open(&config, &Plane::Open).unwrap();
         assert_eq!((store.index.applied(), store.index.is_complete()), (end, true));
         drop(store);
         let folder = directory.path().join(INDEX_FOLDER);
         std::fs::write(folder.join("manifest"), b"nonsense").unwrap();
-        let store = Store::open(&config).unwrap();
+        let store = Store::open(&config, &Plane::Open).unwrap();
         assert_eq!((store.index.applied(), store.index.is_complete()), (end, true));
         drop(store);
         std::fs::remove_dir_all(folder).unwrap();
@@ -168,7 +169,7 @@ fn a_log_cut_in_front_of_good_records_is_remembered_as_suspect() {
         disk.write_at(FileName::Chunk(0), LAYOUT.file_offset(second), &[8]).unwrap();
     }
     for _ in 0..2 {
-        let store = Store::open(&config).unwrap();
+        let store = Store::open(&config, &Plane::Open).unwrap();
         assert_eq!(store.recovered.end, LogPosition(RECORD_BYTES));
         assert!(store.state.suspect, "also at the next start, when what showed it is erased");
     }
@@ -187,7 +188,7 @@ fn a_torn_last_record_is_not_suspect() {
         (state.commit_hint, state.sequence) = (LogPosition::ZERO, state.sequence + 1);
         state.save(&disk).unwrap();
     }
-    let store = Store::open(&config).unwrap();
+    let store = Store::open(&config, &Plane::Open).unwrap();
     assert!(store.recovered.cut.is_some() && !store.recovered.is_suspect && !store.state.suspect);
 }
 
@@ -197,7 +198,7 @@ fn a_torn_last_record_is_not_suspect() {
 fn what_the_index_says_of_the_commit_position_is_saved() {
     let directory = TempDirectory::new();
     let config = config(&directory);
-    let Store { disk, mut state, .. } = Store::open(&config).unwrap();
+    let Store { disk, mut state, .. } = Store::open(&config, &Plane::Open).unwrap();
     let on_disk = || DurableState::load(&*disk).unwrap();
     for (committed, expected, saves) in [(64, 64, 1), (64, 64, 0), (32, 64, 0), (96, 96, 1)] {
         let before = state.sequence;

@@ -8,27 +8,30 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 
 use crate::admin::{
-    ControlOptions, ControlQueues, ControlThread, IndexFigures, NodeStatus, SeedSource, StopSignal, routes,
+    ControlOptions, ControlQueues, ControlThread, IndexFigures, Locks, NodeStatus, SeedSource, StopSignal, routes,
 };
 use crate::api::users::Users;
 use crate::api::{Checks, Edge, EdgeLinks, EdgeOptions, EdgeSockets, HeartbeatOptions};
 use crate::background::{
-    Background, Chore, IndexKeeper, Repairer, RepairerLinks, Scrubber, Sealer, UnsealedLinks, UnsealedScrubber,
+    Background, Chore, ExpiryWatch, ExpiryWatchLinks, IndexKeeper, Repairer, RepairerLinks, RouteWatch,
+    RouteWatchLinks, Scrubber, Sealer, UnsealedLinks, UnsealedScrubber,
 };
 use crate::codec::link::{Hello, Purpose};
-use crate::config::{Config, Heartbeat};
+use crate::config::{Config, Heartbeat, OnExt};
 use crate::engine::{ClientCounters, EdgeMessage, Engine, EngineOptions, Published, Request};
-use crate::gossip::{Directory, Standing};
+use crate::gossip::{Directory, PeerRoutes, Standing};
 use crate::index::{Index, Upkeep, UpkeepBounds, UpkeepLinks};
 use crate::limits::{
     CONTROL_QUEUE_MESSAGES, EDGE_QUEUE_MESSAGES, LOG_BUFFER_BYTES, LOG_QUEUE_REQUESTS, REPLICATION_WINDOW_BYTES,
 };
 use crate::queue::Queue;
-use crate::ring;
+use crate::ring::{self, Way};
 use crate::storage::{DamageReports, Preparer, PreparerReport, StorageFigures};
 use crate::transport::{LogThread, LogThreadError, LogThreadLinks, LogThreadOptions, ShellInput, monotonic_now};
 use crate::types::{Guid, LogPosition, WallTime};
 
+use super::keys::Keys;
+use super::numa::take_memory_near;
 use super::sockets::Sockets;
 use super::store::Store;
 use super::{Event, NodeError, random_seed};
@@ -73,23 +76,29 @@ impl Threads {
     /// Starts all threads. What fails on a thread's own start comes as an [`Event::Ended`].
     pub(super) fn start(
         config: &Config,
+        keys: &Keys,
         store: Store,
         sockets: Sockets,
         events: &Sender<Event>,
     ) -> Result<Threads, NodeError> {
-        let shared = Shared::new(&store, sockets.edges.len())?;
+        let shared = Shared::new(keys, &store, sockets.edges.len())?;
         watch_flushes(&store, events);
-        let preparer = start_preparer(&store, Arc::clone(&shared.shell))?;
-        let background = start_background(config, &store, &shared)?;
+        let preparer = start_preparer(&store, Arc::clone(&shared.shell), config.background_cpus())?;
+        let background = start_background(config, keys, &store, &shared)?;
         let stop_control = StopSignal::new();
-        let control = spawn_control(config, &store, &shared, sockets.int_http, &stop_control, events)?;
+        let control = spawn_control(config, keys, &store, &shared, sockets.int_http, &stop_control, events)?;
         let mut others = vec![control];
         for (index, edge_sockets) in sockets.edges.into_iter().enumerate() {
-            others.push(spawn_edge(config, &store, &shared, index, edge_sockets, events)?);
+            others.push(spawn_edge(config, keys, &store, &shared, index, edge_sockets, events)?);
         }
-        let log = spawn_log(config, store, &shared, sockets.int_tcp, Arc::clone(&preparer), events)?;
+        let log = spawn_log(config, keys, store, &shared, sockets.int_tcp, Arc::clone(&preparer), events)?;
         let (shell, inboxes) = (shared.shell, shared.inboxes);
         Ok(Threads { shell, inboxes, stop_control, preparer, background, log: Some(log), others })
+    }
+
+    /// How many say [`Event::Serving`].
+    pub(super) fn count(&self) -> usize {
+        self.others.len() + usize::from(self.log.is_some())
     }
 
     /// Stops in the order that loses nothing: leadership is handed over while clients are still served, then clients
@@ -138,7 +147,7 @@ fn join(thread: JoinHandle<()>) -> Result<(), NodeError> {
 }
 
 impl Shared {
-    fn new(store: &Store, edges: usize) -> Result<Shared, NodeError> {
+    fn new(keys: &Keys, store: &Store, edges: usize) -> Result<Shared, NodeError> {
         let failed = |error: std::io::Error| NodeError::Thread { thread: "log", message: error.to_string() };
         let published: Arc<Published> = Arc::default();
         let clients: Arc<ClientCounters> = Arc::default();
@@ -152,6 +161,8 @@ impl Shared {
             index: Arc::new(Figures(Arc::clone(&index))),
             storage: Arc::clone(&storage),
             directory: directory.clone(),
+            routes: PeerRoutes::default(),
+            locks: Locks { plane: keys.plane.clone(), external: keys.external.clone(), ..Locks::default() },
             started: WallTime::from_system(SystemTime::now()),
             started_at: Instant::now(),
         };
@@ -195,26 +206,28 @@ impl IndexFigures for Figures {
     }
 }
 
+/// Runs a thread. What it runs is given how to say that it serves, once.
 fn spawn(
     name: String,
     thread: &'static str,
     events: &Sender<Event>,
-    run: impl FnOnce() -> Result<(), NodeError> + Send + 'static,
+    run: impl FnOnce(&dyn Fn()) -> Result<(), NodeError> + Send + 'static,
 ) -> Result<JoinHandle<()>, NodeError> {
     let events = events.clone();
     let body = move || {
-        let _ = events.send(Event::Ended(run()));
+        let serving = || drop(events.send(Event::Serving));
+        let _ = events.send(Event::Ended(run(&serving)));
     };
     let failed = |error: std::io::Error| NodeError::Thread { thread, message: error.to_string() };
     thread::Builder::new().name(name).spawn(body).map_err(failed)
 }
 
 /// Pins the calling thread where the options say so.
-fn pin(thread: &str, cpu: Option<usize>) {
-    if let Some(cpu) = cpu
-        && let Err(error) = ring::pin_thread(&[cpu])
+fn pin(thread: &str, cpus: &[usize]) {
+    if !cpus.is_empty()
+        && let Err(error) = ring::pin_thread(cpus)
     {
-        tracing::warn!(%error, cpu, "the {thread} thread cannot be pinned; it runs anywhere");
+        tracing::warn!(%error, ?cpus, "the {thread} thread cannot be pinned; it runs anywhere");
     }
 }
 
@@ -227,7 +240,7 @@ fn insist(shell: &Queue<ShellInput>, mut input: ShellInput) {
     }
 }
 
-fn start_preparer(store: &Store, shell: Arc<Queue<ShellInput>>) -> Result<Arc<Preparer>, NodeError> {
+fn start_preparer(store: &Store, shell: Arc<Queue<ShellInput>>, cpus: Vec<usize>) -> Result<Arc<Preparer>, NodeError> {
     let report = move |report: PreparerReport| match report {
         PreparerReport::Ready { chunk, file } => {
             insist(&shell, ShellInput::ChunkReady { chunk, file });
@@ -255,7 +268,7 @@ fn start_preparer(store: &Store, shell: Arc<Queue<ShellInput>>) -> Result<Arc<Pr
             insist(&shell, ShellInput::ChunkFailed(false));
         }
     };
-    let preparer = Preparer::start(Arc::clone(&store.disk), store.layout, report);
+    let preparer = Preparer::start(Arc::clone(&store.disk), store.layout, cpus, report);
     preparer.map(Arc::new).map_err(|error| NodeError::Thread { thread: "chunk-preparer", message: error.to_string() })
 }
 
@@ -269,7 +282,12 @@ fn watch_flushes(store: &Store, events: &Sender<Event>) {
 }
 
 /// The work that nobody waits for: one chore after the other, and beside them the one that waits for other nodes.
-fn start_background(config: &Config, store: &Store, shared: &Shared) -> Result<Vec<Background>, NodeError> {
+fn start_background(
+    config: &Config,
+    keys: &Keys,
+    store: &Store,
+    shared: &Shared,
+) -> Result<Vec<Background>, NodeError> {
     let sealer = Sealer::new(
         Arc::clone(&store.disk),
         store.layout,
@@ -286,6 +304,8 @@ fn start_background(config: &Config, store: &Store, shared: &Shared) -> Result<V
         damage: shared.damage.clone(),
         figures: Arc::clone(&shared.storage),
         has_peers: config.is_cluster(),
+        way: internal_way(config),
+        plane: keys.plane.clone(),
     });
     let scrubber = Scrubber::new(
         Arc::clone(&store.disk),
@@ -306,12 +326,49 @@ fn start_background(config: &Config, store: &Store, shared: &Shared) -> Result<V
         ask: Box::new(move |renewal| drop(shell.send(ShellInput::Renew(renewal)))),
     });
     let index_keeper = index_keeper(store, shared);
+    let cpus = config.background_cpus();
     let start = |thread: &'static str, chores| {
-        Background::start(thread, chores).map_err(|error| NodeError::Thread { thread, message: error.to_string() })
+        Background::start(thread, &cpus, chores)
+            .map_err(|error| NodeError::Thread { thread, message: error.to_string() })
     };
-    let chores: Vec<Box<dyn Chore>> =
+    let mut chores: Vec<Box<dyn Chore>> =
         vec![Box::new(sealer), Box::new(scrubber), Box::new(unsealed), Box::new(index_keeper)];
+    chores.extend(route_watch(config, store, shared));
+    chores.extend(expiry_watch(config, keys));
     Ok(vec![start("background", chores)?, start("repairer", vec![Box::new(repairer)])?])
+}
+
+/// Looks after the ends of certificates, and a plane that is open by intent; none where there is neither.
+fn expiry_watch(config: &Config, keys: &Keys) -> Option<Box<dyn Chore>> {
+    let is_open = keys.plane.is_open() && !keys.plane.may_listen_on(config.int_ip);
+    let links = ExpiryWatchLinks {
+        internal: keys.plane.trust().cloned(),
+        external: keys.external.clone(),
+        open_at: is_open.then_some(config.int_ip),
+    };
+    let is_needed = links.internal.is_some() || links.external.is_some() || is_open;
+    is_needed.then(|| Box::new(ExpiryWatch::new(links)) as Box<dyn Chore>)
+}
+
+/// Looks after the routes to the other nodes; none where there are no others, or the kernel cannot be asked.
+fn route_watch(config: &Config, store: &Store, shared: &Shared) -> Option<Box<dyn Chore>> {
+    if !config.is_cluster() {
+        return None;
+    }
+    let refused = |error: std::io::Error| {
+        tracing::warn!(%error, "the kernel cannot be asked for routes: whether the traffic between the nodes takes the internal \
+            device is not checked; allow netlink sockets (AF_NETLINK in RestrictAddressFamilies of a systemd unit)");
+    };
+    let source = ring::Routes::open().map_err(refused).ok()?;
+    Some(Box::new(RouteWatch::new(RouteWatchLinks {
+        source,
+        node: store.state.node,
+        int_ip: config.int_ip,
+        device: config.int_device.clone(),
+        seeds: config.gossip_seeds.clone(),
+        directory: shared.directory.clone(),
+        routes: shared.status.routes.clone(),
+    })))
 }
 
 /// The upkeep of the index's tables.
@@ -329,6 +386,7 @@ fn index_keeper(store: &Store, shared: &Shared) -> IndexKeeper {
 
 fn spawn_control(
     config: &Config,
+    keys: &Keys,
     store: &Store,
     shared: &Shared,
     listener: Option<std::net::TcpListener>,
@@ -347,6 +405,9 @@ fn spawn_control(
         cluster_size: config.cluster_size,
         chunk_size: config.chunk_size_bytes,
         addresses: config.advertised(),
+        ext_advertise: config.ext_advertise.clone(),
+        way: internal_way(config),
+        plane: keys.plane.clone(),
         priority: config.node_priority,
         read_only: config.read_only_replica,
         standing,
@@ -354,14 +415,15 @@ fn spawn_control(
         gossip_interval: config.gossip_interval,
         gossip_timeout: config.gossip_timeout,
         gossip_allowed_difference: config.gossip_allowed_difference,
+        settings: config.shared_settings(),
         log: store.reader.clone(),
         damage: shared.damage.clone(),
     };
     let (queues, status, stop) = (shared.control.clone(), shared.status.clone(), stop.clone());
-    let cpu = config.cpu_pinning.control;
-    spawn("control".to_owned(), "control", events, move || {
-        pin("control", cpu);
-        ControlThread::run(options, listener, queues, status, &stop)
+    let cpus = config.control_cpus();
+    spawn("control".to_owned(), "control", events, move |serving| {
+        pin("control", &cpus);
+        ControlThread::run(options, listener, queues, status, &stop, serving)
             .map_err(|error| NodeError::Thread { thread: "control", message: error.to_string() })
     })
 }
@@ -379,6 +441,7 @@ fn seeds(config: &Config) -> SeedSource {
 
 fn spawn_edge(
     config: &Config,
+    keys: &Keys,
     store: &Store,
     shared: &Shared,
     index: usize,
@@ -391,9 +454,12 @@ fn spawn_edge(
     let options = EdgeOptions {
         client_heartbeat: heartbeat(config.ext_tcp_heartbeat),
         internal_heartbeat: heartbeat(config.int_tcp_heartbeat),
+        way: internal_way(config),
+        plane: keys.plane.clone(),
+        external: keys.external.clone(),
         ..EdgeOptions::new(number, config.append_size_max_bytes)
     };
-    let status = shared.status.clone();
+    let (status, on_ext) = (shared.status.clone(), on_ext(config));
     let links = EdgeLinks {
         log_queue: Arc::clone(&shared.requests),
         inbox: Arc::clone(&shared.inboxes[index]),
@@ -405,19 +471,19 @@ fn spawn_edge(
         checks: Checks::new(shared.damage.clone(), config.is_cluster()),
         users: Arc::new(Users::default()),
         counters: Arc::clone(&shared.clients),
-        routes: Arc::new(move |request| routes::external(&status, request)),
-        forward_hello: forward_hello(store, shared),
+        routes: Arc::new(move |request, client| routes::external(&status, on_ext, request, client)),
+        forward_hello: forward_hello(store, shared, keys.plane.secret().is_some()),
     };
-    let cpu = config.cpu_pinning.edge(index);
-    spawn(format!("edge-{index}"), "edge", events, move || {
-        pin("edge", cpu);
-        Edge::run(options, links, sockets)
+    let cpus = config.edge_cpus(index);
+    spawn(format!("edge-{index}"), "edge", events, move |serving| {
+        pin("edge", &cpus);
+        Edge::run(options, links, sockets, serving)
             .map_err(|error| NodeError::Thread { thread: "edge", message: error.to_string() })
     })
 }
 
 /// The greeting of forward links. The cluster may become known only while the node runs.
-fn forward_hello(store: &Store, shared: &Shared) -> Arc<dyn Fn() -> Option<Vec<u8>> + Send + Sync> {
+fn forward_hello(store: &Store, shared: &Shared, secret: bool) -> Arc<dyn Fn() -> Option<Vec<u8>> + Send + Sync> {
     let (node, chunk_size) = (store.state.node, store.layout.chunk_size);
     let published = Arc::clone(&shared.published);
     Arc::new(move || {
@@ -430,6 +496,7 @@ fn forward_hello(store: &Store, shared: &Shared) -> Arc<dyn Fn() -> Option<Vec<u
             subscription: Guid::ZERO,
             start: LogPosition::ZERO,
             chunk_size,
+            secret,
         };
         Some(hello.encode().to_vec())
     })
@@ -437,6 +504,7 @@ fn forward_hello(store: &Store, shared: &Shared) -> Arc<dyn Fn() -> Option<Vec<u
 
 fn spawn_log(
     config: &Config,
+    keys: &Keys,
     store: Store,
     shared: &Shared,
     listener: Option<std::os::fd::OwnedFd>,
@@ -461,10 +529,11 @@ fn spawn_log(
         layout,
         mark: recovered.mark,
         flush: !config.unsafe_disable_flush_to_disk,
-        from_address: outgoing_address(config),
-        link_patience: election_timeout * LINK_PATIENCE_TIMEOUTS,
+        way: internal_way(config),
+        plane: keys.plane.clone(),
+        busy_poll_us: config.int_busy_poll_us,
         zero_copy: true,
-        cpus: config.cpu_pinning.log.into_iter().collect(),
+        cpus: config.log_cpus(),
     };
     let links = LogThreadLinks {
         requests: Arc::clone(&shared.requests),
@@ -478,16 +547,52 @@ fn spawn_log(
         damage: shared.damage.clone(),
         prepare_chunk: Box::new(move |chunk| preparer.need(chunk)),
     };
-    spawn("ring-log".to_owned(), "log", events, move || {
+    let device = config.int_device.clone();
+    spawn("ring-log".to_owned(), "log", events, move |serving| {
+        // Before the log buffer and the receive buffers are made.
+        if let Some(device) = &device {
+            take_memory_near(device);
+        }
         let failed = |error: LogThreadError| NodeError::Log(error);
         let engine = Engine::new(engine_options, state, recovered, index, monotonic_now())
             .map_err(|error| NodeError::Thread { thread: "log", message: format!("no log buffer: {error}") })?;
-        LogThread::new(options, links, engine, listener).map_err(failed)?.run().map_err(failed)
+        let thread = LogThread::new(options, links, engine, listener).map_err(failed)?;
+        serving();
+        thread.run().map_err(failed)
     })
 }
 
-/// Links to other nodes leave from the internal address, so that they take the internal network; from any address
-/// where the node listens on all.
-fn outgoing_address(config: &Config) -> Option<std::net::IpAddr> {
-    Some(config.int_ip).filter(|ip| !ip.is_unspecified())
+/// What the clients' HTTP port serves.
+fn on_ext(config: &Config) -> routes::OnExt {
+    let OnExt { admin, stats, gossip } = config.on_ext;
+    routes::OnExt { admin, stats, gossip }
+}
+
+/// Connections to other nodes leave from the internal address, so that they take the internal network (from any address
+/// where the node listens on all), and by its device where there is one.
+pub(super) fn internal_way(config: &Config) -> Way {
+    Way {
+        from: Some(config.int_ip).filter(|ip| !ip.is_unspecified()),
+        device: config.int_device.as_deref().map(Arc::from),
+        patience: Some(config.int_tcp_heartbeat.timeout * LINK_PATIENCE_TIMEOUTS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_internal_way_is_that_of_the_options() {
+        let config = Config {
+            int_ip: "10.0.0.1".parse().unwrap(),
+            int_device: Some("eth1".to_owned()),
+            int_tcp_heartbeat: Heartbeat { interval: Duration::from_millis(700), timeout: Duration::from_millis(700) },
+            ..Config::default()
+        };
+        let way = internal_way(&config);
+        assert_eq!((way.from, way.device.as_deref()), (Some(config.int_ip), Some("eth1")));
+        assert_eq!(way.patience, Some(Duration::from_millis(2800)), "tied to the election timeout");
+        assert_eq!(internal_way(&Config { int_ip: "::".parse().unwrap(), ..config }).from, None);
+    }
 }

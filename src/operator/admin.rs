@@ -1,4 +1,4 @@
-//! `ringstore admin`: what the cluster is, and changes of members and leadership.
+//! `ringstore admin`: what the cluster is, a node's figures, and changes of members and leadership.
 //!
 //! Every change says first what it does to the quorum, goes to the leader wherever it is asked for, and is judged there.
 //! Whatever was interrupted is asked for again: what is done already is seen and not done twice.
@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::access::Access;
 use super::error::{OperatorError, refused};
-use super::node::{self, Answered, Status};
+use super::node::{Answered, Status};
 use super::progress::size;
 use crate::types::NodeId;
 
@@ -34,6 +35,8 @@ pub(super) enum AdminCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Prints the figures of the node that is asked, as JSON: what GET /stats of its internal port answers.
+    Stats,
     /// Makes a clone a voting member, once it has caught up.
     Add {
         /// The clone: the beginning of its id, or its internal address
@@ -88,11 +91,29 @@ pub(super) struct Change {
     wait: u64,
 }
 
+/// The node that was named, and how to get in.
+struct Asked {
+    address: SocketAddr,
+    access: Access,
+}
+
+impl Asked {
+    fn status(&self) -> Result<Status, OperatorError> {
+        self.access.status(self.address)
+    }
+
+    fn get(&self, path: &str) -> Result<Value, OperatorError> {
+        self.access.get(self.address, path)
+    }
+}
+
 /// Runs one.
-pub(super) fn run(asked: &str, command: &AdminCommand) -> Result<(), OperatorError> {
-    let asked = node::resolve(asked)?;
+pub(super) fn run(asked: Option<&str>, access: Access, command: &AdminCommand) -> Result<(), OperatorError> {
+    let address = access.node(asked)?;
+    let asked = &Asked { address, access };
     match command {
         AdminCommand::Status { json } => show_status(asked, *json),
+        AdminCommand::Stats => show_stats(asked),
         AdminCommand::Add { node, change } => {
             let status = leader_status(asked)?;
             let node = status.find(node)?;
@@ -122,28 +143,37 @@ pub(super) fn run(asked: &str, command: &AdminCommand) -> Result<(), OperatorErr
     }
 }
 
-fn show_status(asked: SocketAddr, as_json: bool) -> Result<(), OperatorError> {
+fn show_status(asked: &Asked, as_json: bool) -> Result<(), OperatorError> {
     if as_json {
-        let status = node::get(asked, "/admin/status", &[])?;
-        let leader =
-            node::status(asked).ok().and_then(|status| status.leader.and_then(|leader| status.address_of(leader)));
-        let leader =
-            leader.filter(|leader| *leader != asked).and_then(|leader| node::get(leader, "/admin/status", &[]).ok());
-        let stats = node::get(asked, "/stats", &[])?;
+        let status = asked.get("/admin/status")?;
+        let leader = asked.status().ok().and_then(|status| status.leader.and_then(|leader| status.address_of(leader)));
+        let leader = leader
+            .filter(|leader| *leader != asked.address)
+            .and_then(|leader| asked.access.get(leader, "/admin/status").ok());
+        let stats = asked.get("/stats")?;
         let all = json!({ "asked": status, "leader": leader, "storage": stats["storage"], "index": stats["index"] });
-        println!("{}", serde_json::to_string_pretty(&all).expect("a JSON value has a text form"));
+        print_json(&all);
         return Ok(());
     }
-    let own = node::status(asked)?;
+    let own = asked.status()?;
     let leader = own.leader.filter(|leader| *leader != own.node).and_then(|leader| own.address_of(leader));
-    let leader = leader.and_then(|address| node::status(address).ok());
-    let stats = node::get(asked, "/stats", &[]).unwrap_or(Value::Null);
+    let leader = leader.and_then(|address| asked.access.status(address).ok());
+    let stats = asked.get("/stats").unwrap_or(Value::Null);
     own.lines(leader.as_ref(), &stats).iter().for_each(|line| println!("{line}"));
     Ok(())
 }
 
+fn show_stats(asked: &Asked) -> Result<(), OperatorError> {
+    print_json(&asked.get("/stats")?);
+    Ok(())
+}
+
+fn print_json(value: &Value) {
+    println!("{}", serde_json::to_string_pretty(value).expect("a JSON value has a text form"));
+}
+
 /// The status of the leader, as the leader itself says.
-fn leader_status(asked: SocketAddr) -> Result<Status, OperatorError> {
+fn leader_status(asked: &Asked) -> Result<Status, OperatorError> {
     let deadline = Instant::now() + SETTLE_LIMIT;
     let mut last = String::new();
     loop {
@@ -161,22 +191,22 @@ fn leader_status(asked: SocketAddr) -> Result<Status, OperatorError> {
     }
 }
 
-fn look_for_leader(asked: SocketAddr) -> Result<Option<Status>, OperatorError> {
-    let status = node::status(asked)?;
+fn look_for_leader(asked: &Asked) -> Result<Option<Status>, OperatorError> {
+    let status = asked.status()?;
     if status.cluster.is_none() {
-        return Err(refused(format!("the node at {asked} is in no cluster yet")));
+        return Err(refused(format!("the node at {} is in no cluster yet", asked.address)));
     }
     if status.leader == Some(status.node) {
         return Ok(Some(status).filter(|status| status.role == "leader"));
     }
     let address = status.leader.and_then(|leader| status.address_of(leader));
-    let Some(status) = address.and_then(|address| node::status(address).ok()) else { return Ok(None) };
+    let Some(status) = address.and_then(|address| asked.access.status(address).ok()) else { return Ok(None) };
     Ok(Some(status).filter(|status| status.leader == Some(status.node) && status.role == "leader"))
 }
 
 /// Adds `new`, then removes `old`, as far as that is not done already.
 fn replace(
-    asked: SocketAddr,
+    asked: &Asked,
     status: &Status,
     old: Option<NodeId>,
     new: Option<NodeId>,
@@ -256,7 +286,7 @@ fn confirm(yes: bool) -> Result<(), OperatorError> {
 }
 
 /// Waits until a clone has what was committed when the wait began, and hardly misses anything since.
-fn wait_for_clone(asked: SocketAddr, clone: NodeId, seconds: u64) -> Result<(), OperatorError> {
+fn wait_for_clone(asked: &Asked, clone: NodeId, seconds: u64) -> Result<(), OperatorError> {
     let began = Instant::now();
     let mut told = Instant::now();
     let mut wanted = None;
@@ -295,7 +325,7 @@ fn wait_for_clone(asked: SocketAddr, clone: NodeId, seconds: u64) -> Result<(), 
 
 /// One change: asks the leader, and waits until the list in force has it. A leader that is lost meanwhile is looked for
 /// again: the change is one that may be asked for twice.
-fn carry_out(asked: SocketAddr, path: &str, node: NodeId, is_member_then: bool) -> Result<(), OperatorError> {
+fn carry_out(asked: &Asked, path: &str, node: NodeId, is_member_then: bool) -> Result<(), OperatorError> {
     let deadline = Instant::now() + SETTLE_LIMIT;
     let mut unclear = String::new();
     loop {
@@ -311,9 +341,9 @@ fn carry_out(asked: SocketAddr, path: &str, node: NodeId, is_member_then: bool) 
                 "{words}; it may still be carried out: look at `ringstore admin status`, and run the command again"
             )));
         }
-        let leader = status.address_of(status.node).unwrap_or(asked);
+        let leader = status.address_of(status.node).unwrap_or(asked.address);
         if !status.is_change_pending {
-            match node::change(leader, path, &json!({ "node": node })) {
+            match asked.access.change(leader, path, &json!({ "node": node })) {
                 Answered::Done => continue,
                 Answered::Refused(words) if words.contains("does not lead") => unclear = words,
                 Answered::Refused(words) => return Err(refused(words)),
@@ -324,37 +354,37 @@ fn carry_out(asked: SocketAddr, path: &str, node: NodeId, is_member_then: bool) 
     }
 }
 
-fn trust(asked: SocketAddr, yes: bool) -> Result<(), OperatorError> {
-    let status = node::status(asked)?;
+fn trust(asked: &Asked, yes: bool) -> Result<(), OperatorError> {
+    let status = asked.status()?;
     if !status.is_suspect {
-        println!("nothing to do: node {} at {asked} is not suspect", status.node);
+        println!("nothing to do: node {} at {} is not suspect", status.node, asked.address);
         return Ok(());
     }
-    println!("node {} at {asked} may have acknowledged writes that its disk has lost.", status.node);
+    println!("node {} at {} may have acknowledged writes that its disk has lost.", status.node, asked.address);
     println!("Where no other living member has them, they are lost for good once this log is trusted.");
     println!("While all other members can be brought back, bring them back instead: then nothing is lost.");
     confirm(yes)?;
-    match node::change(asked, "/admin/trust", &json!({})) {
+    match asked.access.change(asked.address, "/admin/trust", &json!({})) {
         Answered::Done => println!("done: node {} votes like any other", status.node),
         Answered::Refused(words) | Answered::Unclear(words) => return Err(refused(words)),
     }
     Ok(())
 }
 
-fn resign(asked: SocketAddr, to: Option<&str>, change: Change) -> Result<(), OperatorError> {
+fn resign(asked: &Asked, to: Option<&str>, change: Change) -> Result<(), OperatorError> {
     let status = leader_status(asked)?;
     let to = to.map(|named| status.find(named)).transpose()?;
     if to == Some(status.node) {
         println!("nothing to do: node {} leads", status.node);
         return Ok(());
     }
-    let from = status.address_of(status.node).unwrap_or(asked);
+    let from = status.address_of(status.node).unwrap_or(asked.address);
     let target = to.map_or("the member that has most of the log".to_owned(), |node| format!("node {node}"));
     println!("leadership goes from node {} at {from} to {target}; writes wait for an election", status.node);
     println!("{} before and after", quorum_words(status.members.len()));
     confirm(change.yes)?;
     let body = to.map_or(json!({}), |to| json!({ "to": to }));
-    match node::change(from, "/admin/resign", &body) {
+    match asked.access.change(from, "/admin/resign", &body) {
         Answered::Done => {}
         Answered::Refused(words) | Answered::Unclear(words) => return Err(refused(words)),
     }

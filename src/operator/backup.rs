@@ -13,13 +13,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::Deserialize;
 
+use super::access::Access;
 use super::error::{OperatorError, file_failed, refused};
 use super::files::{self, LogSource, walk};
 use super::log_check::{ChunkSummary, LogCheck};
 use super::manifest::{ChunkEntry, EpochEntry, MANIFEST_FILE, Manifest, ORIGIN_FILE, Origin};
-use super::node;
 use super::progress::{Progress, size};
-use crate::http::{Call, Method, call_blocking};
+use crate::http::{Call, Method};
 use crate::limits::{CHUNK_FOOTER_BYTES, CHUNK_SIZE_MAX_BYTES, CHUNK_SIZE_MIN_BYTES};
 use crate::storage::{ChunkFooter, ChunkHeader, ChunkLayout, Disk as _, FileDisk, FileName};
 use crate::types::{ClusterId, Epoch, Guid, LogPosition, NodeId, Term, WallTime};
@@ -64,9 +64,9 @@ pub(super) struct Done {
 }
 
 /// Brings the backup in `directory` up to what the node at `from` has committed now.
-pub(super) fn backup(directory: &Path, from: &str) -> Result<Done, OperatorError> {
-    let address = node::resolve(from)?;
-    let (info, cluster) = ask_info(address)?;
+pub(super) fn backup(directory: &Path, from: Option<&str>, access: Access) -> Result<Done, OperatorError> {
+    let address = access.node(from)?;
+    let (info, cluster) = ask_info(&access, address)?;
     let origin = Origin::new(cluster, info.chunk_size);
     let before = prepare(directory, &origin, &info)?;
     // From here on no second run, and no node, is in the folder.
@@ -74,7 +74,7 @@ pub(super) fn backup(directory: &Path, from: &str) -> Result<Done, OperatorError
     origin.save(directory)?;
     let layout = origin.layout();
     let target = LogPosition(info.commit_position);
-    let source = Remote { address, cluster: cluster.to_string(), fetched: 0 };
+    let source = Remote { access, address, cluster: cluster.to_string(), fetched: 0 };
     let mut copy =
         Copy { disk, directory, layout, target, source, check: LogCheck::new(layout, false), kept: 0, unflushed: 0 };
     let chunks = copy.chunks(before.as_ref())?;
@@ -98,8 +98,8 @@ pub(super) fn summary(directory: &Path, done: &Done, elapsed: Duration) -> Vec<S
     ]
 }
 
-fn ask_info(address: SocketAddr) -> Result<(Info, ClusterId), OperatorError> {
-    let value = node::get(address, "/log/info", &[])?;
+fn ask_info(access: &Access, address: SocketAddr) -> Result<(Info, ClusterId), OperatorError> {
+    let value = access.get(address, "/log/info")?;
     let info: Info = serde_json::from_value(value)
         .map_err(|error| refused(format!("what the node at {address} says of its log is not understood: {error}")))?;
     let cluster = info.cluster;
@@ -167,6 +167,7 @@ fn prepare(directory: &Path, origin: &Origin, info: &Info) -> Result<Option<Mani
 
 /// The log over HTTP.
 struct Remote {
+    access: Access,
     address: SocketAddr,
     cluster: String,
     fetched: u64,
@@ -218,7 +219,7 @@ impl Remote {
             body_bytes_max,
             limit: ANSWER_LIMIT,
         };
-        let answer = call_blocking(self.address, &call).map_err(|error| error.to_string())?;
+        let answer = self.access.call(self.address, &call).map_err(|error| error.to_string())?;
         if answer.status != 200 {
             let words = String::from_utf8_lossy(&answer.body).trim().to_owned();
             return Err(format!("status {}, {words}", answer.status));

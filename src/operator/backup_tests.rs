@@ -69,7 +69,7 @@ impl Giver {
     }
 
     fn backup(&self, directory: &Path) -> Result<Done, OperatorError> {
-        backup(directory, &self.address.to_string())
+        backup(directory, Some(&self.address.to_string()), Access::default())
     }
 
     /// Bytes of log given since the last call.
@@ -214,7 +214,7 @@ fn what_is_not_this_log_is_refused() {
 fn a_busy_node_is_asked_again() {
     let folder = TempDirectory::new();
     let giver = Giver::start(Log::sample(), CLUSTER);
-    let remote = Remote { address: giver.address, cluster: CLUSTER.to_string(), fetched: 0 };
+    let remote = Remote { access: Access::default(), address: giver.address, cluster: CLUSTER.to_string(), fetched: 0 };
     giver.busy.store(true, Ordering::SeqCst);
     assert_eq!(remote.ask(LogPosition::ZERO, LogPosition(100)), Err("status 503, busy".to_owned()));
     let busy = Arc::clone(&giver.busy);

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::http::CallError;
+use crate::machine::MachineError;
 use crate::storage::StorageError;
 
 /// Sorted by what the operator does: [`Usage`](OperatorError::Usage) is written differently, the rest is looked into.
@@ -23,11 +24,16 @@ pub enum OperatorError {
         words: String,
     },
     /// A node cannot be asked.
-    #[error("{0}; is the node running, and is that its internal HTTP address (IntIp:IntHttpPort)?")]
+    #[error(
+        "{0}; is the node running, and is that its internal HTTP address (IntIp:IntHttpPort)? --config FILE of a node says it"
+    )]
     Call(#[from] CallError),
     /// A directory cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The machine cannot be read or changed.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
     /// A file cannot be read or written.
     #[error("{} cannot be {attempt}: {source}", path.display())]
     File {
@@ -61,4 +67,10 @@ pub(super) fn refused(words: impl Into<String>) -> OperatorError {
 pub(super) fn file_failed(path: &Path, attempt: &'static str) -> impl FnOnce(io::Error) -> OperatorError {
     let path = path.to_owned();
     move |source| OperatorError::File { path, attempt, source }
+}
+
+/// An error with all its causes, in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |words, cause| format!("{words}: {cause}"))
 }

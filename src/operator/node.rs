@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::access::Access;
 use super::error::{OperatorError, refused};
-use crate::http::{Call, Method, call_blocking};
+use crate::http::{Call, CallError, Method, Received, call_blocking};
 use crate::types::{ClusterId, NodeId, Term};
 
 /// The port of internal HTTP unless another is named.
@@ -47,6 +48,9 @@ pub(super) struct NodeEntry {
     pub(super) int_tcp: SocketAddr,
     pub(super) int_http: SocketAddr,
     pub(super) ext_tcp: SocketAddr,
+    /// Older nodes do not say.
+    #[serde(default)]
+    pub(super) ext_secure_tcp: Option<SocketAddr>,
 }
 
 /// A follower as the leader sees it.
@@ -152,22 +156,56 @@ pub(super) fn resolve(named: &str) -> Result<SocketAddr, OperatorError> {
     first.into_iter().next().ok_or_else(|| usage(format!("\"{named}\" has no address")))
 }
 
-/// What the node at `address` says of its cluster.
-pub(super) fn status(address: SocketAddr) -> Result<Status, OperatorError> {
-    let value = get(address, "/admin/status", &[])?;
-    serde_json::from_value(value).map_err(|error| not_understood(address, &error.to_string()))
-}
-
-/// A JSON answer to GET.
-pub(super) fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<Value, OperatorError> {
-    let call =
-        Call { method: Method::Get, path, headers, body: b"", body_bytes_max: STATUS_BYTES_MAX, limit: ASK_LIMIT };
-    let answer = call_blocking(address, &call)?;
-    if answer.status != 200 {
-        let words = String::from_utf8_lossy(&answer.body).trim().to_owned();
-        return Err(refused(format!("the node at {address} answered {path} with status {}: {words}", answer.status)));
+impl Access {
+    /// What the node at `address` says of its cluster.
+    pub(super) fn status(&self, address: SocketAddr) -> Result<Status, OperatorError> {
+        let value = self.get(address, "/admin/status")?;
+        serde_json::from_value(value).map_err(|error| not_understood(address, &error.to_string()))
     }
-    serde_json::from_slice(&answer.body).map_err(|error| not_understood(address, &error.to_string()))
+
+    /// A JSON answer to GET.
+    pub(super) fn get(&self, address: SocketAddr, path: &str) -> Result<Value, OperatorError> {
+        let (headers, body_bytes_max, limit) = (&[], STATUS_BYTES_MAX, ASK_LIMIT);
+        let call = Call { method: Method::Get, path, headers, body: b"", body_bytes_max, limit };
+        let answer = self.call(address, &call)?;
+        if answer.status != 200 {
+            let words = String::from_utf8_lossy(&answer.body).trim().to_owned();
+            return Err(refused(format!(
+                "the node at {address} answered {path} with status {}: {words}",
+                answer.status
+            )));
+        }
+        serde_json::from_slice(&answer.body).map_err(|error| not_understood(address, &error.to_string()))
+    }
+
+    /// Asks for a change at `path`.
+    pub(super) fn change(&self, address: SocketAddr, path: &str, body: &Value) -> Answered {
+        let body = if body.is_null() { json!({}) } else { body.clone() }.to_string();
+        let call = Call {
+            method: Method::Post,
+            path,
+            headers: &[],
+            body: body.as_bytes(),
+            body_bytes_max: STATUS_BYTES_MAX,
+            limit: CHANGE_LIMIT,
+        };
+        match self.call(address, &call) {
+            Err(error) => Answered::Unclear(error.to_string()),
+            Ok(answer) => {
+                let words = String::from_utf8_lossy(&answer.body).trim().to_owned();
+                match answer.status {
+                    200 => Answered::Done,
+                    503 => Answered::Unclear(words),
+                    _ => Answered::Refused(words),
+                }
+            }
+        }
+    }
+
+    /// One call, of any kind.
+    pub(super) fn call(&self, address: SocketAddr, call: &Call<'_>) -> Result<Received, CallError> {
+        call_blocking(&self.plane, &self.way, address, call)
+    }
 }
 
 /// What a node answered to a change.
@@ -178,30 +216,6 @@ pub(super) enum Answered {
     Refused(String),
     /// Whether it was done is not known.
     Unclear(String),
-}
-
-/// Asks for a change at `path`.
-pub(super) fn change(address: SocketAddr, path: &str, body: &Value) -> Answered {
-    let body = if body.is_null() { json!({}) } else { body.clone() }.to_string();
-    let call = Call {
-        method: Method::Post,
-        path,
-        headers: &[],
-        body: body.as_bytes(),
-        body_bytes_max: STATUS_BYTES_MAX,
-        limit: CHANGE_LIMIT,
-    };
-    match call_blocking(address, &call) {
-        Err(error) => Answered::Unclear(error.to_string()),
-        Ok(answer) => {
-            let words = String::from_utf8_lossy(&answer.body).trim().to_owned();
-            match answer.status {
-                200 => Answered::Done,
-                503 => Answered::Unclear(words),
-                _ => Answered::Refused(words),
-            }
-        }
-    }
 }
 
 fn not_understood(address: SocketAddr, error: &str) -> OperatorError {

@@ -109,7 +109,7 @@ fn row(entry: &NodeEntry, best: &Status) -> [String; 12] {
     [
         entry.node.to_string(),
         entry.int_http.to_string(),
-        entry.ext_tcp.to_string(),
+        clients_at(entry),
         kind.to_owned(),
         state,
         entry.term.to_string(),
@@ -124,6 +124,12 @@ fn row(entry: &NodeEntry, best: &Status) -> [String; 12] {
             (false, false) => String::new(),
         },
     ]
+}
+
+/// Where clients reach it; with TLS only where there is no other way.
+fn clients_at(entry: &NodeEntry) -> String {
+    let secure = entry.ext_secure_tcp.filter(|_| entry.ext_tcp.port() == 0);
+    secure.map_or_else(|| entry.ext_tcp.to_string(), |address| format!("{address} TLS"))
 }
 
 fn lag_words(node: NodeId, follower: Option<&FollowerEntry>, best: &Status) -> String {

@@ -166,28 +166,130 @@ pub enum RingError {
 }
 
 impl RingError {
-    /// The error for a refused `io_uring_setup`, with advice fitting the errno and this host's settings.
-    pub(super) fn refused(error: &io::Error) -> RingError {
-        let failure = Failure::from_io(error);
-        let advice = match (failure, error.raw_os_error()) {
-            (Failure::NotPermitted, _) => match std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled") {
-                Ok(text) if text.trim() != "0" => format!(
-                    "kernel.io_uring_disabled is {}; set it to 0 (sysctl -w kernel.io_uring_disabled=0), or allow it in seccomp",
-                    text.trim()
-                ),
-                _ => "a seccomp profile forbids it (containers: allow io_uring_setup, io_uring_enter and io_uring_register)"
-                    .to_owned(),
-            },
-            (Failure::NoMemory, _) => "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK= in systemd)".to_owned(),
-            (_, Some(libc::ENOSYS)) => {
-                "the kernel is built without io_uring, or seccomp hides it; Linux 6.1 or newer is needed".to_owned()
+    /// The error for a refused `io_uring_setup`, with the cause as far as this host shows it, and the remedy.
+    #[must_use]
+    pub fn refused(error: &io::Error) -> RingError {
+        let advice = Circumstances::read().advice(error);
+        RingError::Refused { failure: Failure::from_io(error), advice }
+    }
+
+    /// The error for an operation that the ring itself was refused after it had been set up.
+    pub(super) fn forbidden(capability: &'static str, error: &io::Error) -> RingError {
+        RingError::Missing { capability, advice: Circumstances::read().advice(error) }
+    }
+
+    /// What failed, and what to do about it, for those who print the two apart.
+    #[must_use]
+    pub fn parts(&self) -> (String, String) {
+        match self {
+            RingError::Refused { failure, advice } => {
+                (format!("io_uring_setup was refused ({failure})"), advice.clone())
             }
-            (Failure::TooManyFiles, _) => "raise the number of open files (ulimit -n)".to_owned(),
-            _ => "Linux 6.1 or newer with io_uring is needed".to_owned(),
-        };
-        RingError::Refused { failure, advice }
+            RingError::Missing { capability, advice } => {
+                (format!("io_uring on this kernel lacks {capability}"), advice.clone())
+            }
+            RingError::Enter { .. } | RingError::Buffers { .. } => {
+                (self.to_string(), "look at the limits of this process and at `dmesg`".to_owned())
+            }
+        }
     }
 }
+
+/// What there is on a host and in a process that can forbid io_uring. None is "this kernel has no such thing".
+#[derive(Clone, Debug, Default)]
+struct Circumstances {
+    /// The sysctl `kernel.io_uring_disabled`.
+    disabled: Option<u32>,
+    /// The sysctl `kernel.io_uring_group`; -1 is none.
+    group: Option<i64>,
+    /// Of this process: 0 none, 1 strict, 2 a filter.
+    seccomp: Option<u32>,
+    /// The hard limit of locked memory, in bytes or "unlimited".
+    locked_memory: Option<String>,
+    /// That limit does not bind this process (CAP_IPC_LOCK).
+    may_lock_memory: bool,
+}
+
+const CAP_IPC_LOCK: u32 = 14;
+
+impl Circumstances {
+    fn read() -> Circumstances {
+        let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        Circumstances::of(&text)
+    }
+
+    fn of(text: &dyn Fn(&str) -> String) -> Circumstances {
+        let line =
+            |path: &str, name: &str| text(path).lines().find_map(|line| Some(line.strip_prefix(name)?.to_owned()));
+        let limit = line("/proc/self/limits", "Max locked memory");
+        Circumstances {
+            disabled: text("/proc/sys/kernel/io_uring_disabled").trim().parse().ok(),
+            group: text("/proc/sys/kernel/io_uring_group").trim().parse().ok(),
+            seccomp: line("/proc/self/status", "Seccomp:").and_then(|value| value.trim().parse().ok()),
+            may_lock_memory: line("/proc/self/status", "CapEff:")
+                .and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
+                .is_some_and(|bits| bits >> CAP_IPC_LOCK & 1 == 1),
+            locked_memory: limit.and_then(|values| values.split_whitespace().nth(1).map(str::to_owned)),
+        }
+    }
+
+    /// The likely cause of `error`, and the remedy.
+    fn advice(&self, error: &io::Error) -> String {
+        match (Failure::from_io(error), error.raw_os_error()) {
+            (Failure::NotPermitted, _) => self.forbidden(),
+            (Failure::NoMemory, _) => self.over_limit(),
+            (_, Some(libc::ENOSYS)) if self.seccomp == Some(2) => format!("{SECCOMP_HIDES}: {SECCOMP_REMEDY}"),
+            (_, Some(libc::ENOSYS)) => {
+                "the kernel is built without io_uring; Linux 6.1 or newer with it is needed".to_owned()
+            }
+            (Failure::TooManyFiles, _) => {
+                "raise the number of open files (ulimit -n, LimitNOFILE= in systemd)".to_owned()
+            }
+            _ => "Linux 6.1 or newer with io_uring is needed".to_owned(),
+        }
+    }
+
+    fn forbidden(&self) -> String {
+        match (self.disabled, self.seccomp) {
+            (Some(1), seccomp) => format!(
+                "kernel.io_uring_disabled is 1, which leaves it to processes with CAP_SYS_ADMIN and to the group of \
+                 kernel.io_uring_group (now {}): set the former to 0 (sysctl -w kernel.io_uring_disabled=0), or the latter to a \
+                 group of the node's user{}",
+                self.group.filter(|group| *group >= 0).map_or("none".to_owned(), |group| group.to_string()),
+                if seccomp == Some(2) { "; a seccomp filter is in force, too, and must allow it" } else { "" }
+            ),
+            (Some(value), _) if value > 1 => format!(
+                "kernel.io_uring_disabled is {value}, which forbids it to everyone: set it to 0 (sysctl -w \
+                 kernel.io_uring_disabled=0, and a file in /etc/sysctl.d for the next boot)"
+            ),
+            (_, Some(2)) => format!(
+                "a seccomp filter forbids it (Seccomp: 2 in /proc/self/status; no sysctl does): {SECCOMP_REMEDY}"
+            ),
+            _ => "neither kernel.io_uring_disabled nor a seccomp filter forbids it: look for a security module (SELinux, \
+                  AppArmor) in `dmesg` and the audit log"
+                .to_owned(),
+        }
+    }
+
+    fn over_limit(&self) -> String {
+        match self.locked_memory.as_deref().filter(|_| !self.may_lock_memory) {
+            Some("unlimited") | None => {
+                "the limit of locked memory does not bind this process, so there was no memory to be had: look at `free`, \
+                 and at the memory limit of the container or cgroup (in a user namespace it does bind: raise it, too)"
+                    .to_owned()
+            }
+            Some(bytes) => format!(
+                "locked memory (RLIMIT_MEMLOCK) of this user is limited to {bytes} bytes, and rings and their buffers count: \
+                 raise it (LimitMEMLOCK=infinity in systemd, --ulimit memlock=-1 for containers, ulimit -l)"
+            ),
+        }
+    }
+}
+
+const SECCOMP_HIDES: &str =
+    "a seccomp filter hides it (Seccomp: 2 in /proc/self/status), or the kernel is built without it";
+const SECCOMP_REMEDY: &str = "allow io_uring_setup, io_uring_enter and io_uring_register in the container's profile \
+    (--security-opt seccomp=PROFILE) or the unit's SystemCallFilter=";
 
 #[cfg(test)]
 mod tests {
@@ -203,13 +305,68 @@ mod tests {
         assert_eq!(completed(-9999), Err(Failure::Other(9999)));
     }
 
+    /// Files as the kernel has them, by path.
+    fn host(disabled: Option<&str>, seccomp: &str, locked: &str) -> Circumstances {
+        host_of(disabled, seccomp, locked, "0000000000000000")
+    }
+
+    fn host_of(disabled: Option<&str>, seccomp: &str, locked: &str, rights: &str) -> Circumstances {
+        let files = [
+            ("/proc/sys/kernel/io_uring_disabled", disabled.unwrap_or_default().to_owned()),
+            ("/proc/sys/kernel/io_uring_group", "-1\n".to_owned()),
+            (
+                "/proc/self/status",
+                format!("Name:\tringstore\nCapEff:\t{rights}\nSeccomp:\t{seccomp}\nSeccomp_filters:\t1\n"),
+            ),
+            (
+                "/proc/self/limits",
+                format!("Max locked memory         {locked}                {locked}      bytes     \n"),
+            ),
+        ];
+        Circumstances::of(&|path| files.iter().find(|(name, _)| *name == path).expect(path).1.clone())
+    }
+
     #[test]
-    fn a_refusal_says_what_to_do() {
-        let text = RingError::refused(&io::Error::from_raw_os_error(libc::ENOMEM)).to_string();
-        assert!(text.contains("RLIMIT_MEMLOCK"), "{text}");
-        let text = RingError::refused(&io::Error::from_raw_os_error(libc::ENOSYS)).to_string();
-        assert!(text.contains("seccomp"), "{text}");
-        let text = RingError::refused(&io::Error::from_raw_os_error(libc::EPERM)).to_string();
-        assert!(text.contains("seccomp"), "{text}");
+    fn a_refusal_names_its_cause_and_the_remedy() {
+        let check = |errno: i32, host: Circumstances, cause: &str, remedy: &str| {
+            let text = host.advice(&io::Error::from_raw_os_error(errno));
+            assert!(text.contains(cause) && text.contains(remedy), "{text}");
+        };
+        let profile = "allow io_uring_setup, io_uring_enter and io_uring_register";
+        check(
+            libc::EPERM,
+            host(Some("2\n"), "2", "65536"),
+            "io_uring_disabled is 2",
+            "sysctl -w kernel.io_uring_disabled=0",
+        );
+        check(
+            libc::EPERM,
+            host(Some("1\n"), "0", "65536"),
+            "io_uring_disabled is 1",
+            "kernel.io_uring_group (now none)",
+        );
+        check(
+            libc::EPERM,
+            host(Some("1\n"), "2", "65536"),
+            "io_uring_disabled is 1",
+            "a seccomp filter is in force, too",
+        );
+        check(libc::EPERM, host(Some("0\n"), "2", "65536"), "a seccomp filter forbids it", profile);
+        check(libc::EPERM, host(None, "2", "65536"), "a seccomp filter forbids it", profile);
+        check(libc::EACCES, host(Some("0\n"), "0", "65536"), "neither", "security module");
+        check(libc::ENOMEM, host(Some("0\n"), "0", "65536"), "limited to 65536 bytes", "LimitMEMLOCK=infinity");
+        check(libc::ENOMEM, host(Some("0\n"), "0", "unlimited"), "does not bind", "cgroup");
+        let root = host_of(Some("0\n"), "0", "65536", "000001fffeffffff");
+        check(libc::ENOMEM, root, "does not bind", "cgroup");
+        check(libc::ENOSYS, host(None, "2", "65536"), "a seccomp filter hides it", profile);
+        check(libc::ENOSYS, host(None, "0", "65536"), "built without io_uring", "Linux 6.1");
+        check(libc::EMFILE, host(None, "0", "65536"), "open files", "LimitNOFILE");
+    }
+
+    #[test]
+    fn an_error_is_its_two_parts() {
+        let error = RingError::refused(&io::Error::from_raw_os_error(libc::ENOMEM));
+        let (what, next) = error.parts();
+        assert_eq!(error.to_string(), format!("{what}: {next}"));
     }
 }

@@ -17,24 +17,38 @@ mod complete;
 mod driver;
 mod error;
 mod ledger;
+mod limits;
+mod memory;
 mod mirror;
+pub(crate) mod netlink;
 mod operation;
 mod probe;
 mod read_map;
+mod rented;
+mod routes;
 mod socket;
 mod submit;
 #[cfg(test)]
 mod tests;
 mod token;
+mod way;
 
 pub use bad_pages::page_failures;
 pub use buffers::Slice;
 pub use clock::monotonic_now;
 pub use driver::{Completion, Driver, GroupId, Outcome, Wait};
 pub use error::{Failure, RingError};
+pub use limits::{NotRaised, raise_limits};
+pub use memory::prefer_memory_node;
 pub use mirror::{MirroredBuffer, Window};
-pub use operation::{FileId, Source, ZEROS_MAX};
+pub use operation::{FileId, SharedPart, Source, ZEROS_MAX};
 pub use probe::{Capabilities, Finding, Mode, probe};
 pub use read_map::ReadMap;
-pub use socket::{abort_on_close, listen, local_address, outgoing, peer_address, pin_thread, prepare_link};
+pub use rented::{rented, rented_first};
+pub use routes::{Route, Routes};
+pub use socket::{
+    abort_on_close, bind_device, check_device, keep_alive, listen, local_address, peer_address, pin_thread,
+    prepare_link, put_first,
+};
 pub use submit::GATHERED_MAX;
+pub use way::{Begun, Way};

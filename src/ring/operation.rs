@@ -1,6 +1,8 @@
 //! What is in flight: the table that keeps every buffer the kernel may still touch.
 
+use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
 
 use io_uring::types::Fd;
 use socket2::SockAddr;
@@ -22,6 +24,31 @@ pub enum Source {
     Log(Window),
     /// As they were received.
     Received(Slice),
+    /// A part of what several operations read.
+    Shared(SharedPart),
+}
+
+/// A part of bytes that several operations read.
+#[derive(Clone, Debug)]
+pub struct SharedPart {
+    bytes: Rc<Vec<u8>>,
+    /// Invariant: inside of `bytes`.
+    range: Range<usize>,
+}
+
+impl SharedPart {
+    /// # Panics
+    /// When the range is not inside.
+    #[must_use]
+    pub fn new(bytes: Rc<Vec<u8>>, range: Range<usize>) -> SharedPart {
+        let inside = range.start <= range.end && range.end <= bytes.len();
+        assert!(inside, "{range:?} of {} bytes", bytes.len());
+        SharedPart { bytes, range }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[self.range.clone()]
+    }
 }
 
 impl Source {
@@ -35,6 +62,7 @@ impl Source {
             Source::Owned(bytes) => u32::try_from(bytes.len()).expect("an operation moves less than 4 GiB"),
             Source::Log(window) => window.length(),
             Source::Received(slice) => slice.length(),
+            Source::Shared(part) => u32::try_from(part.bytes().len()).expect("an operation moves less than 4 GiB"),
         }
     }
 
@@ -43,6 +71,7 @@ impl Source {
             Source::Owned(bytes) => bytes.as_ptr(),
             Source::Log(window) => window.pointer(),
             Source::Received(slice) => slice.as_ptr(),
+            Source::Shared(part) => part.bytes().as_ptr(),
         }
     }
 }

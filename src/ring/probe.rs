@@ -137,7 +137,7 @@ fn operations(ring: &IoUring) -> Result<Probe, RingError> {
     let newer = "Linux 6.1 or newer is needed";
     let mut probe = Probe::new();
     let asked = ring.submitter().register_probe(&mut probe);
-    asked.map_err(|_| missing("the operation probe", "io_uring_register may be forbidden by seccomp: allow it"))?;
+    asked.map_err(|error| RingError::forbidden("io_uring_register", &error))?;
     let vital = [
         (opcode::Accept::CODE, "accept"),
         (opcode::Connect::CODE, "connect"),
@@ -182,17 +182,15 @@ fn note_registered_buffers(ring: &IoUring, found: &mut Capabilities) {
 }
 
 /// Runs the driver until `enough`, or the time for trials is up.
-fn run(driver: &mut Driver, mut enough: impl FnMut(&[Completion]) -> bool) -> Vec<Completion> {
+fn run(driver: &mut Driver, mut enough: impl FnMut(&[Completion]) -> bool) -> Result<Vec<Completion>, RingError> {
     let start = std::time::Instant::now();
     let mut outcomes = Vec::new();
     while !enough(&outcomes) && start.elapsed() < TRIAL_WAIT {
         let mut more = Vec::new();
-        if driver.enter(Wait::For(Duration::from_millis(100)), &mut more).is_err() {
-            break;
-        }
+        driver.enter(Wait::For(Duration::from_millis(100)), &mut more)?;
         outcomes.append(&mut more);
     }
-    outcomes
+    Ok(outcomes)
 }
 
 fn try_multishot_accept(found: &Capabilities) -> Result<(), RingError> {
@@ -204,7 +202,14 @@ fn try_multishot_accept(found: &Capabilities) -> Result<(), RingError> {
     driver.accept(listener, 0);
     let _first = TcpStream::connect(address);
     let _second = TcpStream::connect(address);
-    let outcomes = run(&mut driver, |outcomes| outcomes.len() >= 2);
+    let outcomes = match run(&mut driver, |outcomes| outcomes.len() >= 2) {
+        // io_uring_setup was allowed, this was not.
+        Err(RingError::Enter { failure: Failure::NotPermitted }) => {
+            let error = std::io::Error::from_raw_os_error(libc::EPERM);
+            return Err(RingError::forbidden("io_uring_enter", &error));
+        }
+        outcomes => outcomes?,
+    };
     let accepted = |completion: &Completion| matches!(completion.outcome, Outcome::Accepted(Ok(_)));
     let works = outcomes.len() >= 2 && outcomes.iter().all(accepted);
     if works { Ok(()) } else { Err(missing("Linux 6.1 or newer is needed")) }
@@ -221,7 +226,7 @@ fn try_incremental(found: &Capabilities) -> bool {
     let mut slices = Vec::new();
     for message in [b"first", b"other"] {
         let sent = near.write_all(message).is_ok();
-        let outcomes = run(&mut driver, |outcomes| !sent || !outcomes.is_empty());
+        let Ok(outcomes) = run(&mut driver, |outcomes| !sent || !outcomes.is_empty()) else { return false };
         let streamed = outcomes.into_iter().filter_map(|completion| match completion.outcome {
             Outcome::Streamed(slice) => Some(slice),
             _ => None,

@@ -73,12 +73,12 @@ fn temporary_file(name: &str) -> OwnedFd {
 #[test]
 fn accepts_and_connects_through_the_ring() {
     let mut world = World::new();
-    let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = listen("127.0.0.1:0".parse().unwrap(), None).unwrap();
     let address = local_address(&listener).unwrap();
     let listener = world.driver.attach(listener);
     world.driver.accept(listener, 1);
     for _ in 0..3 {
-        let near = world.driver.attach(outgoing(address, None).unwrap());
+        let near = world.driver.attach(Way::default().socket(address).unwrap());
         world.driver.connect(near, address, 2);
         let (mut connected, mut accepted) = (false, None);
         while !connected || accepted.is_none() {
@@ -112,7 +112,7 @@ fn accepts_and_connects_through_the_ring() {
 fn a_refused_connection_says_so() {
     let mut world = World::new();
     let free = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
-    let socket = world.driver.attach(outgoing(free, None).unwrap());
+    let socket = world.driver.attach(Way::default().socket(free).unwrap());
     world.driver.connect(socket, free, 1);
     world.expect(|outcome| {
         assert!(matches!(outcome, Outcome::Connected(Err(Failure::ConnectionRefused))), "{outcome:?}")

@@ -24,7 +24,11 @@ pub enum StorageError {
         holder: String,
     },
     /// The directory or its lock file cannot be made or opened.
-    #[error("data directory {} cannot be {attempt}: {source}; check its path, owner and permissions", directory.display())]
+    #[error(
+        "data directory {} cannot be {attempt}: {source}; check its path, owner and permissions, and ReadWritePaths= where a \
+         unit of systemd starts the node",
+        directory.display()
+    )]
     Directory {
         /// The directory.
         directory: PathBuf,

@@ -19,6 +19,7 @@ use parking_lot::{Condvar, Mutex};
 use super::chunk::ChunkHeader;
 use super::disk::{FileDisk, FileName};
 use super::layout::ChunkLayout;
+use crate::ring::pin_thread;
 
 /// How often the free space is looked at, and a chunk that could not be made is tried again.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -80,22 +81,24 @@ pub struct Preparer {
 }
 
 impl Preparer {
-    /// Starts the thread. `report` is called on it.
+    /// Starts the thread, on these CPUs if any are given. `report` is called on it.
     ///
     /// # Errors
     /// When the system gives no thread.
     pub fn start(
         disk: Arc<FileDisk>,
         layout: ChunkLayout,
+        cpus: Vec<usize>,
         report: impl FnMut(PreparerReport) + Send + 'static,
     ) -> io::Result<Preparer> {
         let watched = Arc::clone(&disk);
-        Preparer::start_with(disk, layout, CHECK_INTERVAL, move || watched.available_bytes(), report)
+        Preparer::start_with(disk, layout, cpus, CHECK_INTERVAL, move || watched.available_bytes(), report)
     }
 
     fn start_with(
         disk: Arc<FileDisk>,
         layout: ChunkLayout,
+        cpus: Vec<usize>,
         interval: Duration,
         available: impl FnMut() -> io::Result<u64> + Send + 'static,
         report: impl FnMut(PreparerReport) + Send + 'static,
@@ -111,7 +114,14 @@ impl Preparer {
             full: false,
             failing: false,
         };
-        let thread = std::thread::Builder::new().name("chunk-preparer".to_owned()).spawn(move || worker.run())?;
+        let thread = std::thread::Builder::new().name("chunk-preparer".to_owned()).spawn(move || {
+            if !cpus.is_empty()
+                && let Err(error) = pin_thread(&cpus)
+            {
+                tracing::warn!(?cpus, %error, "the chunk-preparer thread cannot be pinned; it runs anywhere");
+            }
+            worker.run();
+        })?;
         Ok(Preparer { orders, thread: Some(thread) })
     }
 
@@ -320,6 +330,7 @@ mod tests {
         let preparer = Preparer::start_with(
             Arc::clone(&disk),
             layout,
+            Vec::new(),
             Duration::from_millis(2),
             move || Ok(watched.load(Ordering::Relaxed)),
             move |report| send.send(report).unwrap(),

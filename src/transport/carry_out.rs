@@ -7,7 +7,7 @@ use crate::engine::{Action, Answer, ControlOutput, Role, WriteSource};
 use crate::ring::{Completion, Failure, Outcome, Source};
 use crate::types::{Guid, LogPosition};
 
-use super::connections::Stage;
+use super::connections::{Greeting, Stage};
 use super::error::LogThreadError;
 use super::files::FlushOrder;
 use super::tag::{ConnectionId, Tag};
@@ -93,7 +93,7 @@ impl LogThread {
                 let length = u32::try_from(length).expect("a write is below 4 GiB");
                 Source::Log(self.engine.buffer().window(position, length))
             }
-            WriteSource::Received { token, offset } => Source::Received(self.files.tokens.part(token, offset, length)),
+            WriteSource::Received { token, offset } => self.files.tokens.part(token, offset, length),
             WriteSource::Zeros => Source::Owned(vec![0; length]),
         };
         self.files.write(&mut self.driver, id, position, source)
@@ -158,11 +158,7 @@ impl LogThread {
     }
 
     fn handle_written(&mut self, id: u64, source: &Source, result: Result<(), Failure>) -> Result<(), LogThreadError> {
-        let length = match source {
-            Source::Log(window) => window.length() as usize,
-            Source::Received(slice) => slice.len(),
-            Source::Owned(bytes) => bytes.len(),
-        };
+        let length = source.length() as usize;
         result.map_err(|failure| LogThreadError::Write { length, failure })?;
         self.published.counters.written_bytes.fetch_add(length as u64, Ordering::Relaxed);
         self.engine.handle_written(id);
@@ -171,6 +167,9 @@ impl LogThread {
 
     fn handle_send_outcome(&mut self, id: ConnectionId, outcome: Outcome) {
         match outcome {
+            Outcome::Sent { source: Some(Source::Owned(bytes)), result } if self.is_tls(id) => {
+                self.handle_sealed_sent(id, bytes, result);
+            }
             Outcome::Sent { source: Some(Source::Owned(bytes)), result } => self.handle_owned_sent(id, bytes, result),
             Outcome::Sent { source: Some(Source::Log(window)), result } => {
                 self.handle_log_sent(id, Some(window), result)
@@ -190,11 +189,18 @@ impl LogThread {
         result: Result<u32, Failure>,
     ) -> Result<(), LogThreadError> {
         let Some(connection) = self.connections.get(id) else { return Ok(()) };
+        if connection.tls.is_some() {
+            return self.handle_sealed(id, buffer, result);
+        }
         match (&connection.stage, result) {
             (Stage::Control(_), result) => return self.handle_control_bytes(id, buffer, result),
             (Stage::Closing { .. }, _) => {}
+            // A greeting begins with a letter.
+            (Stage::Greeting(Greeting::Hello), Err(Failure::EndedEarly)) if buffer.first() == Some(&0) => {
+                self.left_in_silence(id);
+            }
             (_, Err(failure)) => self.broken(id, &failure.to_string()),
-            (Stage::Greeting, Ok(_)) => self.handle_greeting(id, &buffer),
+            (Stage::Greeting(_), Ok(_)) => self.handle_greeting(id, &buffer),
             (Stage::Opening(_), Ok(_)) => self.handle_welcome(id, &buffer),
             (Stage::DataOut(_), Ok(0)) => self.broken(id, "the peer closed it"),
             (Stage::DataOut(_) | Stage::DataIn(_), Ok(_)) => self.broken(id, "it sent what it must not send"),

@@ -2,12 +2,15 @@
 
 use std::net::SocketAddr;
 
-use crate::codec::link::Hello;
+use crate::codec::link::{HELLO_BYTES, Hello, WELCOME_BYTES};
 use crate::ring::FileId;
+use crate::security::{LinkAnswerer, LinkDialler, Place, TlsChannel};
 use crate::types::{Guid, LogPosition, NodeId, Ticks};
 
 use super::data_link::DataOut;
+
 use super::tag::ConnectionId;
+use super::wire::Tls;
 
 /// A connection.
 #[derive(Debug)]
@@ -18,13 +21,38 @@ pub(super) struct Connection {
     pub(super) stage: Stage,
     /// When it is given up if its stage has not changed; `None` for links that are up.
     pub(super) deadline: Option<Ticks>,
+    /// Sends whose outcome is not there yet, except those of the log buffer. More than one only while it begins, when the
+    /// other side has answered before the outcome was seen.
+    pub(super) sends: u8,
+    /// `None` where connections are plain.
+    pub(super) tls: Option<Box<Tls>>,
+    /// Of an accepted one whose greeting was not good (yet).
+    pub(super) place: Option<Place>,
+}
+
+impl Connection {
+    pub(super) fn new(
+        file: FileId,
+        address: SocketAddr,
+        stage: Stage,
+        deadline: Ticks,
+        tls: Option<TlsChannel>,
+    ) -> Connection {
+        let tls = tls.map(|channel| Box::new(Tls::new(channel)));
+        Connection { file, address, stage, deadline: Some(deadline), sends: 0, tls, place: None }
+    }
+
+    /// True while a part of what was to be sent may still wait.
+    pub(super) fn is_sending(&self) -> bool {
+        self.sends > 0 || self.tls.as_ref().is_some_and(|tls| tls.is_sending || !tls.sealed.is_empty())
+    }
 }
 
 /// What a connection is at the moment. Incoming ones begin with `Greeting`, outgoing ones with `Opening`.
 #[derive(Debug)]
 pub(super) enum Stage {
-    /// Accepted; its greeting is not there yet.
-    Greeting,
+    /// Accepted; nothing has been done for the other side yet.
+    Greeting(Greeting),
     /// The last bytes are on their way; then it is closed. `rest` follows what is being sent.
     Closing { rest: Vec<u8> },
     /// On the way to the leader: connecting, greeting, waiting for the welcome.
@@ -37,15 +65,38 @@ pub(super) enum Stage {
     DataOut(Box<DataOut>),
 }
 
+/// How far the greeting of an accepted connection is.
+#[derive(Debug)]
+pub(super) enum Greeting {
+    /// The hello is awaited, and the handshake of TLS before it.
+    Hello,
+    /// The nonce behind a hello is awaited. The bytes are as they came: they are in what is proven.
+    Nonce(Box<(Hello, [u8; HELLO_BYTES])>),
+    /// Challenged; the proof is awaited.
+    Proof(Box<(Hello, LinkAnswerer)>),
+    /// Good. It goes to an edge as soon as what was sent is out.
+    Forward,
+}
+
 /// An outgoing link that is being made.
 #[derive(Debug)]
 pub(super) struct Opening {
     pub(super) leader: NodeId,
     pub(super) hello: Hello,
-    /// The greeting is sent in full.
-    pub(super) hello_sent: bool,
-    /// It was refused; the reason is being received.
-    pub(super) refused: bool,
+    pub(super) awaited: Awaited,
+}
+
+/// What an outgoing link waits for.
+#[derive(Debug)]
+pub(super) enum Awaited {
+    /// The beginning of the challenge, or a refusal in its place.
+    Challenge(Box<LinkDialler>),
+    /// The rest of the challenge; this is its beginning.
+    ChallengeRest(Box<LinkDialler>, [u8; WELCOME_BYTES]),
+    /// The welcome.
+    Welcome,
+    /// The reason of a refusal.
+    Reason,
 }
 
 /// A control link that is up.

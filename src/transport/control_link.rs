@@ -3,10 +3,10 @@
 use crate::codec::link::{CONTROL_PACKAGE_MAX_BYTES, take_frame};
 use crate::consensus::Message;
 use crate::limits::CONTROL_OUTBOX_BYTES;
-use crate::ring::{Failure, Source};
+use crate::ring::Failure;
 use crate::types::NodeId;
 
-use super::connections::Stage;
+use super::connections::{Connection, Greeting, Stage};
 use super::error::LogThreadError;
 use super::greeting::CLOSING_PATIENCE;
 use super::messages;
@@ -27,7 +27,8 @@ fn is_from_leader(message: &Message) -> bool {
 impl LogThread {
     /// Submits the next receive of a control link, into `buffer` used again.
     pub(super) fn receive_control(&mut self, id: ConnectionId, mut buffer: Vec<u8>) {
-        let Some(connection) = self.connections.get(id) else { return };
+        // With TLS the connection receives by itself.
+        let Some(connection) = self.connections.get(id).filter(|connection| connection.tls.is_none()) else { return };
         buffer.resize(RECEIVE_BYTES, 0);
         self.driver.receive(connection.file, buffer, Tag::Receive(id).pack());
     }
@@ -57,7 +58,7 @@ impl LogThread {
 
     /// Hands the complete messages in the inbox to the engine, one by one: what one of them causes may close the link,
     /// and then the rest must not be heard.
-    fn take_messages(&mut self, id: ConnectionId) -> Result<(), LogThreadError> {
+    pub(super) fn take_messages(&mut self, id: ConnectionId) -> Result<(), LogThreadError> {
         let mut taken = 0;
         loop {
             let Some(link) = self.connections.control(id) else { return Ok(()) };
@@ -121,30 +122,37 @@ impl LogThread {
         }
         link.sending = true;
         let bytes = std::mem::replace(&mut link.outbox, std::mem::take(&mut link.spare));
-        self.driver.send(connection.file, Source::Owned(bytes), Tag::Send(id).pack());
+        self.send_owned(id, bytes);
     }
 
-    /// A send of owned bytes is done: a greeting, a welcome, control messages, last words.
+    /// A send of owned bytes is done: a part of a greeting, a welcome, control messages, last words.
     pub(super) fn handle_owned_sent(&mut self, id: ConnectionId, mut bytes: Vec<u8>, result: Result<(), Failure>) {
         let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.sends = connection.sends.saturating_sub(1);
         if let Err(failure) = result {
             return self.broken(id, &failure.to_string());
         }
+        if connection.sends > 0 {
+            return;
+        }
         bytes.clear();
+        let is_sending = connection.is_sending();
         match &mut connection.stage {
-            Stage::Opening(opening) => opening.hello_sent = true,
             Stage::Control(link) => {
                 link.sending = false;
                 link.spare = bytes;
                 self.send_outbox(id);
             }
+            // The last of it goes with the goodbye of TLS.
+            Stage::Closing { rest } if rest.is_empty() && is_sending => {}
             Stage::Closing { rest } if rest.is_empty() => self.close(id),
             Stage::Closing { rest } => {
                 let rest = std::mem::take(rest);
-                self.driver.send(connection.file, Source::Owned(rest), Tag::Send(id).pack());
+                self.send_owned(id, rest);
             }
             Stage::DataOut(_) => self.handle_data_sent(id, bytes),
-            Stage::Greeting | Stage::DataIn(_) => {}
+            Stage::Greeting(Greeting::Forward) => self.hand_to_edge(id),
+            Stage::Greeting(_) | Stage::Opening(_) | Stage::DataIn(_) => {}
         }
     }
 
@@ -155,9 +163,10 @@ impl LogThread {
         let Some(connection) = self.connections.get(id) else { return };
         let address = connection.address;
         match &connection.stage {
-            Stage::Greeting | Stage::Closing { .. } => {
+            Stage::Greeting(_) => self.greeting_broken(id, reason),
+            Stage::Closing { .. } => {
                 tracing::debug!(%address, reason, "connection closed");
-                self.close(id);
+                self.finish(id);
             }
             Stage::Opening(opening) => {
                 let (leader, purpose) = (opening.leader, opening.hello.purpose);
@@ -226,16 +235,36 @@ impl LogThread {
         }
     }
 
-    /// Closes one connection. What the kernel still reads from the log buffer for it stays held.
+    /// Closes one connection, with TLS when its last words are out. What the kernel still reads from the log buffer for it
+    /// stays held.
     pub(super) fn close(&mut self, id: ConnectionId) {
+        let is_last = |connection: &Connection| {
+            matches!(connection.stage, Stage::Closing { .. }) && connection.tls.is_some() && connection.is_sending()
+        };
+        if self.say_goodbye(id) || self.connections.get(id).is_some_and(is_last) {
+            return;
+        }
+        self.finish(id);
+    }
+
+    /// Closes one connection now.
+    pub(super) fn finish(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.remove(id) {
-            if let Stage::DataOut(link) = &connection.stage
-                && let Some(window) = link.unsent()
-            {
-                self.holds.remove(id, window.position());
+            if let Some(place) = connection.place.filter(|_| !self.options.plane.is_open()) {
+                self.places.leave(self.now, place);
             }
+            self.let_go(id, &connection.stage);
             self.driver.close(connection.file);
             self.update_orphans();
+        }
+    }
+
+    /// What was held of the log buffer for a link, but is not being sent, is held no more.
+    pub(super) fn let_go(&mut self, id: ConnectionId, stage: &Stage) {
+        if let Stage::DataOut(link) = stage
+            && let Some(window) = link.unsent()
+        {
+            self.holds.remove(id, window.position());
         }
     }
 

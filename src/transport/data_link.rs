@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::codec::record::RecordError;
+use crate::engine::BufferToken;
 use crate::ring::{Failure, Slice, Source, Window};
 use crate::storage::Damage;
 use crate::types::{Guid, LogPosition, NodeId};
@@ -201,10 +202,15 @@ impl LogThread {
             return false;
         }
         link.sending = true;
-        link.in_flight = if let Some(Next::Buffered(window)) = &link.next { window.length() as usize } else { 0 };
+        let is_tls = connection.tls.is_some();
+        link.in_flight = match &link.next {
+            Some(Next::Buffered(window)) if !is_tls => window.length() as usize,
+            _ => 0,
+        };
         let tag = Tag::Send(id).pack();
         match link.next.take() {
-            Some(Next::Ready(bytes)) => self.driver.send(connection.file, Source::Owned(bytes), tag),
+            Some(Next::Ready(bytes)) => self.send_owned(id, bytes),
+            Some(Next::Buffered(window)) if is_tls => return self.send_window_sealed(id, &window),
             Some(Next::Buffered(window))
                 if link.zero_copy != ZeroCopy::Off && window.length() >= ZERO_COPY_LEAST_BYTES =>
             {
@@ -213,6 +219,19 @@ impl LogThread {
             Some(Next::Buffered(window)) => self.driver.send(connection.file, Source::Log(window), tag),
             None | Some(Next::Reading) => unreachable!("checked above"),
         }
+        true
+    }
+
+    /// Sends a range of the log buffer over TLS. It is ours when it is sealed: the buffer is let go of at once.
+    fn send_window_sealed(&mut self, id: ConnectionId, window: &Window) -> bool {
+        let length = window.length() as usize;
+        let is_sent = self.send_log_sealed(id, window.position(), length);
+        self.holds.remove(id, window.position());
+        self.update_hold(id);
+        let Some(link) = self.connections.data_out(id).filter(|_| is_sent) else { return false };
+        let (follower, subscription) = (link.follower, link.subscription);
+        self.published.counters.sent_copied_bytes.fetch_add(length as u64, Ordering::Relaxed);
+        self.engine.handle_sent(follower, subscription, length);
         true
     }
 
@@ -250,7 +269,9 @@ impl LogThread {
     pub(super) fn handle_data_sent(&mut self, id: ConnectionId, buffer: Vec<u8>) {
         if let Some(link) = self.connections.data_out(id) {
             link.sending = false;
-            link.spare = buffer;
+            if buffer.capacity() > 0 {
+                link.spare = buffer;
+            }
         }
     }
 
@@ -322,15 +343,23 @@ impl LogThread {
 
     /// Bytes of the leader's log.
     pub(super) fn handle_streamed(&mut self, id: ConnectionId, slice: Slice) {
+        if self.is_tls(id) {
+            return self.handle_sealed_log(id, &slice);
+        }
         let Some(Stage::DataIn(DataIn { subscription, .. })) = self.connections.get(id).map(|link| &link.stage) else {
             // The link was closed meanwhile: what it delivered is not heard.
             return;
         };
         let subscription = *subscription;
-        self.published.counters.received_bytes.fetch_add(u64::from(slice.length()), Ordering::Relaxed);
         // A clone, because the engine may give the token back before it returns.
         let token = self.files.tokens.insert(slice.clone());
-        if !self.engine.handle_data(subscription, token, &slice) {
+        self.hand_on(id, subscription, token, &slice);
+    }
+
+    /// Gives the engine bytes of the leader's log.
+    pub(super) fn hand_on(&mut self, id: ConnectionId, subscription: Guid, token: BufferToken, bytes: &[u8]) {
+        self.published.counters.received_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if !self.engine.handle_data(subscription, token, bytes) {
             self.close(id);
             if let Some(links) = self.leader.as_mut().filter(|links| links.data == Some(id)) {
                 links.data = None;
@@ -340,7 +369,7 @@ impl LogThread {
 
     pub(super) fn handle_stream_ended(&mut self, id: ConnectionId, result: Result<(), Failure>) {
         match result {
-            Ok(()) => self.broken(id, "the peer closed it"),
+            Ok(()) => self.broken(id, &self.end_of_stream(id)),
             Err(failure) => self.broken(id, &failure.to_string()),
         }
     }

@@ -1,10 +1,9 @@
 //! What goes to the edge threads and the control thread: collected during a turn, one wake-up each at its end.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::engine::{ControlOutput, EdgeMessage, Progress, Reply};
+use crate::engine::{ControlOutput, EdgeMessage, Forwarded, Progress, Reply};
 use crate::queue::Queue;
 
 /// Items that wait for room in a full queue, in order.
@@ -90,7 +89,7 @@ impl Outboxes {
     }
 
     /// Hands a connection to the edges in turn; without edges it is closed.
-    pub(super) fn forward(&mut self, connection: OwnedFd) {
+    pub(super) fn forward(&mut self, connection: Forwarded) {
         if self.edges.is_empty() {
             return;
         }
@@ -98,7 +97,7 @@ impl Outboxes {
         let edge = &mut self.edges[self.next_edge];
         // An edge that is so far behind serves nobody new: the other side finds its connection closed and tries again.
         if edge.backlog.is_empty() {
-            edge.push(EdgeMessage::ForwardConnection(connection));
+            edge.push(EdgeMessage::ForwardConnection(Box::new(connection)));
         }
     }
 

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::{BufferToken, Engine};
-use crate::ring::{Driver, Failure, FileId, Slice, Source};
+use crate::limits::LINK_BUFFER_BYTES;
+use crate::ring::{Driver, Failure, FileId, SharedPart, Slice, Source};
 use crate::storage::{
     ChunkHeader, ChunkLayout, Disk as _, DurableMark, DurableState, FileDisk, FileName, PAGE_BYTES, Renewal,
     STATE_SLOT_OFFSETS,
@@ -22,6 +24,12 @@ const OPEN_CHUNKS_MAX: usize = 16;
 
 /// The durable mark is renewed with a flush when the last one is older than this.
 const MARK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Buffers that are kept to open pieces of TLS into.
+const SPARES_MAX: usize = 4;
+
+/// A larger one is not kept: a piece is what one receive gave, and a record that had begun before.
+const SPARE_MAX_BYTES: usize = 2 * LINK_BUFFER_BYTES as usize;
 
 /// A flush that the engine waits for.
 #[derive(Debug)]
@@ -70,34 +78,85 @@ impl AtRest<'_> {
     }
 }
 
-/// Received slices that the engine knows by number.
+/// Bytes of a leader's log.
+#[derive(Debug)]
+enum Piece {
+    /// As they were received.
+    Slice(Slice),
+    /// They came in TLS, and were opened into memory of this program.
+    Opened(Rc<Vec<u8>>),
+}
+
+/// Pieces of a leader's log that the engine knows by number.
 #[derive(Debug, Default)]
 pub(super) struct Tokens {
-    slices: Vec<Option<Slice>>,
+    pieces: Vec<Option<Piece>>,
     free: Vec<u64>,
+    /// Bytes of opened pieces: no group of buffers bounds them.
+    opened_bytes: usize,
+    /// To be opened into again.
+    spares: Vec<Vec<u8>>,
 }
 
 impl Tokens {
     pub(super) fn insert(&mut self, slice: Slice) -> BufferToken {
+        self.place(Piece::Slice(slice))
+    }
+
+    pub(super) fn insert_opened(&mut self, bytes: Rc<Vec<u8>>) -> BufferToken {
+        self.opened_bytes += bytes.len();
+        self.place(Piece::Opened(bytes))
+    }
+
+    fn place(&mut self, piece: Piece) -> BufferToken {
         let place = self.free.pop().unwrap_or_else(|| {
-            self.slices.push(None);
-            self.slices.len() as u64 - 1
+            self.pieces.push(None);
+            self.pieces.len() as u64 - 1
         });
-        self.slices[place as usize] = Some(slice);
+        self.pieces[place as usize] = Some(piece);
         BufferToken(place)
     }
 
     /// The bytes of `token` from `offset` on.
-    pub(super) fn part(&self, token: BufferToken, offset: usize, length: usize) -> Slice {
-        let slice = self.slices[token.0 as usize].as_ref().expect("a token that was not released");
-        let (offset, length) = (u32::try_from(offset), u32::try_from(length));
-        slice.part(offset.expect("inside of a slice"), length.expect("inside of a slice"))
+    pub(super) fn part(&self, token: BufferToken, offset: usize, length: usize) -> Source {
+        match self.pieces[token.0 as usize].as_ref().expect("a token that was not released") {
+            Piece::Slice(slice) => {
+                let (offset, length) = (u32::try_from(offset), u32::try_from(length));
+                let part = slice.part(offset.expect("inside of a slice"), length.expect("inside of a slice"));
+                Source::Received(part)
+            }
+            Piece::Opened(bytes) => Source::Shared(SharedPart::new(Rc::clone(bytes), offset..offset + length)),
+        }
     }
 
     pub(super) fn release(&mut self, token: BufferToken) {
-        let slice = self.slices[token.0 as usize].take();
-        assert!(slice.is_some(), "{token:?} is released twice");
+        let piece = self.pieces[token.0 as usize].take();
         self.free.push(token.0);
+        match piece {
+            Some(Piece::Slice(_)) => {}
+            Some(Piece::Opened(bytes)) => {
+                self.opened_bytes -= bytes.len();
+                if let Ok(bytes) = Rc::try_unwrap(bytes)
+                    && self.spares.len() < SPARES_MAX
+                    && bytes.capacity() <= SPARE_MAX_BYTES
+                {
+                    self.spares.push(bytes);
+                }
+            }
+            None => panic!("{token:?} is released twice"),
+        }
+    }
+
+    /// Bytes that were opened and are not written yet.
+    pub(super) fn opened_bytes(&self) -> usize {
+        self.opened_bytes
+    }
+
+    /// An empty buffer, one that was used before where there is one.
+    pub(super) fn spare(&mut self) -> Vec<u8> {
+        let mut spare = self.spares.pop().unwrap_or_default();
+        spare.clear();
+        spare
     }
 }
 

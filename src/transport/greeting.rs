@@ -1,21 +1,30 @@
-//! How connections begin: accepted ones are asked who they are, outgoing ones say it.
+//! How accepted connections begin: the other side says who it is, and proves it where the plane is closed. How it is
+//! proven stands in [`security`](crate::security); outgoing connections are in [`opening`](super::opening).
+//!
+//! **Invariant:** before the proof nothing is done for the other side: its hello is looked at, and this node shows that it has
+//! the secret itself. Followers, edges and the engine hear of it when it was good.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
-use crate::codec::link::{HELLO_BYTES, Hello, LinkError, Purpose, WELCOME_BYTES, Welcome, put_frame, shorten};
-use crate::limits::{FOLLOWERS_MAX, GREETINGS_MAX};
-use crate::ring::{Failure, Source, abort_on_close, outgoing, peer_address, prepare_link};
-use crate::types::{Guid, LogPosition, NodeId};
+use crate::codec::link::{HELLO_BYTES, Hello, LinkError, Purpose, REFUSAL, TLS_HANDSHAKE, Welcome, put_frame, shorten};
+use crate::codec::record::MembershipBody;
+use crate::engine::Forwarded;
+use crate::limits::FOLLOWERS_MAX;
+use crate::ring::{Failure, abort_on_close, peer_address, prepare_link, put_first};
+use crate::security::{LinkAnswerer, NONCE_BYTES, PROOF_BYTES, Place};
+use crate::types::Guid;
 
-use super::connections::{Connection, ControlLink, DataIn, Opening, Stage};
+use super::connections::{Connection, ControlLink, Greeting, Stage};
 use super::data_link::DataOut;
-use super::tag::{ConnectionId, Tag};
-use super::thread::{FollowerLinks, LeaderLinks, LogThread};
 
-/// How long a connection may take to say who it is, or to be made.
-const GREETING_PATIENCE: Duration = Duration::from_secs(5);
+use super::tag::{ConnectionId, Tag};
+use super::thread::{FollowerLinks, LogThread};
+
+/// How long a connection may take to say who it is and prove it, or to be made.
+pub(super) const GREETING_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long the last bytes of a connection may take.
 pub(super) const CLOSING_PATIENCE: Duration = Duration::from_secs(2);
@@ -25,9 +34,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// `BadRequest` of the client protocol: what a client, or an edge that forwards, understands.
 const BAD_REQUEST: u8 = 0xF0;
-
-/// While links cannot be made, one failure in so many is logged.
-const FAILURES_A_LINE: u64 = 100;
 
 /// What a received buffer on a data link's sending side is for: only to notice that the other end is gone.
 const NOTICE_BYTES: usize = 64;
@@ -45,43 +51,150 @@ impl LogThread {
             }
         };
         let Ok(address) = peer_address(&socket) else { return };
-        let greeting = |(_, connection): &(ConnectionId, &Connection)| matches!(connection.stage, Stage::Greeting);
-        if self.connections.iter().filter(greeting).count() >= GREETINGS_MAX {
-            tracing::warn!(%address, limit = GREETINGS_MAX, "too many connections that have not said who they are");
-            return;
+        let place = Place::of(address.ip(), self.is_known(address.ip()));
+        let taken = self.connections.iter().filter_map(|(_, connection)| connection.place);
+        if let Err(limit) = self.places.check(self.now, place, taken) {
+            let done = if self.options.plane.is_open() { "said" } else { "proven" };
+            return self.note_refused(address, &format!("{limit} connections have not {done} who they are"));
         }
-        if let Err(error) = prepare_link(&socket, self.options.link_patience) {
+        let prepared = self.options.way.patience.map_or(Ok(()), |patience| prepare_link(&socket, patience));
+        if let Err(error) = prepared {
             tracing::warn!(%address, %error, "an accepted connection cannot be used");
             return;
         }
-        let file = self.driver.attach(socket);
-        let deadline = Some(self.now.after(GREETING_PATIENCE));
-        let id = self.connections.insert(Connection { file, address, stage: Stage::Greeting, deadline });
-        self.driver.receive_exact(file, vec![0; HELLO_BYTES], Tag::Receive(id).pack());
+        let tls = match self.options.plane.accepted(address.ip()) {
+            Ok(tls) => tls,
+            Err(error) => return tracing::warn!(%address, %error, "an accepted connection cannot be used"),
+        };
+        let (file, deadline) = (self.driver.attach(socket), self.now.after(GREETING_PATIENCE));
+        let stage = Stage::Greeting(Greeting::Hello);
+        let connection = Connection { place: Some(place), ..Connection::new(file, address, stage, deadline, tls) };
+        let id = self.connections.insert(connection);
+        self.start_tls(id);
+        self.receive_exactly(id, HELLO_BYTES);
     }
 
-    /// The greeting of an accepted connection is there.
+    /// True when a node of the cluster lives at this address, as far as this node knows.
+    fn is_known(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let is_member =
+            |list: &MembershipBody| list.members.iter().any(|member| member.int_ip.to_canonical() == address);
+        self.cluster.as_ref().is_some_and(is_member)
+            || self.proven.has(address)
+            || self.links.directory.nodes().iter().any(|node| node.addresses.int_tcp.ip().to_canonical() == address)
+    }
+
+    /// The next part of the greeting of an accepted connection is there in full.
     pub(super) fn handle_greeting(&mut self, id: ConnectionId, bytes: &[u8]) {
-        let Some(connection) = self.connections.get(id) else { return };
-        let address = connection.address;
-        let hello = match Hello::decode(bytes.try_into().expect("received in full")) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Stage::Greeting(greeting) = &mut connection.stage else { return };
+        match std::mem::replace(greeting, Greeting::Hello) {
+            Greeting::Hello => self.handle_hello(id, bytes),
+            Greeting::Nonce(hello) => self.challenge(id, *hello, bytes),
+            Greeting::Proof(proof) => self.handle_proof(id, *proof, bytes),
+            Greeting::Forward => unreachable!("nothing is asked for"),
+        }
+    }
+
+    fn handle_hello(&mut self, id: ConnectionId, bytes: &[u8]) {
+        let Some(address) = self.connections.get(id).map(|connection| connection.address) else { return };
+        let bytes: &[u8; HELLO_BYTES] = bytes.try_into().expect("received in full");
+        let hello = match Hello::decode(bytes) {
             Ok(hello) => hello,
             Err(error) => {
-                // Most likely a client on the wrong port: it gets its own protocol's words.
-                let as_client = matches!(error, LinkError::NotOurs { .. });
+                // Most likely a client on the wrong port: it gets its own protocol's words. A node that speaks TLS knows
+                // those of a plain one.
+                let as_client = matches!(error, LinkError::NotOurs { found } if found[0] != TLS_HANDSHAKE);
                 return self.refuse(id, as_client, &error.to_string());
             }
         };
-        let welcome = self.check_hello(&hello).and_then(|()| match hello.purpose {
-            Purpose::Control => self.welcome_control(id, &hello),
-            Purpose::Data => self.welcome_data(id, &hello),
+        let checked = self.check_lock(&hello, address).and_then(|()| self.check_hello(&hello));
+        match checked {
+            Ok(()) if hello.secret => {
+                self.set_greeting(id, Greeting::Nonce(Box::new((hello, *bytes))));
+                self.receive_exactly(id, NONCE_BYTES);
+            }
+            Ok(()) => self.welcome(id, &hello),
+            Err(reason) => {
+                tracing::debug!(node = %hello.node, "its greeting: {hello:?}");
+                // One that has sent a nonce waits for a challenge, or a refusal as of a node.
+                self.refuse(id, hello.purpose == Purpose::Forward && !hello.secret, &reason);
+            }
+        }
+    }
+
+    fn set_greeting(&mut self, id: ConnectionId, greeting: Greeting) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.stage = Stage::Greeting(greeting);
+        }
+    }
+
+    /// Both sides have the cluster's secret, or neither.
+    fn check_lock(&self, hello: &Hello, address: SocketAddr) -> Result<(), String> {
+        let (node, other) = (self.engine.node(), hello.node);
+        match (self.options.plane.secret().is_some(), hello.secret) {
+            (true, false) => Err(format!(
+                "this node demands a proof of the cluster's secret (ClusterSecretFile), the greeting of node {other} from \
+                 {address} has none: node {node} has the secret, node {other} has not; give all nodes the same file"
+            )),
+            (false, true) => Err(format!(
+                "this node has no secret of the cluster (ClusterSecretFile), the greeting of node {other} from {address} \
+                 expects a proof of it: node {other} has one, node {node} has none; give all nodes the same file, or none"
+            )),
+            (true, true) | (false, false) => Ok(()),
+        }
+    }
+
+    /// The nonce behind a hello is there: this side proves itself first.
+    fn challenge(&mut self, id: ConnectionId, (hello, said): (Hello, [u8; HELLO_BYTES]), nonce: &[u8]) {
+        let nonce: &[u8; NONCE_BYTES] = nonce.try_into().expect("received in full");
+        let (secret, cluster) = (self.options.plane.secret().cloned(), self.cluster.as_ref().map(|list| list.cluster));
+        let (Some(secret), Some(cluster)) = (secret, cluster) else { return self.close(id) };
+        let answerer = loop {
+            match LinkAnswerer::new(secret.clone(), cluster, &said, nonce) {
+                // The other side tells a challenge from a refusal by how it begins.
+                Ok(answerer) if answerer.challenge().starts_with(&REFUSAL) => {}
+                Ok(answerer) => break answerer,
+                Err(error) => return self.refuse(id, false, &error.to_string()),
+            }
+        };
+        let challenge = answerer.challenge().to_vec();
+        self.set_greeting(id, Greeting::Proof(Box::new((hello, answerer))));
+        self.receive_exactly(id, PROOF_BYTES);
+        self.send_owned(id, challenge);
+    }
+
+    fn handle_proof(&mut self, id: ConnectionId, (hello, answerer): (Hello, LinkAnswerer), proof: &[u8]) {
+        match answerer.accept(proof.try_into().expect("received in full")) {
+            Ok(()) => self.welcome(id, &hello),
+            Err(error) => {
+                let reason = format!("node {}: {error}", hello.node);
+                self.refuse(id, hello.purpose == Purpose::Forward, &reason);
+            }
+        }
+    }
+
+    /// The other side is who it says: from here on something is done for it.
+    fn welcome(&mut self, id: ConnectionId, hello: &Hello) {
+        let Some(address) = self.connections.get(id).map(|connection| connection.address) else { return };
+        let welcome = match hello.purpose {
+            Purpose::Control => self.welcome_control(id, hello),
+            Purpose::Data => self.welcome_data(id, hello),
             Purpose::Forward => {
                 self.hand_to_edge(id);
                 Ok(())
             }
-        });
+        };
         match welcome {
-            Ok(()) => tracing::info!(node = %hello.node, %address, purpose = hello.purpose.name(), "link accepted"),
+            Ok(()) => {
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.place = None;
+                }
+                if !self.options.plane.is_open() {
+                    self.proven.note(address.ip());
+                }
+                tracing::info!(node = %hello.node, %address, purpose = hello.purpose.name(), "link accepted");
+            }
             Err(reason) => {
                 tracing::debug!(node = %hello.node, "its greeting: {hello:?}");
                 self.refuse(id, hello.purpose == Purpose::Forward, &reason);
@@ -126,7 +239,9 @@ impl LogThread {
         connection.stage = Stage::Control(Box::new(ControlLink::new(hello.node, false, true)));
         connection.deadline = None;
         let file = connection.file;
-        self.driver.send(file, Source::Owned(Welcome::accept().to_vec()), Tag::Send(id).pack());
+        // Liveness must not wait behind bulk data in the device's queue either. Without it, it waits there a little.
+        let _ = self.driver.descriptor(file).map(put_first);
+        self.send_owned(id, Welcome::accept().to_vec());
         self.receive_control(id, Vec::new());
         Ok(())
     }
@@ -139,31 +254,38 @@ impl LogThread {
         let links = self.followers.get_mut(&hello.node).filter(|links| links.data.is_none());
         let links = links.ok_or("it has no control link, or a data link already")?;
         links.data = Some(id);
-        if let Some(socket) = self.connections.get(id).and_then(|connection| self.driver.descriptor(connection.file)) {
+        let is_tls = self.is_tls(id);
+        if !is_tls && let Some(connection) = self.connections.get(id) {
             // A link that is dropped because it holds up the log buffer must let go of it.
-            let _ = abort_on_close(socket);
+            let _ = self.driver.descriptor(connection.file).map(abort_on_close);
         }
-        let zero_copy = self.options.zero_copy && self.driver.capabilities().zero_copy_send;
+        let zero_copy = self.options.zero_copy && self.driver.capabilities().zero_copy_send && !is_tls;
         let Some(connection) = self.connections.get_mut(id) else { return Ok(()) };
         connection.stage = Stage::DataOut(Box::new(DataOut::new(hello.node, hello.subscription, start, zero_copy)));
         connection.deadline = None;
         let file = connection.file;
-        self.driver.send(file, Source::Owned(Welcome::accept().to_vec()), Tag::Send(id).pack());
-        self.driver.receive(file, vec![0; NOTICE_BYTES], Tag::Receive(id).pack());
+        self.send_owned(id, Welcome::accept().to_vec());
+        if !is_tls {
+            self.driver.receive(file, vec![0; NOTICE_BYTES], Tag::Receive(id).pack());
+        }
         Ok(())
     }
 
     /// From here on the connection belongs to an edge, which serves it like a client's.
-    fn hand_to_edge(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connections.remove(id) {
-            let socket = self.driver.detach(connection.file);
-            self.outboxes.forward(socket);
+    pub(super) fn hand_to_edge(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.is_sending() {
+            connection.stage = Stage::Greeting(Greeting::Forward);
+            return;
         }
+        let Some(connection) = self.connections.remove(id) else { return };
+        let socket = self.driver.detach(connection.file);
+        self.outboxes.forward(Forwarded { socket, tls: connection.tls.map(|tls| tls.into_parts()) });
     }
 
-    fn refuse(&mut self, id: ConnectionId, as_client: bool, reason: &str) {
+    pub(super) fn refuse(&mut self, id: ConnectionId, as_client: bool, reason: &str) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        tracing::warn!(address = %connection.address, reason, "connection on the internal port refused");
+        let address = connection.address;
         let bytes = if as_client {
             let mut bytes = Vec::new();
             put_frame(&mut bytes, BAD_REQUEST, Guid::ZERO, |out| out.extend_from_slice(shorten(reason).as_bytes()));
@@ -173,112 +295,59 @@ impl LogThread {
         };
         connection.stage = Stage::Closing { rest: Vec::new() };
         connection.deadline = Some(self.now.after(CLOSING_PATIENCE));
-        self.driver.send(connection.file, Source::Owned(bytes), Tag::Send(id).pack());
+        self.note_refused(address, reason);
+        self.send_owned(id, bytes);
     }
 
-    // --- outgoing ---
-
-    /// Begins to make a link to the leader. A failure is reported to the engine like a broken link, after this turn.
-    pub(super) fn open(&mut self, leader: NodeId, purpose: Purpose, subscription: Guid, start: LogPosition) {
-        match self.try_open(leader, purpose, subscription, start) {
-            Ok(id) => {
-                let links = self.leader.get_or_insert(LeaderLinks { node: leader, control: None, data: None });
-                if let Some(replaced) = links.place(purpose).replace(id) {
-                    self.close(replaced);
-                }
-            }
-            Err(reason) => {
-                self.note_failed_opening(leader, purpose, &reason);
-                self.failed_leaders.push(leader);
-            }
+    /// Counts and says that somebody was refused. Where the plane is closed strangers may come often, and get a few lines only.
+    pub(super) fn note_refused(&mut self, address: SocketAddr, reason: &str) {
+        const WORDS: &str = "connection on the internal port refused";
+        self.published.counters.refused_links.fetch_add(1, Ordering::Relaxed);
+        if self.options.plane.is_open() {
+            return tracing::warn!(%address, reason, "{WORDS}");
+        }
+        match self.strangers.may_say(Instant::now()) {
+            Some(0) => tracing::warn!(%address, reason, "{WORDS}"),
+            Some(unsaid) => tracing::warn!(%address, reason, unsaid, "{WORDS}; others before it were not logged"),
+            None => tracing::debug!(%address, reason, "{WORDS}"),
         }
     }
 
-    /// Says that a link cannot be made; only now and then while it is tried again and again.
-    pub(super) fn note_failed_opening(&mut self, leader: NodeId, purpose: Purpose, reason: &str) {
-        let address = self.address_of(leader).map(|address| address.to_string());
-        let (address, purpose) = (address.unwrap_or_default(), purpose.name());
-        if self.failed_openings.is_multiple_of(FAILURES_A_LINE) {
-            tracing::warn!(%leader, address, purpose, reason, "the link to the leader cannot be made; trying again");
-        } else {
-            tracing::debug!(%leader, address, purpose, reason, "the link to the leader cannot be made");
-        }
-        self.failed_openings += 1;
+    /// An accepted connection ended before a byte came: somebody only looked whether the port is there.
+    pub(super) fn left_in_silence(&mut self, id: ConnectionId) {
+        let Some(address) = self.connections.get(id).map(|connection| connection.address) else { return };
+        tracing::debug!(%address, "connection on the internal port left without a word");
+        self.close(id);
     }
 
-    fn try_open(
-        &mut self,
-        leader: NodeId,
-        purpose: Purpose,
-        subscription: Guid,
-        start: LogPosition,
-    ) -> Result<ConnectionId, String> {
-        let cluster = self.cluster.as_ref().ok_or("this node belongs to no cluster yet")?.cluster;
-        let address = self.address_of(leader).ok_or("its address is not known")?;
-        let socket = outgoing(address, self.options.from_address).map_err(|error| error.to_string())?;
-        prepare_link(&socket, self.options.link_patience).map_err(|error| error.to_string())?;
-        let term = self.engine.replica().map_or_else(Default::default, |replica| replica.term());
-        let (node, chunk_size) = (self.engine.node(), self.files.layout.chunk_size);
-        let hello = Hello { purpose, cluster, node, term, subscription, start, chunk_size };
-        let file = self.driver.attach(socket);
-        let stage = Stage::Opening(Box::new(Opening { leader, hello, hello_sent: false, refused: false }));
-        let deadline = Some(self.now.after(GREETING_PATIENCE));
-        let id = self.connections.insert(Connection { file, address, stage, deadline });
-        self.driver.connect(file, address, Tag::Connect(id).pack());
-        Ok(id)
-    }
-
-    /// Where gossip says that a node is, or else where the member list says that it was.
-    fn address_of(&self, node: NodeId) -> Option<SocketAddr> {
-        if let Some(known) = self.links.directory.node(node) {
-            return Some(known.addresses.int_tcp);
-        }
-        let member = self.cluster.as_ref()?.members.iter().find(|member| member.node == node)?;
-        Some(SocketAddr::new(member.int_ip, member.int_tcp_port))
-    }
-
-    pub(super) fn handle_connected(&mut self, id: ConnectionId, result: Result<(), Failure>) {
+    /// An accepted connection ended before its greeting was good.
+    pub(super) fn greeting_broken(&mut self, id: ConnectionId, reason: &str) {
         let Some(connection) = self.connections.get(id) else { return };
-        let Stage::Opening(opening) = &connection.stage else { return };
-        if let Err(failure) = result {
-            return self.broken(id, &failure.to_string());
-        }
-        let (file, hello) = (connection.file, opening.hello.encode().to_vec());
-        self.driver.send(file, Source::Owned(hello), Tag::Send(id).pack());
-        self.driver.receive_exact(file, vec![0; WELCOME_BYTES], Tag::Receive(id).pack());
-    }
-
-    /// The leader's answer to our greeting, or the reason behind a refusal.
-    pub(super) fn handle_welcome(&mut self, id: ConnectionId, bytes: &[u8]) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        let Stage::Opening(opening) = &mut connection.stage else { return };
-        if opening.refused {
-            return self.broken(id, &format!("refused: {}", String::from_utf8_lossy(bytes)));
-        }
-        match Welcome::decode(bytes.try_into().expect("received in full")) {
-            Ok(Welcome::Accepted) => self.link_up(id),
-            Ok(Welcome::Refused { reason_bytes }) => {
-                opening.refused = true;
-                self.driver.receive_exact(connection.file, vec![0; reason_bytes], Tag::Receive(id).pack());
+        let Stage::Greeting(greeting) = &connection.stage else { return };
+        let address = connection.address;
+        let handshakes = connection.tls.as_ref().is_some_and(|tls| !tls.channel.is_established());
+        let words = match greeting {
+            Greeting::Hello if handshakes => format!("expected a TLS handshake, found half of one: {reason}"),
+            Greeting::Hello => format!("expected a greeting, found half of one: {reason}"),
+            Greeting::Nonce(hello) => {
+                format!("expected a nonce behind the greeting of node {}: {reason}", hello.0.node)
             }
-            Err(error) => self.broken(id, &error.to_string()),
-        }
-    }
-
-    fn link_up(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        let Stage::Opening(opening) = &connection.stage else { return };
-        let (leader, hello, hello_sent) = (opening.leader, opening.hello, opening.hello_sent);
-        tracing::info!(%leader, address = %connection.address, purpose = hello.purpose.name(), "link to the leader is up");
-        connection.deadline = None;
-        self.failed_openings = 0;
-        if hello.purpose == Purpose::Data {
-            connection.stage = Stage::DataIn(DataIn { leader, subscription: hello.subscription });
-            self.driver.stream(connection.file, self.data_buffers, Tag::Receive(id).pack());
+            Greeting::Proof(proof) => {
+                let hello = &proof.0;
+                format!(
+                    "node {} does not prove that it is of this cluster: expected a proof with the secret of cluster {}, \
+                     found none: {reason}. It may have taken this node's own proof for wrong: is ClusterSecretFile the \
+                     same on both nodes?",
+                    hello.node, hello.cluster
+                )
+            }
+            Greeting::Forward => format!("it ended before it could be served: {reason}"),
+        };
+        if self.options.plane.is_open() {
+            tracing::debug!(%address, reason, "connection closed");
         } else {
-            connection.stage = Stage::Control(Box::new(ControlLink::new(leader, true, !hello_sent)));
-            self.receive_control(id, Vec::new());
-            self.engine.handle_leader_link(leader, true);
+            self.note_refused(address, &words);
         }
+        self.close(id);
     }
 }

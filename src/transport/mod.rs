@@ -20,10 +20,13 @@ mod file_feed;
 mod files;
 mod greeting;
 pub mod messages;
+mod opening;
+mod places;
 mod tag;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod wire;
 
 pub use crate::ring::monotonic_now;
 pub use error::LogThreadError;

@@ -1,7 +1,6 @@
 //! The log thread: its turn, what wakes it, how it ends.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +12,8 @@ use crate::engine::{Action, ControlInput, ControlOutput, EdgeMessage, Engine, No
 use crate::gossip::Directory;
 use crate::limits::{LINK_BUFFER_BYTES, LINK_BUFFER_COUNT};
 use crate::queue::Queue;
-use crate::ring::{Completion, Driver, FileId, GroupId, Wait, monotonic_now, pin_thread};
+use crate::ring::{Completion, Driver, FileId, GroupId, Wait, Way, monotonic_now, pin_thread};
+use crate::security::{Plane, ProvenHosts, Seldom};
 use crate::storage::{ChunkLayout, DamageReports, DurableMark, FileDisk, Renewal};
 use crate::types::{LogPosition, NodeId, Term, Ticks, WallTime};
 
@@ -21,7 +21,9 @@ use super::connections::{Connections, Holds};
 use super::edges::Outboxes;
 use super::error::LogThreadError;
 use super::files::{AtRest, LogFiles};
+use super::places::Places;
 use super::tag::{ConnectionId, Tag, Waker};
+use super::wire::PutAside;
 
 /// Requests taken in one turn, so that no turn is long.
 const REQUESTS_PER_TURN: usize = 1024;
@@ -73,10 +75,13 @@ pub struct LogThreadOptions {
     pub mark: Option<DurableMark>,
     /// False with `UnsafeDisableFlushToDisk`.
     pub flush: bool,
-    /// The address that links to a leader come from, so that they take the internal network.
-    pub from_address: Option<IpAddr>,
-    /// How long unacknowledged bytes wait on a link before it counts as broken.
-    pub link_patience: Duration,
+    /// How links to a leader are made, so that they take the internal network. Its patience is that of all links: how long
+    /// unacknowledged bytes wait before one counts as broken.
+    pub way: Way,
+    /// How the internal plane is closed.
+    pub plane: Plane,
+    /// `IntBusyPollUs`; 0 is off.
+    pub busy_poll_us: u32,
     /// Try to send to followers without copying; falls back where the kernel copies anyway.
     pub zero_copy: bool,
     /// CPUs for the thread and the kernel's workers; empty: all.
@@ -165,6 +170,16 @@ pub struct LogThread {
     pub(super) stalling: Option<(NodeId, LogPosition, Ticks)>,
     /// Links to a leader that could not be made since the last one that could.
     pub(super) failed_openings: u64,
+    /// Accepted connections whose greeting was not good, of late.
+    pub(super) places: Places,
+    /// What came for handshakes that this turn had no time for: one for each connection.
+    pub(super) put_aside: VecDeque<PutAside>,
+    /// Steps of handshakes of this turn.
+    pub(super) handshakes: usize,
+    /// Who was refused, for the log.
+    pub(super) strangers: Seldom,
+    /// From where greetings were proven.
+    pub(super) proven: ProvenHosts,
     /// The log buffer is registered with the kernel, or that was tried.
     pub(super) buffer_registered: bool,
     pub(super) now: Ticks,
@@ -185,6 +200,24 @@ pub struct LogThread {
     view_at: Ticks,
     /// Set when the thread is asked to stop: when it does at the latest.
     stop_at: Option<Ticks>,
+}
+
+/// Says what came of `IntBusyPollUs`: it depends on the kernel, and whether it helps on the card.
+fn poll_busily(driver: &mut Driver, microseconds: u32) {
+    if microseconds == 0 {
+        return;
+    }
+    match driver.poll_busily(microseconds) {
+        Ok(()) => tracing::info!(
+            "io_uring: before it sleeps this thread polls the cards of its links for {microseconds} us (NAPI busy \
+             polling), where their drivers have NAPI"
+        ),
+        Err(failure) => tracing::warn!(
+            %failure,
+            "IntBusyPollUs is {microseconds}, but the kernel refuses NAPI busy polling for this ring: links are served by \
+             interrupts. It needs Linux 6.9 with CONFIG_NET_RX_BUSY_POLL; set IntBusyPollUs to 0 otherwise"
+        ),
+    }
 }
 
 impl LogThread {
@@ -208,10 +241,13 @@ impl LogThread {
         for finding in &driver.capabilities().findings {
             tracing::info!("io_uring: {finding}");
         }
-        tracing::info!("replication path: one io_uring on this thread, no send/recv system calls");
+        let sealed =
+            options.plane.trust().map_or("", |_| "; links are TLS, so nothing is sent without copying (zero-copy)");
+        tracing::info!("replication path: one io_uring on this thread, no send/recv system calls{sealed}");
         if let Err(failure) = driver.limit_workers(KERNEL_WORKERS, &options.cpus) {
             tracing::warn!(%failure, "io_uring: the kernel's worker threads cannot be limited");
         }
+        poll_busily(&mut driver, options.busy_poll_us);
         let data_buffers = driver.add_group(LINK_BUFFER_COUNT, LINK_BUFFER_BYTES)?;
         let listener = listener.map(|listener| driver.attach(listener));
         let watches = [links.requests.eventfd(), links.control_input.eventfd(), links.shell_input.eventfd()]
@@ -239,6 +275,11 @@ impl LogThread {
             followers: BTreeMap::new(),
             failed_leaders: Vec::new(),
             failed_openings: 0,
+            places: Places::default(),
+            put_aside: VecDeque::new(),
+            handshakes: 0,
+            strangers: Seldom::default(),
+            proven: ProvenHosts::default(),
             stalling: None,
             buffer_registered: false,
             now: monotonic_now(),
@@ -297,6 +338,7 @@ impl LogThread {
             self.engine.handle_leader_link(leader, false);
             self.carry_out()?;
         }
+        self.go_on_with_handshakes()?;
         let mut completions = std::mem::take(&mut self.completions);
         for completion in completions.drain(..) {
             self.handle_completion(completion)?;
@@ -391,7 +433,7 @@ impl LogThread {
 
     /// How long the ring may wait; announces the sleep to the queues if it will.
     fn wait(&mut self) -> Wait {
-        if !self.failed_leaders.is_empty() {
+        if !self.failed_leaders.is_empty() || !self.put_aside.is_empty() {
             return Wait::No;
         }
         // A deferred request waits for the disk or a follower, not for more requests.

@@ -4,12 +4,14 @@
 
 mod event;
 mod identity;
+mod network;
 mod position;
 mod time;
 mod wall_time;
 
 pub use event::{EventNumber, ExpectedVersion, METASTREAM_PREFIX, base_stream, is_system_stream, metastream_of};
 pub use identity::{ClusterId, EventId, Guid, NodeId};
+pub use network::{Network, NetworkError};
 pub use position::{Epoch, LogPosition, Term};
 pub use time::Ticks;
 pub use wall_time::WallTime;

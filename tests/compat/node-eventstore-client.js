@@ -5,6 +5,7 @@
 //
 //   node node-eventstore-client.js MODULES HOST TCP_PORT HTTP_PORT
 //   GOSSIP_SEEDS=host:httpport,...   connect through gossip instead
+//   TLS=1                            the ports are those with TLS; NODE_EXTRA_CA_CERTS names the authority
 //   NO_PERSISTENT=1                  leave persistent subscriptions out
 const path = require('path');
 const assert = require('assert');
@@ -16,6 +17,7 @@ const seeds = (process.env.GOSSIP_SEEDS || '')
   .split(',')
   .filter(Boolean)
   .map((s) => new es.GossipSeed({ host: s.split(':')[0], port: Number(s.split(':')[1]) }));
+const secure = process.env.TLS ? { useSslConnection: true, validateServer: true } : {};
 const admin = new es.UserCredentials(process.env.ES_USER || 'admin', process.env.ES_PASS || 'changeit');
 const EV = es.expectedVersion;
 const stream = 'compat-node-' + randomUUID();
@@ -23,7 +25,7 @@ const ev = (n, extra) => es.createJsonEventData(randomUUID(), Object.assign({ n 
 const json = (b) => JSON.parse(b.toString());
 const open = (settings, target) =>
   new Promise((ok, no) => {
-    const c = es.createConnection(Object.assign({ log: new es.NoopLogger() }, settings), target);
+    const c = es.createConnection(Object.assign({ log: new es.NoopLogger() }, secure, settings), target);
     c.once('connected', (at) => ok([c, at]));
     c.once('closed', (why) => no(new Error('closed: ' + why)));
     c.on('error', () => {});
@@ -38,7 +40,7 @@ const rejects = (p, name) =>
   });
 
 run(
-  'node-eventstore-client',
+  'node-eventstore-client' + (process.env.TLS ? ' with TLS' : ''),
   [
     [
       'connect over ' + (seeds.length ? 'gossip' : 'tcp'),

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 
-use crate::load::{Load, Writer};
 use crate::support::cluster::{Cluster, Node, small_chunks};
+use crate::support::load::{Load, Writer};
 use crate::{Arguments, rounds};
 
 const MIB: u64 = 1 << 20;
@@ -19,7 +19,7 @@ const FILL_BYTES: usize = 48 << 10;
 
 /// Runs it and prints both rates.
 pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
-    let mut cluster = Cluster::start(folder, &small_chunks(arguments.chunk_size))?;
+    let mut cluster = Cluster::start_locked(folder, arguments.lock(), &small_chunks(arguments.chunk_size))?;
     let run = fastrand::Rng::with_seed(arguments.seed).u32(..);
     let away = (cluster.leader()? + 1) % 3;
     cluster.nodes[away].kill();

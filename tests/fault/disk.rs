@@ -6,6 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail, ensure};
 
+use crate::support::shell::run;
+
 /// Bytes a second that a device may write, of the first version of control groups; the root group holds for everybody.
 const THROTTLE: &str = "/sys/fs/cgroup/blkio/blkio.throttle.write_bps_device";
 
@@ -18,19 +20,6 @@ pub(crate) struct Disk {
     image: PathBuf,
     device: String,
     pub(crate) mount: PathBuf,
-}
-
-/// Runs a command given as words between blanks.
-pub(crate) fn words(line: &str) -> anyhow::Result<()> {
-    run(&line.split_whitespace().collect::<Vec<_>>()).map(|_| ())
-}
-
-/// Runs a command; what it printed.
-fn run(line: &[&str]) -> anyhow::Result<String> {
-    let output = Command::new(line[0]).args(&line[1..]).output().with_context(|| format!("{} cannot run", line[0]))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{}: {}, {}", line.join(" "), output.status, said.trim());
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn text(path: &Path) -> anyhow::Result<&str> {

@@ -6,10 +6,11 @@ use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
 
 use crate::disk::Disk;
-use crate::lab::{Lab, Plane, clock_library};
+use crate::lab::{Lab, clock_library};
 use crate::support::cluster::Cluster;
-use crate::support::http;
-use crate::workload::Workload;
+use crate::support::keys::Keys;
+use crate::support::wires::Plane;
+use crate::support::workload::Workload;
 
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -191,6 +192,7 @@ pub(crate) struct Stage {
     // Dropped in this order: the nodes end before their disks and networks go.
     pub(crate) cluster: Cluster,
     pub(crate) lab: Lab,
+    pub(crate) keys: Keys,
 }
 
 /// A fault that is on.
@@ -242,36 +244,40 @@ impl Stage {
                 ensure!(status.success(), "node {} ended with {status} after SIGTERM", victim + 1);
             }
             Kind::Stop => self.cluster.nodes[victim].signal(Signal::STOP),
-            Kind::Cut | Kind::Flap => self.lab.set_cable(Plane::Internal, victim, false)?,
+            Kind::Cut | Kind::Flap => self.lab.wires.set_cable(Plane::Internal, victim, false)?,
             Kind::OneWay => {
                 let is_silent = draw.dice & 1 == 0;
                 what.push_str(&format!(" to {}{}", other + 1, if is_silent { "" } else { ", no route" }));
                 if is_silent {
-                    self.lab.set_lost(victim, other, true)?;
+                    self.lab.wires.set_lost(Plane::Internal, victim, other, true)?;
                 } else {
-                    self.lab.set_unroutable(victim, other, true)?;
+                    self.lab.wires.set_unroutable(Plane::Internal, victim, other, true)?;
                 }
             }
-            Kind::Mute => self.others(victim).try_for_each(|other| self.lab.set_lost(victim, other, true))?,
-            Kind::Deaf => self.others(victim).try_for_each(|other| self.lab.set_lost(other, victim, true))?,
+            Kind::Mute => self
+                .others(victim)
+                .try_for_each(|other| self.lab.wires.set_lost(Plane::Internal, victim, other, true))?,
+            Kind::Deaf => self
+                .others(victim)
+                .try_for_each(|other| self.lab.wires.set_lost(Plane::Internal, other, victim, true))?,
             Kind::Pair => {
                 what.push_str(&format!(" and {}", other + 1));
-                self.lab.set_lost(victim, other, true)?;
-                self.lab.set_lost(other, victim, true)?;
+                self.lab.wires.set_lost(Plane::Internal, victim, other, true)?;
+                self.lab.wires.set_lost(Plane::Internal, other, victim, true)?;
             }
             Kind::Isolate => {
-                self.lab.set_cable(Plane::Internal, victim, false)?;
-                self.lab.set_cable(Plane::External, victim, false)?;
+                self.lab.wires.set_cable(Plane::Internal, victim, false)?;
+                self.lab.wires.set_cable(Plane::External, victim, false)?;
             }
-            Kind::External => self.lab.set_cable(Plane::External, victim, false)?,
+            Kind::External => self.lab.wires.set_cable(Plane::External, victim, false)?,
             Kind::Bridge => {
                 "all".clone_into(&mut what);
-                self.lab.set_bridge(Plane::Internal, false)?;
+                self.lab.wires.set_bridge(Plane::Internal, false)?;
             }
             Kind::SlowLink => {
                 let kbit = 500 << (draw.dice % 5);
                 what.push_str(&format!(", {kbit} kbit/s"));
-                self.lab.set_slow_link(victim, Some(kbit))?;
+                self.lab.wires.set_slow_link(Plane::Internal, victim, Some(kbit))?;
             }
             Kind::FullDisk => {
                 load.set_disk_may_be_full(true);
@@ -290,9 +296,11 @@ impl Stage {
                 self.lab.set_clock(victim, seconds)?;
             }
             Kind::Resign => {
-                let address = self.cluster.nodes[victim].int_http();
-                let answer = http::request(address, "POST", "/admin/resign", "", Duration::from_secs(5))?;
-                what.push_str(&format!(", answered {}", answer.status));
+                let node = &self.cluster.nodes[victim];
+                let address = node.int_http().to_string();
+                let done =
+                    node.operate(&self.keys, &["admin", "resign", "--yes", "--wait", "0", "--node", &address])?;
+                what.push_str(&format!(", {}", done.status));
             }
         }
         Ok(Struck { draw, victim, other, what, stops_writes: draw.kind.stops_writes() })
@@ -303,7 +311,7 @@ impl Stage {
         if struck.draw.kind != Kind::Flap {
             return Ok(Duration::from_millis(20));
         }
-        self.lab.set_cable(Plane::Internal, struck.victim, flaps.bool())?;
+        self.lab.wires.set_cable(Plane::Internal, struck.victim, flaps.bool())?;
         Ok(Duration::from_millis(flaps.u64(30..700)))
     }
 
@@ -319,22 +327,28 @@ impl Stage {
             Kind::Kill | Kind::Restart => self.cluster.nodes[victim].start()?,
             Kind::KillAll => self.cluster.nodes.iter_mut().try_for_each(|node| node.start())?,
             Kind::Stop => self.cluster.nodes[victim].signal(Signal::CONT),
-            Kind::Cut | Kind::Flap => self.lab.set_cable(Plane::Internal, victim, true)?,
-            Kind::OneWay if struck.draw.dice & 1 == 0 => self.lab.set_lost(victim, other, false)?,
-            Kind::OneWay => self.lab.set_unroutable(victim, other, false)?,
-            Kind::Mute => self.others(victim).try_for_each(|other| self.lab.set_lost(victim, other, false))?,
-            Kind::Deaf => self.others(victim).try_for_each(|other| self.lab.set_lost(other, victim, false))?,
+            Kind::Cut | Kind::Flap => self.lab.wires.set_cable(Plane::Internal, victim, true)?,
+            Kind::OneWay if struck.draw.dice & 1 == 0 => {
+                self.lab.wires.set_lost(Plane::Internal, victim, other, false)?
+            }
+            Kind::OneWay => self.lab.wires.set_unroutable(Plane::Internal, victim, other, false)?,
+            Kind::Mute => self
+                .others(victim)
+                .try_for_each(|other| self.lab.wires.set_lost(Plane::Internal, victim, other, false))?,
+            Kind::Deaf => self
+                .others(victim)
+                .try_for_each(|other| self.lab.wires.set_lost(Plane::Internal, other, victim, false))?,
             Kind::Pair => {
-                self.lab.set_lost(victim, other, false)?;
-                self.lab.set_lost(other, victim, false)?;
+                self.lab.wires.set_lost(Plane::Internal, victim, other, false)?;
+                self.lab.wires.set_lost(Plane::Internal, other, victim, false)?;
             }
             Kind::Isolate => {
-                self.lab.set_cable(Plane::Internal, victim, true)?;
-                self.lab.set_cable(Plane::External, victim, true)?;
+                self.lab.wires.set_cable(Plane::Internal, victim, true)?;
+                self.lab.wires.set_cable(Plane::External, victim, true)?;
             }
-            Kind::External => self.lab.set_cable(Plane::External, victim, true)?,
-            Kind::Bridge => self.lab.set_bridge(Plane::Internal, true)?,
-            Kind::SlowLink => self.lab.set_slow_link(victim, None)?,
+            Kind::External => self.lab.wires.set_cable(Plane::External, victim, true)?,
+            Kind::Bridge => self.lab.wires.set_bridge(Plane::Internal, true)?,
+            Kind::SlowLink => self.lab.wires.set_slow_link(Plane::Internal, victim, None)?,
             Kind::FullDisk => {
                 load.set_heavy(false);
                 self.lab.disks[victim].make_room()?;

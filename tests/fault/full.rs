@@ -12,15 +12,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 
-use crate::disk::{Disk, words};
+use crate::Arguments;
+use crate::disk::Disk;
 use crate::faults::Stage;
 use crate::lab::{Lab, remove_stale};
-use crate::pace::Limit;
-use crate::steady::{Steady, interrupted};
 use crate::support::cluster::{Cluster, small_chunks};
-use crate::support::{client, wait_until};
-use crate::workload::Workload;
-use crate::{Arguments, verify};
+use crate::support::keys::Keys;
+use crate::support::pace::Limit;
+use crate::support::shell::words;
+use crate::support::steady::{Steady, interrupted};
+use crate::support::workload::Workload;
+use crate::support::{client, verify, wait_until};
 
 /// Room on each disk: the load is done long before it has taken that, so a disk is full only where the test fills it.
 const DISK_MIB: u64 = 1536;
@@ -70,10 +72,11 @@ struct Scene {
 }
 
 impl Scene {
-    fn start(arguments: &Arguments, lab: Lab) -> anyhow::Result<Scene> {
-        let cluster = Cluster::start_at(lab.homes(false)?, &small_chunks(CHUNK_SIZE))?;
+    fn start(arguments: &Arguments, folder: &Path, lab: Lab) -> anyhow::Result<Scene> {
+        let keys = Keys::make(folder, "keys", arguments.lock(), &lab.addresses())?;
+        let cluster = Cluster::start_at(lab.homes(&keys, false)?, &small_chunks(CHUNK_SIZE))?;
         let load = Workload::start(&cluster, arguments.seed, arguments.writers, LIMIT);
-        Ok(Scene { load, stage: Stage { cluster, lab }, interrupted: interrupted()? })
+        Ok(Scene { load, stage: Stage { cluster, lab, keys }, interrupted: interrupted()? })
     }
 
     fn steady(&mut self) -> Steady<'_> {
@@ -97,7 +100,7 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     if !prepare(folder)? {
         return Ok(());
     }
-    let mut scene = Scene::start(arguments, Lab::build(folder, 3, DISK_MIB)?)?;
+    let mut scene = Scene::start(arguments, folder, Lab::build(folder, 3, DISK_MIB)?)?;
     let result = ["leader", "follower", "leader and a follower", "both followers"]
         .into_iter()
         .try_for_each(|who| scene.full(who).with_context(|| format!("full: {who}")));
@@ -235,7 +238,7 @@ fn failing(arguments: &Arguments, folder: &Path, distance: usize) -> anyhow::Res
         *disk = Disk::in_file(memory.0.join("disk.img"), folder.join(format!("mount-{index}")), MEMORY_MIB)?;
         memories.push(memory);
     }
-    let mut scene = Scene::start(arguments, lab)?;
+    let mut scene = Scene::start(arguments, folder, lab)?;
     let result = scene.fail(&memories, distance);
     let ended = scene.end(folder, result);
     drop(memories);

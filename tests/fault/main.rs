@@ -1,7 +1,7 @@
 //! Real nodes, clients that never rest, and one fault after the other.
 //!
 //! `--mode suite` is the large one: namespaces, file systems of their own, every kind of fault, a history of all that
-//! clients did and were told (`suite`, `lab`, `faults`, `workload`, `verify`). The other modes kill and stop nodes on
+//! clients did and were told (`suite`, `lab`, `faults`; `support::workload`, `support::verify`). The other modes kill and stop nodes on
 //! loopback and need nothing of the machine.
 //!
 //! What an acknowledgement promises, and what is checked here after every run:
@@ -12,32 +12,22 @@
 //! Times are printed, not judged: `scripts/failover.sh` compares them with what we aim at.
 
 mod catchup;
-mod check;
-mod client;
 mod disk;
 mod faults;
-mod follower;
 mod full;
-mod history;
-mod known;
 mod lab;
-mod load;
-mod machine;
-mod pace;
 mod random_kill;
 mod rejudge;
 mod rounds;
-mod steady;
 mod suite;
 #[path = "../support/mod.rs"]
 mod support;
-mod verify;
-mod watcher;
-mod workload;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+
+use crate::support::keys::Lock;
 
 /// Kills and stops nodes of a cluster under load.
 #[derive(Clone, Debug, Parser)]
@@ -76,6 +66,12 @@ pub(crate) struct Arguments {
     /// Bytes of log in a chunk file.
     #[arg(long, default_value_t = 4 << 20)]
     chunk_size: u64,
+    /// The nodes of loopback modes and of the suite know each other by certificates.
+    #[arg(long)]
+    tls: bool,
+    /// They know each other by a secret.
+    #[arg(long)]
+    secret: bool,
     /// The folder that a run has kept, for the mode judge.
     #[arg(long)]
     data: Option<std::path::PathBuf>,
@@ -96,6 +92,13 @@ pub(crate) struct Arguments {
     exact: bool,
     #[arg(long, hide = true)]
     test_threads: Option<usize>,
+}
+
+impl Arguments {
+    /// How the internal plane of the nodes is closed.
+    pub(crate) fn lock(&self) -> Lock {
+        Lock { secret: self.secret, tls: self.tls }
+    }
 }
 
 fn main() -> ExitCode {
@@ -129,7 +132,7 @@ fn main() -> ExitCode {
             println!("fault: ok");
             ExitCode::SUCCESS
         }
-        Err(error) if error.is::<steady::Interrupted>() => {
+        Err(error) if error.is::<support::steady::Interrupted>() => {
             println!("fault: interrupted; taking everything down");
             let _ = std::fs::remove_dir_all(&folder);
             ExitCode::FAILURE

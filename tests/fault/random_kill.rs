@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use crate::pace::Limit;
-use crate::steady::{Interrupted, Steady, interrupted};
+use crate::Arguments;
 use crate::support::cluster::{Cluster, small_chunks};
-use crate::workload::Workload;
-use crate::{Arguments, verify};
+use crate::support::pace::Limit;
+use crate::support::steady::{Interrupted, Steady, interrupted};
+use crate::support::verify;
+use crate::support::workload::Workload;
 
 /// No large events are asked for.
 const LIMIT: Limit = Limit { burst: 0, a_second: 0 };
@@ -19,7 +20,7 @@ const LIMIT: Limit = Limit { burst: 0, a_second: 0 };
 pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     verify::self_test().context("the checker itself")?;
     let interrupted = interrupted()?;
-    let mut cluster = Cluster::start(folder, &small_chunks(arguments.chunk_size))?;
+    let mut cluster = Cluster::start_locked(folder, arguments.lock(), &small_chunks(arguments.chunk_size))?;
     let mut load = Workload::start(&cluster, arguments.seed, arguments.writers, LIMIT);
     let chunk_size = arguments.chunk_size;
     let mut steady = Steady { cluster: &mut cluster, load: &load, interrupted: &interrupted, chunk_size };

@@ -5,16 +5,17 @@
 //! count between them are compared; what clients saw in each other's answers was compared while the run went on.
 
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
 
+use crate::Arguments;
 use crate::disk::Disk;
-use crate::history::{History, Outcome, Session};
-use crate::known::{self, Known};
-use crate::support::cluster::{Cluster, Home, free_ports, small_chunks};
-use crate::verify::{self, Entry};
-use crate::{Arguments, check};
+use crate::support::check;
+use crate::support::cluster::{Cluster, Home, small_chunks};
+use crate::support::history::{History, Outcome, Session};
+use crate::support::known::{self, Known};
+use crate::support::verify::{self, Entry};
 
 /// Judges what lies in `--data`.
 pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
@@ -53,9 +54,7 @@ fn homes(kept: &Path, folder: &Path) -> anyhow::Result<(Vec<Disk>, Vec<Home>)> {
             break;
         };
         let ip = Ipv4Addr::new(127, 0, 0, 120 + number);
-        let (launcher, environment, node) = (Vec::new(), Vec::new(), PathBuf::from(format!("node-{number}")));
-        let folder = folder.join(node);
-        homes.push(Home { int_ip: ip, ext_ip: ip, first_port: free_ports(ip), folder, db, launcher, environment });
+        homes.push(Home::new(ip, folder.join(format!("node-{number}")), db));
     }
     ensure!(!homes.is_empty(), "neither disk-1.img nor node-101/db in {}", kept.display());
     Ok((disks, homes))

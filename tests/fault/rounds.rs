@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
 
-use crate::load::{Load, Writer};
+use crate::Arguments;
+use crate::support::check;
 use crate::support::cluster::{Cluster, small_chunks};
+use crate::support::load::{Load, Writer};
 use crate::support::wait_until;
-use crate::{Arguments, check};
 
 /// What happens in a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +66,7 @@ struct Gaps {
 pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     let modes = Mode::named(&arguments.mode)?;
     let mut random = fastrand::Rng::with_seed(arguments.seed);
-    let mut cluster = Cluster::start(folder, &small_chunks(arguments.chunk_size))?;
+    let mut cluster = Cluster::start_locked(folder, arguments.lock(), &small_chunks(arguments.chunk_size))?;
     let load = Load::start(&cluster, random.u32(..), 0, arguments.writers, 160);
     for mode in modes {
         let mut all = Vec::new();

@@ -3,7 +3,7 @@
 //! Never more is broken at one time than the cluster's promise covers, but for the faults that strike all: then writes
 //! may stop, and still nothing may be lost. After each fault, when it is healed, the time is taken until a write that is
 //! sent after that is acknowledged; then the cluster must become whole again, and the logs of all nodes are compared as
-//! far as they are committed. At the end [`verify`](crate::verify) judges the history of the run.
+//! far as they are committed. At the end [`verify`](crate::support::verify) judges the history of the run.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,15 +13,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 
+use crate::Arguments;
 use crate::faults::{Draw, Kind, Schedule, Stage, Struck};
-use crate::history::History;
 use crate::lab::{Lab, remove_stale};
-use crate::machine::Machine;
-use crate::pace::Limit;
-use crate::steady::{Interrupted, Steady, interrupted};
 use crate::support::cluster::{Cluster, small_chunks};
-use crate::workload::Workload;
-use crate::{Arguments, verify};
+use crate::support::history::History;
+use crate::support::keys::Keys;
+use crate::support::machine::Machine;
+use crate::support::pace::Limit;
+use crate::support::steady::{Interrupted, Steady, interrupted};
+use crate::support::verify;
+use crate::support::workload::Workload;
 
 /// How long until the cluster takes writes again is aimed at.
 const WRITABLE_LIMIT: Duration = Duration::from_millis(1_500);
@@ -71,7 +73,8 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     let interrupted = interrupted()?;
     let disk_mib = DISK_MIB + DISK_MIB_A_MINUTE * arguments.minutes.ceil() as u64;
     let lab = Lab::build(folder, arguments.nodes, disk_mib)?;
-    let homes = lab.homes(kinds.contains(&Kind::Clock))?;
+    let keys = Keys::make(folder, "keys", arguments.lock(), &lab.addresses())?;
+    let homes = lab.homes(&keys, kinds.contains(&Kind::Clock))?;
     let cluster = Cluster::start_at(homes, &small_chunks(arguments.chunk_size))?;
     let load = Workload::start(&cluster, arguments.seed, arguments.writers, LIMIT);
     let schedule = Schedule::new(arguments.seed, kinds, arguments.nodes);
@@ -79,7 +82,7 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
         arguments,
         folder,
         history: History::default(),
-        stage: Stage { lab, cluster },
+        stage: Stage { lab, cluster, keys },
         load,
         schedule,
         interrupted,

@@ -2,13 +2,18 @@
 
 mod bench;
 mod bit_flips;
+mod closed;
 mod cluster;
+mod deployment;
 mod disk_full;
 mod flips_everywhere;
 mod frames;
 mod garbage;
 mod operator;
 mod options;
+mod refusals;
+mod secure;
+mod service;
 mod single;
 #[path = "../support/mod.rs"]
 mod support;

@@ -22,19 +22,19 @@ const LIMIT: Duration = Duration::from_secs(60);
 const CHUNK_BYTES: u64 = 1 << 20;
 
 /// Runs a command; its exit status and all that it printed.
-fn ringstore(arguments: &[&str]) -> (i32, String) {
+pub(crate) fn ringstore(arguments: &[&str]) -> (i32, String) {
     let output = command().args(arguments).output().expect("the program runs");
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     (output.status.code().expect("it ended by itself"), text)
 }
 
-fn succeeds(arguments: &[&str]) -> String {
+pub(crate) fn succeeds(arguments: &[&str]) -> String {
     let (status, text) = ringstore(arguments);
     assert_eq!(status, 0, "{arguments:?}: {text}");
     text
 }
 
-fn fails(arguments: &[&str], expected: &str) {
+pub(crate) fn fails(arguments: &[&str], expected: &str) {
     let (status, text) = ringstore(arguments);
     assert!(status == 2 && text.contains(expected), "{arguments:?}: {status} {text}");
 }
@@ -118,7 +118,7 @@ fn wait_for_role(node: &Node, expected: &str) {
     wait_until(expected, LIMIT, || role(node) == expected).unwrap_or_else(|error| panic!("{error}: {}", node.tail()));
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 

@@ -4,13 +4,14 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use super::keys::{Keys, Lock};
 use super::{http, wait_until};
 
 /// How long a node may take to come up, to elect, to stop. Far above what it needs: performance is not what fails.
@@ -110,13 +111,26 @@ pub(crate) fn figures(ext_http: SocketAddr, limit: Duration) -> anyhow::Result<F
 pub(crate) struct Home {
     pub(crate) int_ip: Ipv4Addr,
     pub(crate) ext_ip: Ipv4Addr,
-    pub(crate) first_port: u16,
+    /// Internal TCP, external TCP, internal HTTP, external HTTP.
+    pub(crate) ports: [u16; 4],
     /// For the output of the process and its text logs.
     pub(crate) folder: PathBuf,
     pub(crate) db: PathBuf,
     /// The program that brings the node there, with its arguments.
     pub(crate) launcher: Vec<String>,
     pub(crate) environment: Vec<(String, String)>,
+    /// Options of this node alone.
+    pub(crate) options: Vec<String>,
+}
+
+impl Home {
+    /// Both planes at `ip`, on free ports.
+    pub(crate) fn new(ip: Ipv4Addr, folder: PathBuf, db: PathBuf) -> Home {
+        let first = free_ports(ip);
+        let ports = [first, first + 1, first + 2, first + 3];
+        let (launcher, environment, options) = (Vec::new(), Vec::new(), Vec::new());
+        Home { int_ip: ip, ext_ip: ip, ports, folder, db, launcher, environment, options }
+    }
 }
 
 /// One node: two ports on each of its addresses, a folder, and a process while it runs.
@@ -131,12 +145,12 @@ pub(crate) struct Node {
 
 impl Node {
     fn new(ip: Ipv4Addr, folder: PathBuf) -> Node {
-        let (launcher, environment) = (Vec::new(), Vec::new());
-        let (first_port, db) = (free_ports(ip), folder.join("db"));
-        Node::at(Home { int_ip: ip, ext_ip: ip, first_port, folder, db, launcher, environment })
+        let db = folder.join("db");
+        Node::at(Home::new(ip, folder, db))
     }
 
-    fn at(home: Home) -> Node {
+    /// A node at a home, not started.
+    pub(crate) fn at(home: Home) -> Node {
         Node { ip: home.int_ip, folder: home.folder.clone(), home, options: Vec::new(), child: None }
     }
 
@@ -148,19 +162,19 @@ impl Node {
     }
 
     pub(crate) fn int_tcp(&self) -> SocketAddr {
-        SocketAddr::new(IpAddr::V4(self.home.int_ip), self.home.first_port)
+        SocketAddr::new(IpAddr::V4(self.home.int_ip), self.home.ports[0])
     }
 
     pub(crate) fn ext_tcp(&self) -> SocketAddr {
-        SocketAddr::new(IpAddr::V4(self.home.ext_ip), self.home.first_port + 1)
+        SocketAddr::new(IpAddr::V4(self.home.ext_ip), self.home.ports[1])
     }
 
     pub(crate) fn int_http(&self) -> SocketAddr {
-        SocketAddr::new(IpAddr::V4(self.home.int_ip), self.home.first_port + 2)
+        SocketAddr::new(IpAddr::V4(self.home.int_ip), self.home.ports[2])
     }
 
     pub(crate) fn ext_http(&self) -> SocketAddr {
-        SocketAddr::new(IpAddr::V4(self.home.ext_ip), self.home.first_port + 3)
+        SocketAddr::new(IpAddr::V4(self.home.ext_ip), self.home.ports[3])
     }
 
     /// Where its log lies.
@@ -174,7 +188,7 @@ impl Node {
         let mut options = Vec::new();
         options.extend(["--int-ip".into(), self.home.int_ip.to_string()]);
         options.extend(["--ext-ip".into(), self.home.ext_ip.to_string()]);
-        for (name, port) in ports.iter().zip(self.home.first_port..) {
+        for (name, port) in ports.iter().zip(self.home.ports) {
             options.extend([(*name).to_owned(), port.to_string()]);
         }
         options.extend(["--db".into(), self.db().display().to_string()]);
@@ -184,12 +198,28 @@ impl Node {
 
     /// Starts the process; what it prints is appended to `output` in its folder.
     pub(crate) fn start(&mut self) -> anyhow::Result<()> {
+        self.start_through(&[])
+    }
+
+    /// The same; it gets the processors when nobody else wants them (SCHED_IDLE).
+    pub(crate) fn start_idle(&mut self) -> anyhow::Result<()> {
+        self.start_through(&["chrt", "--idle", "0"])
+    }
+
+    fn start_through(&mut self, changer: &[&str]) -> anyhow::Result<()> {
         assert!(self.child.is_none(), "{} runs already", self.ip);
         fs::create_dir_all(&self.folder)?;
         let output = File::options().create(true).append(true).open(self.output())?;
-        let mut command = command_through(&self.home.launcher);
+        let launcher: Vec<String> =
+            self.home.launcher.iter().cloned().chain(changer.iter().map(|word| (*word).to_owned())).collect();
+        let mut command = command_through(&launcher);
         command.envs(self.home.environment.iter().map(|(name, value)| (name, value)));
-        command.args(self.place()).args(&self.options).stdout(output.try_clone()?).stderr(output);
+        command
+            .args(self.place())
+            .args(&self.options)
+            .args(&self.home.options)
+            .stdout(output.try_clone()?)
+            .stderr(output);
         self.child = Some(command.spawn().with_context(|| format!("{} does not start", program().display()))?);
         Ok(())
     }
@@ -263,10 +293,26 @@ impl Node {
         self.folder.join("output")
     }
 
+    /// All that the process has printed so far.
+    pub(crate) fn said(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.output()).unwrap_or_default()).into_owned()
+    }
+
+    /// Adds options; they hold from the next start on.
+    pub(crate) fn add_options(&mut self, options: &[String]) {
+        self.options.extend_from_slice(options);
+    }
+
+    /// Runs a command of the program where the node lives, with what it needs to be let in.
+    pub(crate) fn operate(&self, keys: &Keys, words: &[&str]) -> anyhow::Result<Output> {
+        let mut command = command_through(&self.home.launcher);
+        command.args(words).args(keys.command_options(self.home.int_ip)).stdin(Stdio::null());
+        command.output().with_context(|| format!("{} does not start", program().display()))
+    }
+
     /// What the node says of itself, and the last lines that the process printed.
     pub(crate) fn tail(&self) -> String {
-        let text = fs::read(self.output()).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
+        let text = self.said();
         let lines: Vec<&str> = text.lines().collect();
         let figures = self.figures().map_or_else(|| "no answer".to_owned(), |figures| format!("{figures:?}"));
         format!("{}: {figures}; last words:\n{}", self.ip, lines[lines.len().saturating_sub(20)..].join("\n"))
@@ -290,8 +336,19 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts three nodes below `folder` and waits until one leads and two follow.
     pub(crate) fn start(folder: &Path, options: &[String]) -> anyhow::Result<Cluster> {
-        let place = |last: u8| Node::new(Ipv4Addr::new(127, 0, 0, last), folder.join(format!("node-{last}")));
-        Cluster::start_nodes([101, 102, 103].map(place).into(), options)
+        Cluster::start_locked(folder, Lock::default(), options)
+    }
+
+    /// The same with an internal plane that is closed.
+    pub(crate) fn start_locked(folder: &Path, lock: Lock, options: &[String]) -> anyhow::Result<Cluster> {
+        let addresses = [101, 102, 103].map(|last| Ipv4Addr::new(127, 0, 0, last));
+        let keys = Keys::make(folder, "keys", lock, &addresses)?;
+        let place = |ip: Ipv4Addr| {
+            let mut node = Node::new(ip, folder.join(format!("node-{}", ip.octets()[3])));
+            node.home.options = keys.options(ip);
+            node
+        };
+        Cluster::start_nodes(addresses.map(place).into(), options)
     }
 
     /// Starts a node in each of `homes` and waits until one leads and all others follow.
@@ -378,7 +435,7 @@ impl Cluster {
 ///
 /// They lie below the range that the kernel gives to outgoing connections, so no client can hold one while its node is
 /// down.
-pub(crate) fn free_ports(ip: Ipv4Addr) -> u16 {
+fn free_ports(ip: Ipv4Addr) -> u16 {
     // Other test programs may run at the same time: begin at a place of our own.
     let mut random = fastrand::Rng::new();
     for _ in 0..200 {

@@ -57,16 +57,18 @@ pub(crate) fn request(
     }
 }
 
-/// The response in `bytes`, once it is whole. The server gives the length of every body.
+/// The response in `bytes`, once it is whole. The server gives the length of every body that there is.
 fn parse(bytes: &[u8]) -> io::Result<Option<Response>> {
     let bad =
         |what: &str| io::Error::new(ErrorKind::InvalidData, format!("{what}: {}", String::from_utf8_lossy(bytes)));
     let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
     let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| bad("no status"))?;
+    let status: u16 = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| bad("no status"))?;
     let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
     let length: usize = match length {
         Some(length) => length.trim().parse().map_err(|_| bad("a bad Content-Length"))?,
+        // "No content" has none, and says nothing of its length.
+        None if status == 204 => 0,
         None => return Err(bad("no Content-Length")),
     };
     let Some(body) = bytes.get(end + 4..end + 4 + length) else { return Ok(None) };

@@ -1,4 +1,5 @@
-//! What the test programs share: a small client of the v5 wire, HTTP in a few lines, nodes as processes.
+//! What the test programs share: a small client of the v5 wire, HTTP in a few lines, nodes as processes, hosts made of
+//! network namespaces, loads that keep a history, and the judgement over it.
 //!
 //! The client is written from the wire's description and shares no code with the server, so that one mistake cannot
 //! hide on both sides.
@@ -6,10 +7,25 @@
 // Each test program includes this module and uses its part of it.
 #![allow(dead_code)]
 
+pub(crate) mod check;
 pub(crate) mod client;
 pub(crate) mod cluster;
+pub(crate) mod follower;
+pub(crate) mod history;
 pub(crate) mod http;
+pub(crate) mod keys;
+pub(crate) mod known;
+pub(crate) mod load;
+pub(crate) mod machine;
 pub(crate) mod messages;
+pub(crate) mod pace;
+pub(crate) mod shell;
+pub(crate) mod steady;
+pub(crate) mod verify;
+pub(crate) mod watcher;
+pub(crate) mod wires;
+pub(crate) mod worker;
+pub(crate) mod workload;
 
 use std::time::{Duration, Instant};
 

@@ -104,8 +104,7 @@ fn equal_ports_on_one_address() {
     refused("IntIp=10.0.0.1 ExtIp=0.0.0.0");
     refused("IntIp=:: ExtIp=10.0.0.1");
     refused("IntIp=::1 ExtIp=::");
-    let warned = ["IntIp is 10.0.0.1: the traffic between the nodes"];
-    check_warnings(&format!("IntIp=10.0.0.1 ExtIp=10.0.0.2 {ports}"), &warned);
+    check_warnings(&format!("IntIp=10.0.0.1 ExtIp=10.0.0.2 ClusterSecretFile=/s {ports}"), &[]);
     check_warnings(&format!("IntIp=127.0.0.1 ExtIp=127.0.0.2 {ports}"), &[]);
     check_warnings(&format!("IntIp=::1 ExtIp=0.0.0.0 {ports}"), &[]);
 }
@@ -217,14 +216,13 @@ fn advertised_addresses_can_be_connected_to() {
             check_refused(&format!("{name}AdvertiseAs={any}"), &format!("{name}AdvertiseAs is {any}, which means"));
         }
     }
-    let internal = "IntIp is 0.0.0.0: the traffic between the nodes";
     check_warnings("ExtIp=0.0.0.0", &[]);
-    check_warnings("IntIp=0.0.0.0", &[internal]);
+    check_warnings("IntIp=0.0.0.0 ClusterSecretFile=/s", &[]);
     check_warnings(&in_cluster("ExtIp=0.0.0.0 ExtIpAdvertiseAs=192.168.0.1"), &[]);
-    check_warnings(&in_cluster("IntIp=0.0.0.0 IntIpAdvertiseAs=127.0.0.1"), &[internal]);
+    check_warnings(&in_cluster("IntIp=0.0.0.0 IntIpAdvertiseAs=127.0.0.1 ClusterSecretFile=/s"), &[]);
     check_warnings(
-        &in_cluster("IntIp=10.0.0.1"),
-        &["clients are told that this node is at 127.0.0.1, which is their own machine;", "IntIp is 10.0.0.1"],
+        &in_cluster("IntIp=10.0.0.1 ClusterSecretFile=/s"),
+        &["clients are told that this node is at 127.0.0.1, which is their own machine;"],
     );
 }
 
@@ -236,12 +234,36 @@ fn advertised_is_the_listening_endpoint_unless_told_otherwise() {
         assert_eq!(told, expected, "{options}");
     };
     check("", ["127.0.0.1:1112", "127.0.0.1:2112", "127.0.0.1:1113", "127.0.0.1:2113"]);
-    check("IntIp=10.0.0.1 ExtIp=10.0.0.2", ["10.0.0.1:1112", "10.0.0.1:2112", "10.0.0.2:1113", "10.0.0.2:2113"]);
+    check(
+        "IntIp=10.0.0.1 ExtIp=10.0.0.2 ClusterSecretFile=/s",
+        ["10.0.0.1:1112", "10.0.0.1:2112", "10.0.0.2:1113", "10.0.0.2:2113"],
+    );
     check(
         "IntIpAdvertiseAs=10.0.0.1 ExtIpAdvertiseAs=::1 IntTcpPortAdvertiseAs=1 IntHttpPortAdvertiseAs=2 \
          ExtTcpPortAdvertiseAs=3 ExtHttpPortAdvertiseAs=4",
         ["10.0.0.1:1", "10.0.0.1:2", "[::1]:3", "[::1]:4"],
     );
+}
+
+#[test]
+fn the_port_with_tls_is_told_and_one_that_is_not_opened_is_told_as_0() {
+    const FILES: &str = "CertificateFile=/c CertificatePrivateKeyFile=/k";
+    let check = |options: &str, plain: &str, secure: Option<&str>| {
+        let told = config(&format!("{FILES} {options}")).advertised();
+        assert_eq!(told.ext_tcp.to_string(), plain, "{options}");
+        assert_eq!(told.ext_secure_tcp.map(|address| address.to_string()).as_deref(), secure, "{options}");
+    };
+    check("ExtSecureTcpPortAdvertiseAs=7", "127.0.0.1:1113", None);
+    check("ExtSecureHttpPort=2114", "127.0.0.1:1113", None);
+    check("ExtSecureTcpPort=1116", "127.0.0.1:1113", Some("127.0.0.1:1116"));
+    let told = "ExtSecureTcpPort=1116 ExtSecureTcpPortAdvertiseAs=7 ExtIpAdvertiseAs=10.0.0.5 ExtTcpPortAdvertiseAs=8";
+    check(told, "10.0.0.5:8", Some("10.0.0.5:7"));
+    check(&format!("{told} DisableInsecureTCP=true"), "10.0.0.5:0", Some("10.0.0.5:7"));
+    // Nor is it in the way of another one.
+    let one_port = "ExtSecureTcpPort=1113";
+    check_refused(&format!("{FILES} {one_port}"), "ExtTcpPort and ExtSecureTcpPort are both 1113 on 127.0.0.1, but");
+    check(&format!("{one_port} DisableInsecureTCP=true"), "127.0.0.1:0", Some("127.0.0.1:1113"));
+    check_warnings(&format!("{CLUSTER} {FILES} ExtSecureTcpPort=1116 DisableInsecureTCP=true"), &[]);
 }
 
 #[test]
@@ -291,4 +313,54 @@ fn edge_threads_0_means_one_for_each_processor() {
     check("0", 1000, 256);
     check("1", 8, 1);
     check("4", 2, 4);
+    check("0 ExtCpus=2,5,7", 8, 3);
+    check("2 ExtCpus=2,5,7", 8, 2);
+}
+
+#[test]
+fn each_thread_is_placed_by_one_option() {
+    let check = |options: &str, log: &[usize], control: &[usize], background: &[usize], edges: [&[usize]; 3]| {
+        let config = config(options);
+        assert_eq!(config.log_cpus(), log, "{options}");
+        assert_eq!(config.control_cpus(), control, "{options}");
+        assert_eq!(config.background_cpus(), background, "{options}");
+        assert_eq!([0, 1, 2].map(|edge| config.edge_cpus(edge)), edges.map(<[usize]>::to_vec), "{options}");
+    };
+    check("", &[], &[], &[], [&[]; 3]);
+    check("IntCpus=0-1 ExtCpus=2-3", &[0, 1], &[0, 1], &[0, 1], [&[2], &[3], &[2]]);
+    check("CpuPinning=log=4,edges=5 IntCpus=", &[4], &[], &[], [&[5]; 3]);
+    check("CpuPinning=edges=5 IntCpus=0-1", &[0, 1], &[0, 1], &[0, 1], [&[5]; 3]);
+    check("CpuPinning=log=4 ExtCpus=5", &[4], &[], &[], [&[5]; 3]);
+    for thread in ["log", "control", "background"] {
+        check_refused(
+            &format!("CpuPinning={thread}=4 IntCpus=0-1"),
+            &format!(
+                "IntCpus is \"0-1\" (command line) and CpuPinning is \"{thread}=4\", but both place the {thread} thread;"
+            ),
+        );
+    }
+    check_refused("CpuPinning=edges=4 ExtCpus=0", "ExtCpus is \"0\" (command line) and CpuPinning is \"edges=4\", but");
+    check_refused(
+        "IntCpus=0-9999",
+        "IntCpus is \"0-9999\" (command line), but must be a list of processors from 0 to 1023",
+    );
+    check_warnings(
+        "IntCpus=0-1 ExtCpus=1-2 EdgeThreads=0",
+        &["IntCpus is \"0-1\" and ExtCpus is \"1-2\", which share 1: clients can"],
+    );
+    check_warnings("IntCpus=0-1 ExtCpus=2", &[]);
+}
+
+#[test]
+fn the_planes_are_left_to_the_system_unless_asked() {
+    let config = Config::default();
+    assert_eq!((config.int_device, config.ext_device, config.int_busy_poll_us), (None, None, 0));
+    assert_eq!(config.on_ext, OnExt { admin: true, stats: true, gossip: true });
+    assert!(config.ext_advertise.is_empty() && config.int_cpus.is_empty() && config.ext_cpus.is_empty());
+    check_refused("IntDevice=eth/1", "IntDevice is \"eth/1\" (command line), but must be the name of a network device");
+    check_refused(
+        "IntBusyPollUs=1001",
+        "IntBusyPollUs is \"1001\" (command line), but must be a whole number from 0 to",
+    );
+    check_refused("StatsOnExt=perhaps", "StatsOnExt is \"perhaps\"");
 }

@@ -37,7 +37,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         name: "Config",
         kind: Kind::Path,
         default: "",
-        example: "/etc/ringstore/ringstore.conf",
+        example: "/etc/eventstore/eventstore.conf",
         group: Group::Application,
         help: "YAML file with options. When none is named, /etc/eventstore/eventstore.conf is read if it exists.",
         is_secret: false,

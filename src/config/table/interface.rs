@@ -16,8 +16,8 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         default: "127.0.0.1",
         example: "10.0.0.1",
         group: Group::Interface,
-        help: "Address to listen on for traffic between the nodes. That traffic is not authenticated in this \
-            version: use a private network.",
+        help: "Address to listen on for traffic between the nodes. Another one than loopback needs UseInternalSsl or \
+            ClusterSecretFile.",
         is_secret: false,
         support: Support::Present,
     },

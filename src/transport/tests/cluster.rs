@@ -8,8 +8,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::node::{Directories, LAYOUT, Node, PATIENCE, listener, until};
+use super::planes::{both, secret};
 use crate::codec::record::{MemberRecord, MembershipBody};
 use crate::engine::{Answer, ControlInput, ControlOutput, Role};
+use crate::security::Plane;
+use crate::security::testing::TestCluster;
 use crate::storage::{LogRead, LogReader};
 use crate::types::{ClusterId, Guid, LogPosition, NodeId, Ticks};
 
@@ -19,6 +22,7 @@ type Running = Arc<Mutex<Vec<Option<Node>>>>;
 struct Cluster {
     directories: Directories,
     list: MembershipBody,
+    plane: Plane,
     nodes: Running,
     postman: Option<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
@@ -30,6 +34,10 @@ fn node_id(index: usize) -> NodeId {
 
 impl Cluster {
     fn new(count: usize) -> Cluster {
+        Cluster::on(Plane::Open, count)
+    }
+
+    fn on(plane: Plane, count: usize) -> Cluster {
         let listeners: Vec<_> = (0..count).map(|_| listener()).collect();
         let member = |(index, listener): (usize, &std::net::TcpListener)| {
             let address = listener.local_addr().unwrap();
@@ -39,7 +47,7 @@ impl Cluster {
         let list = MembershipBody { cluster: ClusterId(Guid([9; 16])), members };
         let directories = Directories::new();
         let start = |(index, listener): (usize, std::net::TcpListener)| {
-            Some(Node::start(&directories.of(&index.to_string()), node_id(index), listener, &list))
+            Some(Node::start(&directories.of(&index.to_string()), node_id(index), listener, &list, plane.clone()))
         };
         let nodes: Running = Arc::new(Mutex::new(listeners.into_iter().enumerate().map(start).collect()));
         let stop = Arc::new(AtomicBool::new(false));
@@ -47,7 +55,7 @@ impl Cluster {
             let (nodes, stop) = (Arc::clone(&nodes), Arc::clone(&stop));
             move || carry_votes(&nodes, &stop)
         }));
-        Cluster { directories, list, nodes, postman, stop }
+        Cluster { directories, list, plane, nodes, postman, stop }
     }
 
     fn with<T>(&self, index: usize, run: impl FnOnce(&Node) -> T) -> T {
@@ -114,8 +122,9 @@ impl Cluster {
     fn restart_node(&self, index: usize) {
         let member = self.list.members[index];
         let address = std::net::SocketAddr::new(member.int_ip, member.int_tcp_port);
-        let listener = crate::ring::listen(address).unwrap().into();
-        let node = Node::start(&self.directories.of(&index.to_string()), node_id(index), listener, &self.list);
+        let listener = crate::ring::listen(address, None).unwrap().into();
+        let path = self.directories.of(&index.to_string());
+        let node = Node::start(&path, node_id(index), listener, &self.list, self.plane.clone());
         self.nodes.lock()[index] = Some(node);
     }
 }
@@ -195,6 +204,35 @@ fn a_write_whose_client_waits_no_more_is_not_placed() {
 #[test]
 fn three_nodes_hold_the_same_log_over_many_chunks() {
     let cluster = Cluster::new(3);
+    replicate_many_chunks(&cluster);
+}
+
+#[test]
+fn three_nodes_with_a_secret_hold_the_same_log() {
+    let cluster = Cluster::on(secret(b'a'), 3);
+    replicate_many_chunks(&cluster);
+}
+
+#[test]
+fn three_nodes_with_certificates_hold_the_same_log() {
+    let certificates = TestCluster::new();
+    let cluster = Cluster::on(Plane::Tls(certificates.trust(&["127.0.0.1"])), 3);
+    replicate_many_chunks(&cluster);
+    let zero_copy =
+        |index| cluster.with(index, |node| node.published.counters.sent_zero_copy_bytes.load(Ordering::Relaxed));
+    assert_eq!((0..3).map(zero_copy).sum::<u64>(), 0);
+    let leader = cluster.leader().unwrap();
+    assert!(cluster.with(leader, Node::log).contains("nothing is sent without copying (zero-copy)"));
+}
+
+#[test]
+fn three_nodes_with_both_hold_the_same_log() {
+    let certificates = TestCluster::new();
+    let cluster = Cluster::on(both(b'a', &certificates), 3);
+    replicate_many_chunks(&cluster);
+}
+
+fn replicate_many_chunks(cluster: &Cluster) {
     let mut end = LogPosition::ZERO;
     for size in [100, 3000, 60_000, 200_000] {
         end = cluster.append(40, size);
@@ -244,7 +282,16 @@ fn every_stage_of_a_write_is_counted() {
 
 #[test]
 fn a_follower_that_was_away_is_served_from_chunk_files_while_writes_go_on() {
-    let cluster = Cluster::new(3);
+    serve_from_chunk_files(&Cluster::new(3));
+}
+
+#[test]
+fn a_follower_with_certificates_is_served_from_chunk_files_too() {
+    let certificates = TestCluster::new();
+    serve_from_chunk_files(&Cluster::on(both(b'a', &certificates), 3));
+}
+
+fn serve_from_chunk_files(cluster: &Cluster) {
     let leader = cluster.wait_for_leader();
     let away = (leader + 1) % 3;
     cluster.append(10, 100);
@@ -262,7 +309,18 @@ fn a_follower_that_was_away_is_served_from_chunk_files_while_writes_go_on() {
 
 #[test]
 fn another_node_leads_when_the_leader_is_gone_and_it_comes_back_as_a_follower() {
-    let cluster = Cluster::new(3);
+    lose_leaders(&Cluster::new(3));
+}
+
+#[test]
+fn another_node_leads_on_closed_planes_too() {
+    let certificates = TestCluster::new();
+    for plane in [secret(b'a'), both(b'a', &certificates)] {
+        lose_leaders(&Cluster::on(plane, 3));
+    }
+}
+
+fn lose_leaders(cluster: &Cluster) {
     let mut end = cluster.append(50, 1000);
     for _ in 0..3 {
         let gone = cluster.wait_for_leader();

@@ -6,28 +6,35 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::node::{Directories, LAYOUT, Node, PATIENCE, listener, make_chunks, until};
-use crate::codec::link::{Hello, Purpose, Welcome};
+use super::planes::{begin, both, greet, secret};
+use crate::codec::link::{Hello, Purpose};
 use crate::codec::record::{MemberRecord, MembershipBody};
 use crate::consensus::Message;
 use crate::engine::{Answer, Role};
+use crate::security::Plane;
+use crate::security::testing::TestCluster;
 use crate::transport::messages::encode;
 use crate::transport::{LogThreadError, ShellInput};
 use crate::types::{ClusterId, Guid, LogPosition, NodeId, Term};
 
-const CLUSTER: ClusterId = ClusterId(Guid([9; 16]));
-const NODE: NodeId = NodeId(Guid([1; 16]));
+pub(super) const CLUSTER: ClusterId = ClusterId(Guid([9; 16]));
+pub(super) const NODE: NodeId = NodeId(Guid([1; 16]));
 
 fn single(directories: &Directories) -> Node {
+    single_on(directories, Plane::Open)
+}
+
+pub(super) fn single_on(directories: &Directories, plane: Plane) -> Node {
     let listener = listener();
     let address = listener.local_addr().unwrap();
     let member = MemberRecord { node: NODE, int_ip: address.ip(), int_tcp_port: address.port(), int_http_port: 1 };
     let list = MembershipBody { cluster: CLUSTER, members: vec![member] };
-    let node = Node::start(&directories.of("node"), NODE, listener, &list);
+    let node = Node::start(&directories.of("node"), NODE, listener, &list, plane);
     until("the node leads", || node.published.view().role == Role::Leader);
     node
 }
 
-fn hello(purpose: Purpose) -> Hello {
+pub(super) fn hello(purpose: Purpose) -> Hello {
     Hello {
         purpose,
         cluster: CLUSTER,
@@ -36,6 +43,7 @@ fn hello(purpose: Purpose) -> Hello {
         subscription: Guid::ZERO,
         start: LogPosition::ZERO,
         chunk_size: LAYOUT.chunk_size,
+        secret: false,
     }
 }
 
@@ -105,7 +113,7 @@ fn forward_connections_go_to_an_edge_with_all_that_follows_the_greeting() {
     let mut stream = TcpStream::connect(node.address).unwrap();
     stream.write_all(&[&hello(Purpose::Forward).encode()[..], b"frames"].concat()).unwrap();
     until("the edge has it", || !node.forwarded.lock().is_empty());
-    let mut handed = node.forwarded.lock().pop().unwrap();
+    let mut handed = TcpStream::from(node.forwarded.lock().pop().unwrap().socket);
     let mut frames = [0; 6];
     handed.read_exact(&mut frames).unwrap();
     assert_eq!(&frames, b"frames");
@@ -120,19 +128,29 @@ fn forward_connections_go_to_an_edge_with_all_that_follows_the_greeting() {
 /// until its link is broken.
 #[test]
 fn a_follower_that_takes_nothing_is_dropped_and_writes_go_on() {
+    take_nothing(Plane::Open);
+}
+
+#[test]
+fn a_follower_with_certificates_that_takes_nothing_is_dropped_too() {
+    let certificates = TestCluster::new();
+    take_nothing(both(b'a', &certificates));
+}
+
+fn take_nothing(plane: Plane) {
     let directories = Directories::new();
-    let node = single(&directories);
+    let node = single_on(&directories, plane.clone());
     let subscription = Guid([7; 16]);
     let term = node.published.view().term;
-    let mut control = greet(&node, hello(Purpose::Control));
+    let mut control = greet(&node, &plane, hello(Purpose::Control)).unwrap();
     let (epochs, start) = (Vec::new(), LogPosition::ZERO);
     let subscribe =
         Message::Subscribe { term, subscription, epochs, log_end: start, commit_position: start, priority: 0 };
     let mut bytes = Vec::new();
     encode(&subscribe, &mut bytes);
-    control.write_all(&bytes).unwrap();
+    control.write(&bytes).unwrap();
     until("it is served", || node.published.view().followers.len() == 1);
-    let mut data = greet(&node, Hello { subscription, ..hello(Purpose::Data) });
+    let mut data = greet(&node, &plane, Hello { subscription, ..hello(Purpose::Data) }).unwrap();
     // Acknowledging without taking opens the window, so that more is planned for it than its socket holds.
     for round in 0..30 {
         let answers: Vec<_> = (0..10).map(|_| node.append("busy", 100_000)).collect();
@@ -146,11 +164,9 @@ fn a_follower_that_takes_nothing_is_dropped_and_writes_go_on() {
         bytes.clear();
         encode(&Message::Acknowledge { term, subscription, position: end }, &mut bytes);
         // The link is closed at some point.
-        let _ = control.write_all(&bytes);
+        let _ = control.write(&bytes);
     }
-    data.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    let mut rest = Vec::new();
-    let _ = data.read_to_end(&mut rest);
+    let (rest, _) = data.read_to_end();
     assert!(rest.len() < 25_000_000, "it was dropped on the way, after {} bytes", rest.len());
     node.stop().unwrap();
 }
@@ -159,26 +175,38 @@ fn a_follower_that_takes_nothing_is_dropped_and_writes_go_on() {
 /// the end no append fitted the log buffer.
 #[test]
 fn links_that_come_and_go_leave_nothing_held() {
+    come_and_go(Plane::Open);
+}
+
+#[test]
+fn links_with_certificates_that_come_and_go_leave_nothing_held() {
+    let certificates = TestCluster::new();
+    come_and_go(both(b'a', &certificates));
+}
+
+fn come_and_go(plane: Plane) {
     let directories = Directories::new();
-    let node = single(&directories);
+    let node = single_on(&directories, plane.clone());
     let term = node.published.view().term;
     let (mut answers, mut kept) = (Vec::new(), Vec::new());
     for round in 0..200u8 {
         answers.push(node.append("busy", 20_000));
-        let mut control = greet(&node, hello(Purpose::Control));
+        let mut control = greet(&node, &plane, hello(Purpose::Control)).unwrap();
         let subscription = Guid([round; 16]);
         let (epochs, start) = (Vec::new(), LogPosition::ZERO);
         let subscribe =
             Message::Subscribe { term, subscription, epochs, log_end: start, commit_position: start, priority: 0 };
         let mut bytes = Vec::new();
         encode(&subscribe, &mut bytes);
-        control.write_all(&bytes).unwrap();
-        control.read_exact(&mut [0; 34]).unwrap();
-        let mut data = TcpStream::connect(node.address).unwrap();
-        data.write_all(&Hello { subscription, ..hello(Purpose::Data) }.encode()).unwrap();
-        if round % 2 == 0 {
-            data.read_exact(&mut [0; 8]).unwrap();
-        }
+        control.write(&bytes).unwrap();
+        control.read(34).unwrap();
+        let data = begin(&node, &plane, Hello { subscription, ..hello(Purpose::Data) }).map(|mut data| {
+            if round % 2 == 0 {
+                data.read(8).unwrap();
+            }
+            data
+        });
+        let data = data.unwrap();
         // The greeting of the next round closes these on the other side, at whatever they are by then.
         kept.push((control, data));
     }
@@ -190,20 +218,22 @@ fn links_that_come_and_go_leave_nothing_held() {
     node.stop().unwrap();
 }
 
-fn greet(node: &Node, hello: Hello) -> TcpStream {
-    let mut stream = TcpStream::connect(node.address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    stream.write_all(&hello.encode()).unwrap();
-    let mut welcome = [0; 8];
-    stream.read_exact(&mut welcome).unwrap();
-    assert_eq!(welcome, Welcome::accept());
-    stream
+#[test]
+fn silent_strangers_are_bounded() {
+    be_silent(Plane::Open);
 }
 
 #[test]
-fn silent_strangers_are_bounded() {
+fn silent_strangers_are_bounded_on_closed_planes() {
+    let certificates = TestCluster::new();
+    for plane in [secret(b'a'), both(b'a', &certificates)] {
+        be_silent(plane);
+    }
+}
+
+fn be_silent(plane: Plane) {
     let directories = Directories::new();
-    let node = single(&directories);
+    let node = single_on(&directories, plane.clone());
     let silent: Vec<_> = (0..80).map(|_| TcpStream::connect(node.address).unwrap()).collect();
     // The node closes those beyond its limit; a good one gets in as soon as others are gone.
     let closed = |stream: &TcpStream| {
@@ -212,13 +242,7 @@ fn silent_strangers_are_bounded() {
     };
     until("some are closed", || silent.iter().filter(|stream| closed(stream)).count() >= 16);
     drop(silent);
-    until("a good one gets in", || {
-        let mut stream = TcpStream::connect(node.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-        stream.write_all(&hello(Purpose::Control).encode()).unwrap();
-        let mut answer = [0; 4];
-        stream.read_exact(&mut answer).is_ok() && answer == *b"RSOK"
-    });
+    until("a good one gets in", || greet(&node, &plane, hello(Purpose::Control)).is_ok());
     node.stop().unwrap();
 }
 

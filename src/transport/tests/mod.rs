@@ -4,3 +4,4 @@
 mod cluster;
 mod links;
 mod node;
+mod planes;

@@ -1,7 +1,7 @@
 //! One node: its log thread, and a stand-in for its edge.
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
@@ -9,15 +9,18 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 
 use crate::codec::record::{BatchBuilder, MembershipBody, RecordKind};
 use crate::engine::{
-    Answer, Append, ControlInput, ControlOutput, EdgeMessage, Engine, EngineOptions, Published, Request, Ticket,
+    Answer, Append, ControlInput, ControlOutput, EdgeMessage, Engine, EngineOptions, Forwarded, Published, Request,
+    Ticket,
 };
 use crate::gossip::Directory;
 use crate::index::Index;
 use crate::queue::Queue;
-use crate::ring::listen;
+use crate::ring::{Way, listen};
+use crate::security::Plane;
 use crate::storage::{
     ChunkHeader, ChunkLayout, DamageReports, Disk, DurableState, FileDisk, FileName, LogReader, erase_tail, recover,
 };
@@ -72,13 +75,38 @@ pub(super) struct Node {
     pub(super) control_output: Arc<Queue<ControlOutput>>,
     pub(super) shell_input: Arc<Queue<ShellInput>>,
     /// Connections that were handed to the edge.
-    pub(super) forwarded: Arc<Mutex<Vec<TcpStream>>>,
+    pub(super) forwarded: Arc<Mutex<Vec<Forwarded>>>,
+    log: Log,
     requests: Arc<Queue<Request>>,
     waiting: Arc<Waiting>,
     thread: Option<JoinHandle<Result<(), LogThreadError>>>,
     edge: Option<JoinHandle<()>>,
     preparer: Option<JoinHandle<()>>,
     stop_edge: Arc<AtomicBool>,
+}
+
+/// What one log thread says, for tests that look for words.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Into the log of the node; and with RUST_LOG set, a failing test tells its story.
+fn subscriber(log: Log) -> impl tracing::Subscriber + Send + Sync {
+    let of_node = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || log.clone());
+    let told = tracing_subscriber::fmt::layer().with_test_writer();
+    tracing_subscriber::registry()
+        .with(of_node.with_filter(tracing_subscriber::filter::LevelFilter::INFO))
+        .with(told.with_filter(tracing_subscriber::EnvFilter::from_default_env()))
 }
 
 fn prepare_directory(path: &Path, id: NodeId, list: &MembershipBody) -> Arc<FileDisk> {
@@ -103,10 +131,13 @@ fn make_chunk(disk: &FileDisk, chunk: u32) {
 
 impl Node {
     /// Starts a node over its directory, as a new one or as it was left.
-    pub(super) fn start(path: &Path, id: NodeId, listener: std::net::TcpListener, list: &MembershipBody) -> Node {
-        // With RUST_LOG set, a failing test tells its story.
-        let filter = tracing_subscriber::EnvFilter::from_default_env();
-        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+    pub(super) fn start(
+        path: &Path,
+        id: NodeId,
+        listener: std::net::TcpListener,
+        list: &MembershipBody,
+        plane: Plane,
+    ) -> Node {
         let address = listener.local_addr().unwrap();
         let disk = prepare_directory(path, id, list);
         let queues = (
@@ -132,9 +163,14 @@ impl Node {
             damage: DamageReports::default(),
             prepare_chunk,
         };
+        let log = Log::default();
         let thread = std::thread::spawn({
             let (index, directory) = (Arc::clone(&index), disk);
-            move || run(id, &directory, links, index, listener)
+            let log = log.clone();
+            move || {
+                let _guard = tracing::subscriber::set_default(subscriber(log));
+                run(id, &directory, links, index, listener, plane)
+            }
         });
         let waiting = Arc::new(Waiting::default());
         let (stop_edge, forwarded) = (Arc::new(AtomicBool::new(false)), Arc::default());
@@ -158,6 +194,7 @@ impl Node {
             control_output,
             shell_input,
             forwarded,
+            log,
             requests,
             waiting,
             thread,
@@ -165,6 +202,11 @@ impl Node {
             preparer,
             stop_edge,
         }
+    }
+
+    /// What the log thread has said so far.
+    pub(super) fn log(&self) -> String {
+        String::from_utf8_lossy(&self.log.0.lock()).into_owned()
     }
 
     /// Sends an append of one event of `size` bytes; the answer comes over the channel.
@@ -244,6 +286,7 @@ fn run(
     links: LogThreadLinks,
     index: Arc<Index>,
     listener: std::net::TcpListener,
+    plane: Plane,
 ) -> Result<(), LogThreadError> {
     let state = DurableState::load(disk).unwrap().unwrap();
     let recovered = recover(disk, LAYOUT, &mut |_| ()).unwrap();
@@ -252,8 +295,9 @@ fn run(
         layout: LAYOUT,
         mark: recovered.mark,
         flush: true,
-        from_address: None,
-        link_patience: Duration::from_secs(5),
+        way: Way { patience: Some(Duration::from_secs(5)), ..Way::default() },
+        plane,
+        busy_poll_us: 0,
         zero_copy: true,
         cpus: Vec::new(),
     };
@@ -280,7 +324,7 @@ pub(super) fn make_chunks(path: &Path, count: u32) {
 
 /// A listener on a free port of loopback, as the ring wants it.
 pub(super) fn listener() -> std::net::TcpListener {
-    std::net::TcpListener::from(listen("127.0.0.1:0".parse().unwrap()).unwrap())
+    std::net::TcpListener::from(listen("127.0.0.1:0".parse().unwrap(), None).unwrap())
 }
 
 /// The edge's part: apply what is readable, answer when it is.
@@ -289,7 +333,7 @@ struct Edge {
     index: Arc<Index>,
     reader: LogReader,
     waiting: Arc<Waiting>,
-    forwarded: Arc<Mutex<Vec<TcpStream>>>,
+    forwarded: Arc<Mutex<Vec<Forwarded>>>,
 }
 
 impl Edge {
@@ -310,7 +354,7 @@ impl Edge {
                         self.index.apply_to(&self.reader, LAYOUT, progress.readable).unwrap();
                     }
                 }
-                EdgeMessage::ForwardConnection(socket) => self.forwarded.lock().push(socket.into()),
+                EdgeMessage::ForwardConnection(forwarded) => self.forwarded.lock().push(*forwarded),
                 EdgeMessage::ShutDown => return,
             }
         }

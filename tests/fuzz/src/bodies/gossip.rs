@@ -68,7 +68,7 @@ fn take(gossip: &mut Gossip, now: Ticks, exchange: &Exchange) {
     assert!(nodes[1..].iter().all(|other| other.node != gossip.node()));
     let own = gossip.exchange(now).encode();
     assert!(own.len() <= EXCHANGE_MAX_BYTES && Exchange::parse(&own).is_ok(), "others understand it");
-    let document: serde_json::Value = serde_json::from_str(&gossip.document(now)).expect("a JSON document");
+    let document: serde_json::Value = serde_json::from_str(&gossip.document(now).json()).expect("a JSON document");
     assert!(document["members"].as_array().is_some_and(|members| members.len() >= nodes.len()));
 }
 
@@ -92,6 +92,7 @@ fn gossip(n: u8, standing: u8) -> Gossip {
         int_http: address(n, 2112),
         ext_tcp: address(n, 1113),
         ext_http: address(n, 2113),
+        ext_secure_tcp: n.is_multiple_of(2).then(|| address(n, 1116)),
     };
     let options = GossipOptions {
         node: NodeId(Guid([n; 16])),
@@ -99,6 +100,7 @@ fn gossip(n: u8, standing: u8) -> Gossip {
         cluster_size: 3,
         chunk_size: CHUNK_SIZE,
         addresses,
+        ext_advertise: Vec::new(),
         priority: 0,
         read_only: false,
         interval: Duration::from_secs(1),

@@ -88,6 +88,7 @@ pub(super) fn link_seeds() -> Vec<Vec<u8>> {
         subscription: Guid([3; 16]),
         start: LogPosition(4096),
         chunk_size: 1 << 20,
+        secret: false,
     };
     let (term, subscription, position) = (Term(9), Guid([7; 16]), LogPosition(5000));
     let epochs =

@@ -109,9 +109,13 @@ pub(super) fn peer_answer(input: &[u8]) {
     if let Some(crc) = &answer.crc {
         response = response.header("Ring-Crc32c", crc.clone());
     }
+    if let Some(proof) = &answer.proof {
+        response = response.header("Ring-Proof", proof.clone());
+    }
     let again = PeerAnswer::parse(&response.encode(Method::Get, false));
     // Some have no body, and what is not ASCII is not said.
-    let is_plain = answer.crc.as_ref().is_none_or(|crc| crc.bytes().all(|byte| byte.is_ascii_graphic()));
+    let is_ascii = |value: &Option<String>| value.iter().all(|value| value.bytes().all(|byte| byte.is_ascii_graphic()));
+    let is_plain = is_ascii(&answer.crc) && is_ascii(&answer.proof);
     if is_plain && (200..600).contains(&answer.status) && ![204, 304].contains(&answer.status) {
         assert_eq!(again.ok().flatten(), Some(answer), "the same when it is said again");
     }
