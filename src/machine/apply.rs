@@ -85,6 +85,8 @@ pub struct Applied {
     pub refused: Vec<Refusal>,
     /// What the plan had to say.
     pub remarks: Vec<String>,
+    /// A link that did not come back; the number of queues of the cards after it was left as it is.
+    pub stopped: Option<String>,
 }
 
 /// What was put back.
@@ -198,6 +200,12 @@ impl Kept {
     fn is_channels(&self) -> bool {
         matches!(Target::parse(&self.target), Some(Target::Ethtool { group, .. }) if group == "channels")
     }
+
+    /// True for what comes and goes with a queue: which CPUs it and its interrupt use.
+    fn is_of_queue(&self) -> bool {
+        self.target.contains("/queues/")
+            || Target::parse(&self.target).is_some_and(|target| interrupt_of(&target).is_some())
+    }
 }
 
 /// True for two texts of one value: kernels write sets of CPUs in several ways, and parts of a value with tabs or spaces.
@@ -250,11 +258,12 @@ pub fn apply(tree: &Tree, wishes: &[PlaneWish], state_file: &Path) -> Result<App
     let mut state = if let Found::Of(state) = found { state } else { State::empty(tree) };
     let machine = Machine::read(tree)?;
     for step in plan(&machine, wishes).steps.iter().filter(|step| step.is_channels()) {
-        carry_out_channels(tree, &machine, step, &mut state, state_file, &mut applied)?;
-        if let Err(down) = await_link(tree, &machine, &step.target, LINK_LIMIT) {
-            applied.remarks.push(format!("{down}: the number of queues of the cards after it was left as it is"));
-            break;
+        if applied.stopped.is_some() {
+            applied.remarks.push(format!("{} was left as it is, for the links that are up", step.target));
+            continue;
         }
+        carry_out_channels(tree, &machine, step, &mut state, state_file, &mut applied)?;
+        applied.stopped = await_link(tree, &machine, &step.target, LINK_LIMIT).err();
     }
     // Queues and interrupts may be others now.
     let Plan { steps, remarks } = plan(&Machine::read(tree)?, wishes);
@@ -414,29 +423,53 @@ pub fn revert(tree: &Tree, state_file: &Path) -> Result<Reverted, MachineError> 
     let changed: BTreeSet<String> = state.kept.iter().filter_map(changed).collect();
     // The number of queues first: the driver gives new ones its own settings. Then backwards: what was changed last could be
     // changed only because of what was changed before it.
+    forget_written(&mut state, &changed, state_file)?;
     let (channels, rest): (Vec<Kept>, Vec<Kept>) = state.kept.drain(..).partition(Kept::is_channels);
     let mut reverted = Reverted::default();
     let mut now = Now { names: BTreeMap::new(), changed };
+    let mut down = None;
     for kept in channels {
-        if !reverted.remarks.is_empty() {
+        if down.is_some() {
             state.kept.push(kept);
             continue;
         }
         let target = Target::parse(&kept.target).expect("checked when it was loaded");
         put_back(tree, kept, &now, &mut state.kept, &mut reverted);
-        if let Err(down) = await_link(tree, &machine, &target, LINK_LIMIT) {
-            reverted.remarks.push(format!("{down}: that of the cards after it stays in the state file"));
-        }
+        down = await_link(tree, &machine, &target, LINK_LIMIT).err();
     }
+    // What queues are set to waits for a card that has not all of them yet.
+    let has_all_queues = state.kept.is_empty();
+    if !has_all_queues {
+        let words =
+            "a card has not its former number of queues: this and all that is set for queues stays in the state file";
+        reverted.remarks.push(words.to_owned());
+    }
+    reverted.remarks.extend(down);
     // Interrupts may be others now.
     now.names = interrupt_names(tree);
     for kept in rest.into_iter().rev() {
-        put_back(tree, kept, &now, &mut state.kept, &mut reverted);
+        if !has_all_queues && kept.is_of_queue() {
+            state.kept.push(kept);
+        } else {
+            put_back(tree, kept, &now, &mut state.kept, &mut reverted);
+        }
     }
     // In the order of the changes again.
     state.kept.reverse();
     state.save(state_file)?;
     Ok(reverted)
+}
+
+/// A driver may make its queues anew when their number is put back, with settings of its own: after that, nobody can tell what
+/// somebody else has changed. A run that goes on where this one ends takes none of it for that.
+fn forget_written(state: &mut State, changed: &BTreeSet<String>, state_file: &Path) -> Result<(), MachineError> {
+    if !state.kept.iter().any(Kept::is_channels) {
+        return Ok(());
+    }
+    for kept in state.kept.iter_mut().filter(|kept| kept.is_of_queue() && !changed.contains(&kept.target)) {
+        kept.written = None;
+    }
+    state.save(state_file)
 }
 
 /// What there is to know before a setting is put back.

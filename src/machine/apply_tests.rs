@@ -314,6 +314,36 @@ fn a_card_that_keeps_its_queues_leaves_nothing_to_put_back() {
     assert_eq!(State::load(&file).unwrap().unwrap().kept.len(), applied.done.len());
 }
 
+/// The same, and one card's does not do it while somebody uses it.
+fn that_is_busy_at_times(root: &Path, target: &Target, value: &str) -> io::Result<()> {
+    let is_busy = root.join("busy").exists();
+    match target {
+        Target::Ethtool { device, group, .. } if group == "channels" && device == "eno2" && is_busy => {
+            Err(io::Error::from_raw_os_error(libc::EBUSY))
+        }
+        _ => that_makes_queues_anew(root, target, value),
+    }
+}
+
+#[test]
+fn settings_of_queues_wait_until_all_queues_are_back() {
+    let (folder, mut tree) = unpack("bonded");
+    tree.before_set = Some(that_is_busy_at_times);
+    let own = Folder::new();
+    let file = own.path().join("state.json");
+    let before = contents(folder.path());
+    let wishes = [PlaneWish { cpus: Cpus::parse_list("0"), ..wishes("x", "bond0.20")[1].clone() }];
+    apply(&tree, &wishes, &file).unwrap();
+    fs::write(folder.path().join("busy"), "").unwrap();
+    let reverted = revert(&tree, &file).unwrap();
+    assert_eq!((reverted.refused.len(), reverted.remarks.len()), (1, 1), "{reverted:?}");
+    assert!(reverted.gone.is_empty() && reverted.changed.is_empty() && file.exists(), "{reverted:?}");
+    fs::remove_file(folder.path().join("busy")).unwrap();
+    let reverted = revert(&tree, &file).unwrap();
+    assert!(reverted.gone.is_empty() && reverted.changed.is_empty() && reverted.refused.is_empty(), "{reverted:?}");
+    assert!(contents(folder.path()) == before && !file.exists(), "{reverted:#?}");
+}
+
 /// Cards of a bond whose links fall for a moment when the number of queues changes.
 fn whose_link_falls(root: &Path, target: &Target, _value: &str) -> io::Result<()> {
     let Target::Ethtool { device, group, .. } = target else { return Ok(()) };

@@ -91,7 +91,7 @@ fn report(applied: &Applied, state_file: &Path, tell: &mut dyn FnMut(&str)) -> b
     for step in &applied.done {
         tell(&format!("set        {}: {} -> {}", step.target, plain(&step.found), plain(&step.value)));
     }
-    applied.remarks.iter().for_each(|remark| tell(&format!("remark     {remark}")));
+    applied.stopped.iter().chain(&applied.remarks).for_each(|remark| tell(&format!("remark     {remark}")));
     applied.refused.iter().for_each(|refused| tell(&format!("refused    {}", refused.error)));
     if !applied.refused.is_empty() {
         tell(&format!(
@@ -107,7 +107,7 @@ fn report(applied: &Applied, state_file: &Path, tell: &mut dyn FnMut(&str)) -> b
             state_file.display()
         )),
     }
-    applied.refused.is_empty()
+    applied.refused.is_empty() && applied.stopped.is_none()
 }
 
 /// Puts back what the state file has. True when nothing was refused.

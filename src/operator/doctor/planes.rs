@@ -340,7 +340,8 @@ fn processors(group: &mut Group, topology: &Topology, config: &Config) {
     ];
     for (option, cpus) in lists {
         let (missing, denied) = (cpus.without(&topology.online), cpus.without(&topology.allowed));
-        if !missing.is_empty() {
+        // Of a machine that does not show which CPUs it has nothing is known.
+        if !missing.is_empty() && !topology.online.is_empty() {
             group.problem(format!("CPU {missing} of {option} is not online"), format!("correct {option}"));
         } else if !denied.is_empty() && !topology.allowed.is_empty() {
             group.advice(
