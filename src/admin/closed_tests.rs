@@ -527,7 +527,8 @@ fn strangers_do_not_take_the_places_of_nodes() {
         has(&words(51), &[heard]);
         wait_until("it is counted", || refused(&plane, &node) >= 48);
         let many: Vec<TcpStream> = (60..65).flat_map(|host| (0..64).map(move |_| host)).map(from).collect();
-        assert_eq!(words(80), "", "strangers have no more places");
+        // (That of 51 is free again after a moment.)
+        wait_until("strangers have no more places", || words(80).is_empty());
         // It answers those of the cluster, and who comes from where one may be.
         wait_until("the seed is known", || words(70).contains(heard));
         assert_eq!(reached(&plane, &node).0, 1);

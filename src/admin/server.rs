@@ -248,6 +248,8 @@ impl Server {
                 Ok(Ok(None) | Err(_)) | Err(_) => return,
             };
             let response = match gate.check(&request) {
+                // What is asked is done for those only who get an answer.
+                Entry::Admitted if gate.is_proven() && !seat.prove() => return self.note_crowd(peer),
                 Entry::Admitted => internal::answer(&self.control, &request).await,
                 Entry::Answered(response) => response,
                 Entry::Refused(error) => {
@@ -255,9 +257,6 @@ impl Server {
                     return self.refuse_unproven(stream, peer, &error, &asked).await;
                 }
             };
-            if gate.is_proven() && !seat.prove() {
-                return self.note_crowd(peer);
-            }
             // Whoever only asks whether the process lives has its answer then.
             let is_last = is_stranger && !gate.is_proven() && !gate.was_left();
             let response = gate.sign(response, request.method);

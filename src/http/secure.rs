@@ -295,6 +295,7 @@ impl SecureStream {
     async fn send_own_words(&mut self, tls: &RefCell<Tls>, is_last: bool) -> io::Result<()> {
         let cipher = tls.borrow_mut().own_words(is_last);
         if cipher.is_empty() {
+            tls.borrow_mut().spare = cipher;
             return Ok(());
         }
         send_all(tls, cipher, async |slice| self.stream.write(slice).await).await

@@ -24,9 +24,7 @@ impl Keys {
     /// # Errors
     /// When one of them cannot be used.
     pub(super) fn load(config: &Config) -> Result<Keys, NodeError> {
-        // Nobody calls a node that is alone by its address.
-        let own = config.is_cluster().then(|| config.advertised().int_tcp.ip());
-        let plane = Plane::load_for(&config.security.internal, own)?;
+        let plane = Plane::load_for(&config.security.internal, Some(config.advertised().int_tcp.ip()))?;
         let external = config.security.external.clone();
         let external = external.map(|(certificate, key)| ExternalTrust::load(certificate, key)).transpose()?;
         let keys = Keys { plane, external: external.map(Arc::new) };
