@@ -190,5 +190,6 @@
 //! from 0.9 to 5.5 ms. When the follower has only what the others leave (SCHED_IDLE), as if its host had a core of its
 //! own, the median stays as it is, 0.34 beside 0.37 ms, and p99 goes to 2.0 to 3.6 ms; four times as slow in the first tenth of
 //! a second, in which its process starts, and where chunks end. Pieces of 256, 128 and 64 KiB instead of 1 MiB changed nothing
-//! beyond the spread. On hosts of their own it was not measured. Next: background threads and the one that makes chunks
-//! ahead below the log thread in the scheduler's eyes where they share its processors.
+//! beyond the spread. On hosts of their own it was not measured. The background threads and the one that makes chunks ahead have
+//! a lower priority than the log threads already. Next: a shorter slice for log threads (`sched_setattr`, Linux 6.12), and
+//! what the kernel's workers do that write the follower's log.

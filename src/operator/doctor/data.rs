@@ -323,7 +323,7 @@ mod tests {
         check("link/db", "link is a link that leads nowhere");
         fs::remove_dir_all(folder).unwrap();
         let mut group = Group::new("data");
-        refused(&mut group, Path::new("/root/db"), &io::ErrorKind::PermissionDenied.into());
+        refused(&mut group, Path::new("/closed/db"), &io::ErrorKind::PermissionDenied.into());
         assert!(group.findings[0].line().contains("problem") && group.findings[0].next.contains("as the node's user"));
     }
 
