@@ -1,5 +1,5 @@
 //! Connections to the internal HTTP port. Whatever a peer does with its own, the others go on; who it is is asked first
-//! where the plane is closed ([`gate`](super::gate)).
+//! where the plane is closed ([`gate`]).
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
