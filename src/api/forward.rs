@@ -42,7 +42,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How soon a connection that is being made and was closed is noticed.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// After a failed connection the next one is tried no sooner; requests are answered "not ready" meanwhile.
+/// After a failed connection the next one to the same leader is tried no sooner; requests are answered "not ready"
+/// meanwhile.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// How long the answer to a write may wait for the index of this node.
@@ -56,7 +57,8 @@ const CREDENTIALS_BYTES: usize = 512;
 pub(super) struct Forwarder {
     link: RefCell<Option<Rc<Link>>>,
     links_made: Cell<u64>,
-    retry_at: Cell<Option<Instant>>,
+    /// The leader of the last connection that ended, and when the next one to it may be tried.
+    retry: Cell<Option<(NodeId, Instant)>>,
     failures: Seldom,
 }
 
@@ -140,13 +142,14 @@ fn key_of(correlation: Guid) -> u64 {
 fn link_to_leader(edge: &Rc<EdgeState>) -> Option<Rc<Link>> {
     let leader = edge.links.published.view().leader?;
     let forwarder = &edge.forwarder;
-    if let Some(link) = forwarder.link.borrow().as_ref()
-        && !link.connection.is_closing()
-    {
-        // One to an earlier leader is on its way out: the next request finds it gone.
-        return (link.leader == leader).then(|| Rc::clone(link));
+    let link = forwarder.link.borrow().clone().filter(|link| !link.connection.is_closing());
+    match link {
+        Some(link) if link.leader == leader => return Some(link),
+        Some(link) => leave(forwarder, &link, leader),
+        None => {}
     }
-    if edge.stopping.get() || forwarder.retry_at.get().is_some_and(|at| Instant::now() < at) {
+    let rests = |(node, until)| node == leader && Instant::now() < until;
+    if edge.stopping.get() || forwarder.retry.get().is_some_and(rests) {
         return None;
     }
     let address = edge.links.directory.node(leader)?.addresses.int_tcp;
@@ -170,6 +173,13 @@ fn link_to_leader(edge: &Rc<EdgeState>) -> Option<Rc<Link>> {
     Some(link)
 }
 
+/// Another node leads: what waits on the connection to the old one is answered when its end is seen.
+fn leave(forwarder: &Forwarder, link: &Link, leader: NodeId) {
+    tracing::info!(old = %link.leader, new = %leader, "another node leads: the connection to the old one is closed");
+    link.connection.abort();
+    *forwarder.link.borrow_mut() = None;
+}
+
 /// The life of one connection to a leader.
 async fn run(edge: Rc<EdgeState>, link: Rc<Link>, address: SocketAddr, hello: Vec<u8>) {
     // When another node leads there is nothing to wait for: what is dropped here goes with its connection.
@@ -185,10 +195,10 @@ async fn run(edge: Rc<EdgeState>, link: Rc<Link>, address: SocketAddr, hello: Ve
         None => {}
     }
     link.connection.abort();
-    edge.forwarder.retry_at.set(Some(Instant::now() + RETRY_AFTER));
     fail_all(&edge, &link);
     let mut current = edge.forwarder.link.borrow_mut();
     if current.as_ref().is_some_and(|current| current.number == link.number) {
+        edge.forwarder.retry.set(Some((link.leader, Instant::now() + RETRY_AFTER)));
         *current = None;
     }
 }
@@ -383,10 +393,10 @@ pub(super) fn check_link(edge: &EdgeState, now: Instant) {
     if link.connection.is_closing() {
         return;
     }
-    let leader = edge.links.published.view().leader;
-    if leader.is_some_and(|leader| leader != link.leader) {
-        tracing::info!(old = %link.leader, new = ?leader, "another node leads: the connection to the old one is closed");
-        return link.connection.abort();
+    if let Some(leader) = edge.links.published.view().leader
+        && leader != link.leader
+    {
+        return leave(&edge.forwarder, &link, leader);
     }
     if !link.is_up.get() {
         return;

@@ -203,6 +203,8 @@ fn three_nodes_with_certificates_and_a_secret_are_a_cluster() {
     assert!(words.contains("3 members, 1 may fail\n"), "{words}");
     succeeds(&[&admin[..], &["resign", "--yes"]].concat());
     cluster.wait_until_whole().unwrap();
+    // Forwarding goes to the new leader at once.
+    write(&mut connect(&cluster.nodes[follower]), "kept", ANY, vec![event([3; 16], vec![1])]).unwrap();
     fails(&with(&["admin", "--node", &asked, "status"], &files), "Ring-Proof");
     fails(&["admin", "--node", &asked, "--cluster-secret-file", text(&secret), "status"], "here it is https");
     // The doctor asks the others as the node would.
