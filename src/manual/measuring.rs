@@ -184,18 +184,19 @@
 //! [`decisions`](super::decisions). Next: fewer wake-ups between followers' log threads and the leader's when
 //! little is in flight, and the load on a machine of its own.
 //!
-//! *Catching up beside clients.* Measured on 2026-11-23: the internal sides of all three hosts are on one core, the external ones
-//! and the load on the other. A follower that takes 550 MB/s needs most of its core for itself: copies, checksums, its index,
-//! and zeros for the chunks that come next. `perf sched` has log threads wait up to 6.6 ms for their turn, and clients' p99 goes
-//! from 0.9 to 5.5 ms. When the follower has only what the others leave (SCHED_IDLE), as if its host had a core of its
-//! own, the median stays as it is, 0.34 beside 0.37 ms, and p99 goes to 2.0 to 3.6 ms; four times as slow in the first tenth of
-//! a second, in which its process starts, and where chunks end. Pieces of 256, 128 and 64 KiB instead of 1 MiB changed nothing
-//! beyond the spread. On hosts of their own it was not measured. The background threads and the one that makes chunks ahead have
-//! a lower priority than the log threads already. `perf` with the switches and wake-ups of 1.5 s of such a run:
-//! 18 of 1,032 writes took more than 2 ms, each while a thread of the follower (its index, its next chunk, its edge), or
-//! once of the test, kept one of the two cores; none for the leader's own work of sending. Such a thread keeps it until the scheduler's next tick, here 4 ms (250 Hz), when the one that
-//! wakes up has used more than its share lately; now and then we saw it from SCHED_IDLE threads as well, and do not know why.
-//! Tried on the same day, kept out: slices of 0.1 and 0.3 ms for log threads and edges (`sched_setattr`; nothing beyond the spread),
-//! real-time priority for log threads (p99 2.9 to 5.2 times instead of 3.6 to 8.9: better, not enough for what it can do to a host).
-//! With `cubic` instead of this machine's `bbr`, which sends by timers, the follower was 1.4 times as fast, and the
-//! ratio the same. Next: the same on three hosts.
+//! *Catching up beside clients.* Measured on 2026-11-23: the internal sides of all three hosts are on one core, the
+//! external ones and the load on the other. A follower that takes 550 MB/s needs most of its core for itself: copies,
+//! checksums, its index, and zeros for the chunks that come next. `perf sched` has log threads wait up to 6.6 ms for
+//! their turn, and clients' p99 goes from 0.9 to 5.5 ms. When the follower has only what the others leave (SCHED_IDLE),
+//! as if its host had a core of its own, the median stays as it is, 0.34 beside 0.37 ms, and p99 goes to 2.0 to 3.6 ms;
+//! four times as slow in the first tenth of a second, in which its process starts, and where chunks end. Pieces of 256,
+//! 128 and 64 KiB instead of 1 MiB changed nothing beyond the spread. On hosts of their own it was not measured. The
+//! background threads and the one that makes chunks ahead have a lower priority than the log threads already. `perf`
+//! with the switches and wake-ups of 1.5 s of such a run: 18 of 1,032 writes took more than 2 ms, each while a thread
+//! of the follower (its index, its next chunk, its edge), or once of the test, kept one of the two cores; none for the
+//! leader's own work of sending. Such a thread keeps it until the scheduler's next tick, here 4 ms (250 Hz), when the
+//! one that wakes up has used more than its share lately; now and then we saw it from SCHED_IDLE threads as well, and
+//! do not know why. Tried on the same day, kept out: slices of 0.1 and 0.3 ms for log threads and edges
+//! (`sched_setattr`; nothing beyond the spread), real-time priority for log threads (p99 2.9 to 5.2 times instead of
+//! 3.6 to 8.9: better, not enough for what it can do to a host). With `cubic` instead of this machine's `bbr`, which
+//! sends by timers, the follower was 1.4 times as fast, and the ratio the same. Next: the same on three hosts.
