@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use prost::Message;
 
-use crate::api::testing::{Client, Node, Setup, directory};
+use crate::api::testing::{Client, Node, Setup, directory, until};
 use crate::codec::client::Command;
 use crate::codec::client::frame::put_frame;
 use crate::codec::client::messages::*;
@@ -519,14 +519,6 @@ fn what_is_not_there_yet_says_so() {
     let mut client = node.client().admin();
     let id = client.send(Command::ScavengeDatabase, &nothing());
     assert!(client.expect_text(Command::BadRequest, id).contains("ScavengeDatabase"));
-}
-
-fn until(condition: impl Fn() -> bool) {
-    let since = Instant::now();
-    while !condition() {
-        assert!(since.elapsed() < Duration::from_secs(10), "it does not come about");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 #[path = "edge_load_tests.rs"]

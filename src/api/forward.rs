@@ -56,6 +56,8 @@ const CREDENTIALS_BYTES: usize = 512;
 #[derive(Default)]
 pub(super) struct Forwarder {
     link: RefCell<Option<Rc<Link>>>,
+    /// Connections to earlier leaders, kept until the next sweep for the answers that are on their way.
+    left: RefCell<Vec<Rc<Link>>>,
     links_made: Cell<u64>,
     /// The leader of the last connection that ended, and when the next one to it may be tried.
     retry: Cell<Option<(NodeId, Instant)>>,
@@ -79,14 +81,28 @@ struct Link {
     connection: Rc<Connection>,
     /// False until the connection stands: nothing has left so far.
     is_up: Cell<bool>,
+    /// Another node leads: its end is no failure.
+    is_left: Cell<bool>,
     heartbeat: RefCell<Heartbeat>,
 }
 
 impl Forwarder {
     /// Sends what waits, then closes.
     pub(super) fn stop(&self) {
-        if let Some(link) = self.link.borrow().as_ref() {
+        for link in self.link.borrow().iter().chain(self.left.borrow().iter()) {
             link.connection.close();
+        }
+    }
+
+    /// Another node leads: nothing more is sent to the old one.
+    fn leave(&self, leader: NodeId) {
+        let Some(link) = self.link.take() else { return };
+        tracing::info!(old = %link.leader, new = %leader, "another node leads: the connection to the old one is closed");
+        link.is_left.set(true);
+        if link.is_up.get() {
+            self.left.borrow_mut().push(link);
+        } else {
+            link.connection.abort();
         }
     }
 }
@@ -145,7 +161,7 @@ fn link_to_leader(edge: &Rc<EdgeState>) -> Option<Rc<Link>> {
     let link = forwarder.link.borrow().clone().filter(|link| !link.connection.is_closing());
     match link {
         Some(link) if link.leader == leader => return Some(link),
-        Some(link) => leave(forwarder, &link, leader),
+        Some(_) => forwarder.leave(leader),
         None => {}
     }
     let rests = |(node, until)| node == leader && Instant::now() < until;
@@ -163,6 +179,7 @@ fn link_to_leader(edge: &Rc<EdgeState>) -> Option<Rc<Link>> {
         // Its bytes are not a client's: they are counted for nobody.
         connection: Connection::new(Rc::default(), edge.sending.clone()),
         is_up: Cell::new(false),
+        is_left: Cell::new(false),
         heartbeat: RefCell::new(Heartbeat::new(edge.options.internal_heartbeat, Instant::now())),
     });
     if !is_greeted {
@@ -171,13 +188,6 @@ fn link_to_leader(edge: &Rc<EdgeState>) -> Option<Rc<Link>> {
     *forwarder.link.borrow_mut() = Some(Rc::clone(&link));
     monoio::spawn(run(Rc::clone(edge), Rc::clone(&link), address, hello));
     Some(link)
-}
-
-/// Another node leads: what waits on the connection to the old one is answered when its end is seen.
-fn leave(forwarder: &Forwarder, link: &Link, leader: NodeId) {
-    tracing::info!(old = %link.leader, new = %leader, "another node leads: the connection to the old one is closed");
-    link.connection.abort();
-    *forwarder.link.borrow_mut() = None;
 }
 
 /// The life of one connection to a leader.
@@ -195,10 +205,12 @@ async fn run(edge: Rc<EdgeState>, link: Rc<Link>, address: SocketAddr, hello: Ve
         None => {}
     }
     link.connection.abort();
+    if !link.is_left.get() {
+        edge.forwarder.retry.set(Some((link.leader, Instant::now() + RETRY_AFTER)));
+    }
     fail_all(&edge, &link);
     let mut current = edge.forwarder.link.borrow_mut();
     if current.as_ref().is_some_and(|current| current.number == link.number) {
-        edge.forwarder.retry.set(Some((link.leader, Instant::now() + RETRY_AFTER)));
         *current = None;
     }
 }
@@ -386,6 +398,7 @@ fn fail_all(edge: &EdgeState, link: &Link) {
 
 /// For the sweep: the link's heartbeat, and its end when another node leads.
 pub(super) fn check_link(edge: &EdgeState, now: Instant) {
+    edge.forwarder.left.take().iter().for_each(|link| link.connection.abort());
     let Some(link) = edge.forwarder.link.borrow().clone() else {
         return;
     };
@@ -396,7 +409,7 @@ pub(super) fn check_link(edge: &EdgeState, now: Instant) {
     if let Some(leader) = edge.links.published.view().leader
         && leader != link.leader
     {
-        return leave(&edge.forwarder, &link, leader);
+        return edge.forwarder.leave(leader);
     }
     if !link.is_up.get() {
         return;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::api::forward_greeting::{GREETING_TIMEOUT, GreetingError, greet};
-use crate::api::testing::{Node, Setup, directory, real_hello};
+use crate::api::testing::{Node, Setup, directory, real_hello, until};
 use crate::codec::client::Command;
 use crate::codec::client::messages::*;
 use crate::codec::link::{HELLO_BYTES, Hello, Welcome};
@@ -70,6 +70,15 @@ fn follower_of(leader: &Node, address: SocketAddr, plane: &Plane) -> Node {
     Node::start(setup)
 }
 
+/// Follows the first of two leaders, and knows the internal ports of both.
+fn follower_of_either(leaders: [&Node; 2], ports: [SocketAddr; 2], plane: &Plane) -> Node {
+    let mut setup = Setup { role: Role::Follower, leader: Some(leaders[0].id), ..Setup::leader() };
+    setup.options.plane = plane.clone();
+    let known = leaders.into_iter().zip(ports).flat_map(|(leader, port)| directory(leader, port).nodes());
+    setup.directory.replace(known.collect(), "{}".into());
+    Node::start(setup)
+}
+
 fn write(stream: &str, data: Vec<u8>) -> WriteEvents {
     let event = NewEvent {
         event_id: Bytes::copy_from_slice(&NodeId::random().0.0),
@@ -121,15 +130,8 @@ fn a_leader_that_is_silent_is_left_when_there_is_another() {
     let plane = secret(b'a');
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let (old, new) = (Node::leader(), Node::leader());
-    let follower = {
-        let mut setup = Setup { role: Role::Follower, leader: Some(old.id), ..Setup::leader() };
-        setup.directory = directory(&old, silent.local_addr().unwrap());
-        setup.options.plane = plane.clone();
-        let (address, others) = (internal_port(&new, &plane), setup.directory.nodes());
-        let known = directory(&new, address).nodes().into_iter().chain(others).collect();
-        setup.directory.replace(known, "{}".into());
-        Node::start(setup)
-    };
+    let ports = [silent.local_addr().unwrap(), internal_port(&new, &plane)];
+    let follower = follower_of_either([&old, &new], ports, &plane);
     let mut client = follower.client();
     let id = client.send(Command::WriteEvents, &write("forwarded", vec![7]));
     let (mut greeted, _) = silent.accept().unwrap();
@@ -151,14 +153,8 @@ fn a_write_right_after_a_change_of_leader_goes_to_the_new_one() {
     let certificates = TestCluster::new();
     for plane in closed(b'a', &certificates) {
         let (old, new) = (Node::leader(), Node::leader());
-        let follower = {
-            let mut setup = Setup { role: Role::Follower, leader: Some(old.id), ..Setup::leader() };
-            setup.directory = directory(&old, internal_port(&old, &plane));
-            setup.options.plane = plane.clone();
-            let (address, others) = (internal_port(&new, &plane), setup.directory.nodes());
-            setup.directory.replace(directory(&new, address).nodes().into_iter().chain(others).collect(), "{}".into());
-            Node::start(setup)
-        };
+        let ports = [&old, &new].map(|leader| internal_port(leader, &plane));
+        let follower = follower_of_either([&old, &new], ports, &plane);
         let mut client = follower.client();
         for leader in [&old, &new, &old, &new] {
             follower.set_role(Role::Follower, Some(leader.id));
@@ -166,6 +162,9 @@ fn a_write_right_after_a_change_of_leader_goes_to_the_new_one() {
             let written: WriteEventsCompleted = client.expect(Command::WriteEventsCompleted, id);
             assert_eq!(written.result(), OperationResult::Success);
         }
+        // The connections to the earlier leader end.
+        let forwarding = |node: &Node| node.links.counters.forward_connections_now.load(Ordering::SeqCst);
+        until(|| (forwarding(&old), forwarding(&new)) == (0, 1));
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use parking_lot::RwLock;
@@ -453,5 +453,14 @@ impl Client {
         if let Some(package) = self.receive() {
             panic!("{package:?}");
         }
+    }
+}
+
+/// Waits for what other threads bring about.
+pub(super) fn until(condition: impl Fn() -> bool) {
+    let since = Instant::now();
+    while !condition() {
+        assert!(since.elapsed() < Duration::from_secs(10), "it does not come about");
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
