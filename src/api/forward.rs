@@ -20,6 +20,7 @@ use crate::api::connection::{Connection, give_way};
 use crate::api::counters::add;
 use crate::api::edge::EdgeState;
 use crate::api::forward_greeting::{GREETING_TIMEOUT, GreetingError, greet};
+use crate::api::gate::{Gate, RequestClass, gate};
 use crate::api::heartbeat::{Beat, Heartbeat};
 use crate::api::inbox;
 use crate::api::receive::{ReceiveBuffer, Received};
@@ -46,6 +47,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// meanwhile.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
+/// How long answers of an earlier leader are waited for when another one leads; the sweep looks at it.
+const LEFT_PATIENCE: Duration = Duration::from_millis(100);
+
 /// How long the answer to a write may wait for the index of this node.
 const OWN_WRITE_WAIT: Duration = Duration::from_millis(200);
 
@@ -56,10 +60,10 @@ const CREDENTIALS_BYTES: usize = 512;
 #[derive(Default)]
 pub(super) struct Forwarder {
     link: RefCell<Option<Rc<Link>>>,
-    /// Connections to earlier leaders, kept until the next sweep for the answers that are on their way.
-    left: RefCell<Vec<Rc<Link>>>,
+    /// Connections to earlier leaders, kept a moment for the answers that are on their way, and when they end.
+    left: RefCell<Vec<(Rc<Link>, Instant)>>,
     links_made: Cell<u64>,
-    /// The leader of the last connection that ended, and when the next one to it may be tried.
+    /// The leader of the last connection that failed, and when the next one to it may be tried.
     retry: Cell<Option<(NodeId, Instant)>>,
     failures: Seldom,
 }
@@ -89,21 +93,33 @@ struct Link {
 impl Forwarder {
     /// Sends what waits, then closes.
     pub(super) fn stop(&self) {
-        for link in self.link.borrow().iter().chain(self.left.borrow().iter()) {
+        let left = self.left.borrow();
+        for link in self.link.borrow().iter().chain(left.iter().map(|(link, _)| link)) {
             link.connection.close();
         }
     }
 
-    /// Another node leads: nothing more is sent to the old one.
+    /// Another node leads: the old one is sent no more requests, and its connection ends soon.
     fn leave(&self, leader: NodeId) {
         let Some(link) = self.link.take() else { return };
-        tracing::info!(old = %link.leader, new = %leader, "another node leads: the connection to the old one is closed");
+        tracing::info!(old = %link.leader, new = %leader, "another node leads: the connection to the old one is left");
         link.is_left.set(true);
         if link.is_up.get() {
-            self.left.borrow_mut().push(link);
+            self.left.borrow_mut().push((link, Instant::now() + LEFT_PATIENCE));
         } else {
             link.connection.abort();
         }
+    }
+
+    /// Ends the connections whose time is over.
+    fn end_left(&self, now: Instant) {
+        self.left.borrow_mut().retain(|(link, until)| {
+            let stays = now < *until;
+            if !stays {
+                link.connection.abort();
+            }
+            stays
+        });
     }
 }
 
@@ -156,12 +172,19 @@ fn key_of(correlation: Guid) -> u64 {
 
 /// The connection to the present leader, opened if need be; `None` when there is no way to it now.
 fn link_to_leader(edge: &Rc<EdgeState>) -> Option<Rc<Link>> {
-    let leader = edge.links.published.view().leader?;
+    let view = edge.links.published.view();
+    // The role that brought the request here is that of the turn's begin: by now this node may lead itself.
+    if gate(view.role, RequestClass::Write { require_leader: false }) != Gate::Forward {
+        return None;
+    }
+    let leader = view.leader?;
     let forwarder = &edge.forwarder;
-    let link = forwarder.link.borrow().clone().filter(|link| !link.connection.is_closing());
+    let link = forwarder.link.borrow().clone();
     match link {
-        Some(link) if link.leader == leader => return Some(link),
-        Some(_) => forwarder.leave(leader),
+        Some(link) if link.leader != leader => forwarder.leave(leader),
+        // It failed: once its end is seen there is a rest before the next one.
+        Some(link) if link.connection.is_closing() => return None,
+        Some(link) => return Some(link),
         None => {}
     }
     let rests = |(node, until)| node == leader && Instant::now() < until;
@@ -192,7 +215,7 @@ fn link_to_leader(edge: &Rc<EdgeState>) -> Option<Rc<Link>> {
 
 /// The life of one connection to a leader.
 async fn run(edge: Rc<EdgeState>, link: Rc<Link>, address: SocketAddr, hello: Vec<u8>) {
-    // When another node leads there is nothing to wait for: what is dropped here goes with its connection.
+    // When it was closed meanwhile there is nothing to wait for: what is dropped here goes with its connection.
     match unless_closing(&link, open(&edge, address, &hello)).await {
         Some(Ok(stream)) => serve(&edge, &link, stream).await,
         Some(Err(error)) => {
@@ -376,19 +399,17 @@ fn answers(command: Command, asked: Asked) -> bool {
 
 /// The connection is gone: everything that was to be answered over it is answered here.
 fn fail_all(edge: &EdgeState, link: &Link) {
-    let on_link = |work: &Work| matches!(work, Work::Forwarded { link: number, .. } if *number == link.number);
+    // An answer that waits for the index of this node needs no connection.
+    let on_link =
+        |work: &Work| matches!(work, Work::Forwarded { link: number, answer: None, .. } if *number == link.number);
     let keys = edge.pending.borrow().keys(|waiting| on_link(&waiting.work));
     for key in keys {
         let Some((session, waiting)) = edge.take(key) else {
             continue;
         };
-        let Work::Forwarded { asked, answer, .. } = waiting.work else {
+        let Work::Forwarded { asked, .. } = waiting.work else {
             continue;
         };
-        if let Some(package) = answer {
-            pass_on(&session, waiting.correlation, &package);
-            continue;
-        }
         session.send(|out| match link.is_up.get() {
             true => asked.fail(out, waiting.correlation, OperationResult::ForwardTimeout, -1),
             false => response::not_ready(out, waiting.correlation),
@@ -396,9 +417,9 @@ fn fail_all(edge: &EdgeState, link: &Link) {
     }
 }
 
-/// For the sweep: the link's heartbeat, and its end when another node leads.
+/// For the sweep: the link's heartbeat, and the end of those to earlier leaders.
 pub(super) fn check_link(edge: &EdgeState, now: Instant) {
-    edge.forwarder.left.take().iter().for_each(|link| link.connection.abort());
+    edge.forwarder.end_left(now);
     let Some(link) = edge.forwarder.link.borrow().clone() else {
         return;
     };

@@ -1,11 +1,13 @@
 //! Forwarding over an internal plane that is closed: the leader's log thread is played, its edge is real.
 
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use prost::Message;
 
 use crate::api::forward_greeting::{GREETING_TIMEOUT, GreetingError, greet};
 use crate::api::testing::{Node, Setup, directory, real_hello, until};
@@ -156,16 +158,54 @@ fn a_write_right_after_a_change_of_leader_goes_to_the_new_one() {
         let ports = [&old, &new].map(|leader| internal_port(leader, &plane));
         let follower = follower_of_either([&old, &new], ports, &plane);
         let mut client = follower.client();
-        for leader in [&old, &new, &old, &new] {
+        let repeated = write("forwarded", vec![7]);
+        for leader in [&old, &new, &old, &new, &old, &new] {
             follower.set_role(Role::Follower, Some(leader.id));
-            let id = client.send(Command::WriteEvents, &write("forwarded", vec![7]));
+            let id = client.send(Command::WriteEvents, &repeated);
             let written: WriteEventsCompleted = client.expect(Command::WriteEventsCompleted, id);
             assert_eq!(written.result(), OperationResult::Success);
         }
         // The connections to the earlier leader end.
-        let forwarding = |node: &Node| node.links.counters.forward_connections_now.load(Ordering::SeqCst);
-        until(|| (forwarding(&old), forwarding(&new)) == (0, 1));
+        until(|| [&old, &new].map(forward_connections) == [0, 1]);
     }
+}
+
+fn forward_connections(node: &Node) -> u64 {
+    node.links.counters.forward_connections_now.load(Ordering::SeqCst)
+}
+
+#[test]
+fn what_an_earlier_leader_answers_in_time_comes_back() {
+    let plane = secret(b'a');
+    let (old, new) = (Node::leader(), Node::leader());
+    let ports = [&old, &new].map(|leader| internal_port(leader, &plane));
+    let follower = follower_of_either([&old, &new], ports, &plane);
+    let mut client = follower.client();
+    // On a busy machine the answer may come too late; then it is tried again.
+    let answers_in_time = |number: u64| {
+        follower.set_role(Role::Follower, Some(old.id));
+        old.behaviour.is_mute.store(true, Ordering::SeqCst);
+        let before = old.behaviour.taken.load(Ordering::SeqCst);
+        let first = client.send(Command::WriteEvents, &write("first", vec![7]));
+        until(|| old.behaviour.taken.load(Ordering::SeqCst) == before + 1);
+        follower.set_role(Role::Follower, Some(new.id));
+        let second = client.send(Command::WriteEvents, &write("second", vec![7]));
+        until(|| new.behaviour.taken.load(Ordering::SeqCst) == number + 1);
+        old.answer_late();
+        let mut results = HashMap::new();
+        while results.len() < 2 {
+            let package = client.receive().unwrap();
+            assert_eq!(package.command, Command::WriteEventsCompleted as u8);
+            results.insert(package.correlation, WriteEventsCompleted::decode(package.payload).unwrap().result());
+        }
+        assert_eq!(results[&second], OperationResult::Success);
+        match results[&first] {
+            OperationResult::Success => true,
+            OperationResult::ForwardTimeout => false,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!((0..20).any(answers_in_time), "an answer that was on its way is lost");
 }
 
 /// Dials somebody who does `answer` with the connection; what comes of the greeting.
